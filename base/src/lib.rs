@@ -1,0 +1,1 @@
+//! Identifiers, byte ranges, attributes, limits, clock and the disk trait.

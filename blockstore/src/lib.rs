@@ -1,0 +1,1 @@
+//! Immutable checksummed blocks in segment files.

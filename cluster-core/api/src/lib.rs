@@ -1,0 +1,1 @@
+//! Commands, outcomes and the metadata service trait.

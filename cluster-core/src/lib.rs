@@ -1,0 +1,1 @@
+//! Raft group, log, replicated state and the metadata service.

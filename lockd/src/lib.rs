@@ -1,0 +1,1 @@
+//! Pure lock tables: byte ranges, share reservations, blocked requests.

@@ -1,0 +1,1 @@
+//! NFS engine and server: protocol state, dirty data, sockets.

@@ -1,0 +1,1 @@
+//! Bounded XDR decoding from Bytes and encoding into segments.
