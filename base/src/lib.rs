@@ -1,1 +1,10 @@
-//! Identifiers, byte ranges, attributes, limits, clock and the disk trait.
+//! The vocabulary every other crate shares: identifiers, attributes, credentials, time, the disk trait
+//! and the block service trait. No dependency of ours, no tokio, no clock read but [`time::SystemClock`].
+
+pub mod access;
+pub mod attr;
+pub mod block;
+pub mod disk;
+pub mod id;
+pub mod limits;
+pub mod time;

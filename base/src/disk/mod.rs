@@ -1,0 +1,104 @@
+//! The one way in which anything of ours touches a disk.
+//!
+//! Log, metadata store and block segments go through [`Disk`], so that a test can stop the power at any
+//! instant and falsify our claims: the simulated disk ([`sim`], feature `sim`) drops or tears every write,
+//! rename and directory entry that was not synced.
+//!
+//! The contract is the strict reading of POSIX: data reach the platter only by `sync`; an entry of a directory
+//! (creation, removal, rename) only by [`Disk::sync_dir`] of that directory, also after the file was synced.
+//!
+//! Each sync names its *site*, a constant such as `"wal.append"`. Production ignores it. The simulator can be told
+//! to skip one site, and the crash campaign must then fail: this shows that each sync is both needed and tested.
+
+mod real;
+#[cfg(feature = "sim")]
+pub mod sim;
+
+pub use real::RealDisk;
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+/// How to open a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Open {
+    /// Existing, for reading only.
+    Read,
+    /// Existing, for reading and writing.
+    ReadWrite,
+    /// For reading and writing, made if it does not exist.
+    Create,
+    /// For reading and writing; fails with `AlreadyExists` if it exists.
+    CreateNew,
+}
+
+/// One entry of a directory listing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Its name within the directory.
+    pub name: String,
+    /// Whether it is a directory.
+    pub is_dir: bool,
+}
+
+/// Bytes of the file system that holds the root.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Space {
+    /// All of it.
+    pub total: u64,
+    /// What this process may still allocate.
+    pub available: u64,
+}
+
+/// A directory tree with files. Paths are relative to the root that the disk was opened with.
+pub trait Disk: Send + Sync + 'static {
+    /// Opens a file.
+    fn open(&self, path: &Path, how: Open) -> io::Result<Arc<dyn File>>;
+    /// Makes one directory; `AlreadyExists` if it exists. Durable after `sync_dir` of its parent.
+    fn create_dir(&self, path: &Path) -> io::Result<()>;
+    /// Renames a file, replacing what is there, atomically. Durable after `sync_dir` of both parents.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Removes a file. Durable after `sync_dir` of its parent.
+    fn remove(&self, path: &Path) -> io::Result<()>;
+    /// Entries of a directory, sorted by name.
+    fn list(&self, dir: &Path) -> io::Result<Vec<Entry>>;
+    /// Makes the directory's entries durable. `""` is the root.
+    fn sync_dir(&self, dir: &Path, site: &'static str) -> io::Result<()>;
+    /// Room on the file system.
+    fn space(&self) -> io::Result<Space>;
+}
+
+/// An open file. Reads and writes at positions; usable from several threads.
+pub trait File: Send + Sync + 'static {
+    /// Reads up to `buf.len()` bytes at `offset`; fewer only at the end of the file.
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize>;
+    /// Writes all of `bufs`, one after the other, starting at `offset`. Not durable before a sync. After an
+    /// error the file's bytes in that range are unknown.
+    fn write_at(&self, bufs: &[io::IoSlice<'_>], offset: u64) -> io::Result<()>;
+    /// Makes the data, and the length, durable (`fdatasync`). After an error the caller must not retry as if
+    /// nothing had happened: the system may have dropped the dirty pages.
+    fn sync(&self, site: &'static str) -> io::Result<()>;
+    /// Length in bytes.
+    fn len(&self) -> io::Result<u64>;
+    /// Whether it has no bytes.
+    fn is_empty(&self) -> io::Result<bool> {
+        Ok(self.len()? == 0)
+    }
+    /// Cuts or extends (with zeros) to `len`. Durable after a sync.
+    fn set_len(&self, len: u64) -> io::Result<()>;
+    /// Reserves storage for the range, extending the length if needed, so that later writes in it cannot fail
+    /// for lack of space. Bytes not written before read as zeros.
+    fn allocate(&self, offset: u64, len: u64) -> io::Result<()>;
+    /// Frees the storage of the range, which then reads as zeros.
+    fn punch_hole(&self, offset: u64, len: u64) -> io::Result<()>;
+}
+
+/// Reads exactly `buf.len()` bytes at `offset`, or fails with `UnexpectedEof`.
+pub fn read_exact_at(file: &dyn File, buf: &mut [u8], offset: u64) -> io::Result<()> {
+    if file.read_at(buf, offset)? == buf.len() {
+        Ok(())
+    } else {
+        Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the file ends before the bytes asked for"))
+    }
+}
