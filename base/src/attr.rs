@@ -70,21 +70,24 @@ pub struct Attr {
 }
 
 impl Attr {
-    /// What wcc_data shows of the state before an operation (RFC 1813 §2.6 `wcc_attr`).
-    pub fn wcc(&self) -> WccAttr {
-        WccAttr { size: self.size, mtime: self.mtime, ctime: self.ctime }
+    /// What a reply shows of the state before an operation.
+    pub fn before(&self) -> Before {
+        Before { size: self.size, mtime: self.mtime, ctime: self.ctime, change: self.change }
     }
 }
 
-/// Attributes before an operation, for weak cache consistency (RFC 1813 §2.6 `wcc_attr`).
+/// Attributes before an operation: for weak cache consistency (RFC 1813 §2.6 `wcc_attr`) and for
+/// `change_info4` (RFC 8881 §3.3.6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct WccAttr {
+pub struct Before {
     /// Size in bytes.
     pub size: u64,
     /// Last change of data.
     pub mtime: Timestamp,
     /// Last change of data or attributes.
     pub ctime: Timestamp,
+    /// Change counter.
+    pub change: u64,
 }
 
 /// How SETATTR sets one of the times (RFC 1813 §2.6 `set_atime`).

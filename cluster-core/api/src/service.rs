@@ -1,0 +1,122 @@
+//! The metadata service as a frontend sees it.
+//!
+//! Each read is linearizable: it sees every call whose response was sent before the read began, by whichever
+//! frontend. Where the state is local and the lease valid, the futures are ready at the first poll, so that a
+//! frontend can answer inline.
+
+use crate::call::Call;
+use crate::data::FileMap;
+use crate::error::FsError;
+use crate::export::{Exports, Volume};
+use crate::lock::{Conflict, GrantedWaiter, LockTest};
+use crate::once::OnceKey;
+use crate::response::Response;
+use atoll_base::attr::Attr;
+use atoll_base::id::{Cookie, Ino, VolumeId};
+use atoll_base::time::Timestamp;
+use bytes::Bytes;
+use std::future::Future;
+use std::sync::Arc;
+
+/// Result of a read.
+pub type Read<T> = Result<T, FsError>;
+
+/// A name looked up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// Attributes of the directory.
+    pub dir: Attr,
+    /// Attributes of what the name stands for; `NotFound` if nothing.
+    pub child: Result<Attr, FsError>,
+}
+
+/// One entry of a directory page.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DirEntry {
+    /// Where to go on after this entry.
+    pub cookie: Cookie,
+    /// Name.
+    pub name: Bytes,
+    /// Inode.
+    pub ino: Ino,
+    /// Attributes, if asked for.
+    pub attr: Option<Attr>,
+}
+
+/// Part of a directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DirPage {
+    /// Attributes of the directory.
+    pub dir: Attr,
+    /// The directory's parent (itself for a volume's root): the inode of `..`.
+    pub parent: Ino,
+    /// Entries in order of cookie, without `.` and `..`.
+    pub entries: Vec<DirEntry>,
+    /// Whether the directory ends here.
+    pub end: bool,
+}
+
+/// Replicated metadata. A name given to a read must already be within [`atoll_base::limits::NAME_MAX`].
+pub trait MetadataService: Send + Sync + 'static {
+    /// Attributes of an inode; `Stale` if there is none.
+    fn getattr(&self, ino: Ino) -> impl Future<Output = Read<Attr>> + Send;
+
+    /// Looks a name up; `.` and `..` are names like any other here and not found. `NotDirectory` if `dir` is none.
+    fn lookup(&self, dir: Ino, name: &[u8]) -> impl Future<Output = Read<Found>> + Send;
+
+    /// The parent of a directory; itself for a volume's root.
+    fn parent(&self, dir: Ino) -> impl Future<Output = Read<Ino>> + Send;
+
+    /// Entries after a cookie: at most `max_entries`, and few enough that names add up to at most `max_bytes`
+    /// (but one at least).
+    fn readdir(
+        &self,
+        dir: Ino,
+        after: Cookie,
+        max_entries: usize,
+        max_bytes: usize,
+        with_attrs: bool,
+    ) -> impl Future<Output = Read<DirPage>> + Send;
+
+    /// Attributes and target of a symbolic link; `WrongType` if it is none.
+    fn readlink(&self, ino: Ino) -> impl Future<Output = Read<(Attr, Bytes)>> + Send;
+
+    /// Extents of a byte range of a regular file.
+    fn map(&self, ino: Ino, offset: u64, len: u64) -> impl Future<Output = Read<FileMap>> + Send;
+
+    /// Value of an extended attribute.
+    fn get_xattr(&self, ino: Ino, name: &[u8]) -> impl Future<Output = Read<Bytes>> + Send;
+
+    /// Names of all extended attributes.
+    fn list_xattrs(&self, ino: Ino) -> impl Future<Output = Read<Vec<Bytes>>> + Send;
+
+    /// The lock that stands in the way of `test`, if any.
+    fn test_lock(&self, test: LockTest) -> impl Future<Output = Read<Option<Conflict>>> + Send;
+
+    /// The stored response of a request, if it was executed before.
+    fn outcome(&self, key: &OnceKey) -> impl Future<Output = Read<Option<Response>>> + Send;
+
+    /// A volume.
+    fn volume(&self, id: VolumeId) -> impl Future<Output = Read<Volume>> + Send;
+
+    /// All volumes.
+    fn volumes(&self) -> impl Future<Output = Read<Vec<Volume>>> + Send;
+
+    /// The exports in force, as of the last applied change.
+    fn exports(&self) -> Arc<Exports>;
+
+    /// The write verifier in force (the cluster's loss epoch).
+    fn verifier(&self) -> u64;
+
+    /// Time as the state machine counts it: never behind any time it has handed out.
+    fn now(&self) -> Timestamp;
+
+    /// Waits until there are blocked lock requests that were granted and whose holders have not yet been told
+    /// (or must be told again by a new leader), and returns them. Only the leader's caller gets any.
+    fn granted_waiters(&self) -> impl Future<Output = Vec<GrantedWaiter>> + Send;
+
+    /// Runs a call. `Ok` only after it is durable on a quorum and applied; `Err` if it certainly had no
+    /// effect, except `Delay`, after which it may have had: only a call with a key, or one that can be repeated, may
+    /// be sent again.
+    fn execute(&self, call: Call) -> impl Future<Output = Result<Response, FsError>> + Send;
+}

@@ -1,0 +1,202 @@
+//! The ordered key-value store that the state lives in, as the state machine sees it.
+//!
+//! The state machine never does I/O of its own: in production the store is one redb write transaction per batch of
+//! log entries, in tests a map in memory. An error of the store is not an answer to a client: the member stops.
+
+use std::collections::BTreeMap;
+use std::ops::{Bound, ControlFlow};
+
+/// A failure of the store below. The member that meets it cannot go on.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("metadata store: {0}")]
+pub struct KvError(pub String);
+
+/// The tables; [`crate::keys`] describes keys and values. Part of the format: append, never reorder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum Table {
+    /// Singletons: counters, clock, loss epoch.
+    Meta,
+    /// Inodes.
+    Inode,
+    /// Directory entries by name.
+    Dirent,
+    /// Directory entries by cookie.
+    DirCookie,
+    /// Extents of files.
+    Extent,
+    /// Symbolic link targets.
+    Symlink,
+    /// Extended attributes.
+    Xattr,
+    /// Reference counts of blocks.
+    Block,
+    /// Blocks that nothing references, waiting for the collector.
+    Garbage,
+    /// Removed inodes and cut-off tails whose extents are still to be released.
+    Orphan,
+    /// Write leases.
+    Dirty,
+    /// Stored responses by exactly-once key.
+    Outcome,
+    /// The same in order of age.
+    OutcomeAge,
+    /// Lock tables of files.
+    Lock,
+    /// Files in which a client holds something.
+    LockClient,
+    /// Granted waiters whose clients have not been told.
+    PendingGrant,
+    /// NSM state numbers of lock clients.
+    NsmState,
+    /// Exports.
+    Export,
+    /// Volumes.
+    Volume,
+    /// Frontends and their epochs.
+    Frontend,
+}
+
+impl Table {
+    /// All of them, in order.
+    pub const ALL: [Table; 20] = [
+        Table::Meta,
+        Table::Inode,
+        Table::Dirent,
+        Table::DirCookie,
+        Table::Extent,
+        Table::Symlink,
+        Table::Xattr,
+        Table::Block,
+        Table::Garbage,
+        Table::Orphan,
+        Table::Dirty,
+        Table::Outcome,
+        Table::OutcomeAge,
+        Table::Lock,
+        Table::LockClient,
+        Table::PendingGrant,
+        Table::NsmState,
+        Table::Export,
+        Table::Volume,
+        Table::Frontend,
+    ];
+
+    /// The table's name in the store.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Table::Meta => "meta",
+            Table::Inode => "inode",
+            Table::Dirent => "dirent",
+            Table::DirCookie => "dircookie",
+            Table::Extent => "extent",
+            Table::Symlink => "symlink",
+            Table::Xattr => "xattr",
+            Table::Block => "block",
+            Table::Garbage => "garbage",
+            Table::Orphan => "orphan",
+            Table::Dirty => "dirty",
+            Table::Outcome => "outcome",
+            Table::OutcomeAge => "outcome_age",
+            Table::Lock => "lock",
+            Table::LockClient => "lock_client",
+            Table::PendingGrant => "pending_grant",
+            Table::NsmState => "nsm_state",
+            Table::Export => "export",
+            Table::Volume => "volume",
+            Table::Frontend => "frontend",
+        }
+    }
+}
+
+/// Reading, of one consistent state.
+pub trait KvRead {
+    /// Calls `f` with the value of `key`.
+    fn get<R>(&self, table: Table, key: &[u8], f: impl FnOnce(Option<&[u8]>) -> R) -> Result<R, KvError>;
+
+    /// Calls `f` with each pair in the range, in order of keys, until it breaks.
+    fn scan(
+        &self,
+        table: Table,
+        from: Bound<&[u8]>,
+        to: Bound<&[u8]>,
+        f: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    ) -> Result<(), KvError>;
+
+    /// The same in reverse order of keys.
+    fn scan_back(
+        &self,
+        table: Table,
+        from: Bound<&[u8]>,
+        to: Bound<&[u8]>,
+        f: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    ) -> Result<(), KvError>;
+}
+
+/// Writing. A later read through the same value sees it.
+pub trait KvWrite: KvRead {
+    /// Sets a value.
+    fn put(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<(), KvError>;
+
+    /// Removes a key, if it is there.
+    fn delete(&mut self, table: Table, key: &[u8]) -> Result<(), KvError>;
+}
+
+/// A store in memory, for tests and tools.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MemKv {
+    tables: BTreeMap<Table, BTreeMap<Vec<u8>, Vec<u8>>>,
+}
+
+impl MemKv {
+    fn range<'a>(
+        &'a self,
+        table: Table,
+        from: Bound<&'a [u8]>,
+        to: Bound<&'a [u8]>,
+    ) -> impl DoubleEndedIterator<Item = (&'a Vec<u8>, &'a Vec<u8>)> {
+        self.tables.get(&table).into_iter().flat_map(move |t| t.range::<[u8], _>((from, to)))
+    }
+}
+
+impl KvRead for MemKv {
+    fn get<R>(&self, table: Table, key: &[u8], f: impl FnOnce(Option<&[u8]>) -> R) -> Result<R, KvError> {
+        Ok(f(self.tables.get(&table).and_then(|t| t.get(key)).map(Vec::as_slice)))
+    }
+
+    fn scan(
+        &self,
+        table: Table,
+        from: Bound<&[u8]>,
+        to: Bound<&[u8]>,
+        mut f: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    ) -> Result<(), KvError> {
+        let _stopped = self.range(table, from, to).try_for_each(|(k, v)| f(k, v));
+        Ok(())
+    }
+
+    fn scan_back(
+        &self,
+        table: Table,
+        from: Bound<&[u8]>,
+        to: Bound<&[u8]>,
+        mut f: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    ) -> Result<(), KvError> {
+        let _stopped = self.range(table, from, to).rev().try_for_each(|(k, v)| f(k, v));
+        Ok(())
+    }
+}
+
+impl KvWrite for MemKv {
+    fn put(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<(), KvError> {
+        self.tables.entry(table).or_default().insert(key.to_vec(), value.to_vec());
+        Ok(())
+    }
+
+    fn delete(&mut self, table: Table, key: &[u8]) -> Result<(), KvError> {
+        if let Some(t) = self.tables.get_mut(&table) {
+            t.remove(key);
+        }
+        Ok(())
+    }
+}
