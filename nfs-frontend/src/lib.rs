@@ -1,1 +1,10 @@
-//! NFS engine and server: protocol state, dirty data, sockets.
+//! The NFS frontend: protocol engines over two service traits, and the sockets in front of them.
+//!
+//! A frontend holds nothing that outlives it: caches, connections, and UNSTABLE data not yet flushed, whose loss the
+//! write verifier tells clients.
+
+pub mod engine;
+pub mod lock_manager;
+pub mod portmap;
+pub mod rpc;
+pub mod server;

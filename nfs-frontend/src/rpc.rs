@@ -1,0 +1,120 @@
+//! The seam between sockets and protocol engines: one decoded call in, one answer out.
+
+use atoll_xdr::{Decoder, Encoder};
+use std::future::Future;
+use std::net::SocketAddr;
+
+/// How a call came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// Over a connection.
+    Tcp,
+    /// In a datagram.
+    Udp,
+}
+
+/// Who the caller says it is (RFC 5531 §8.2, §14). A flavour that the server does not speak never gets this far.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Credential {
+    /// AUTH_NONE.
+    None,
+    /// AUTH_SYS.
+    Sys {
+        /// Effective user.
+        uid: u32,
+        /// Effective group.
+        gid: u32,
+        /// Supplementary groups: 16 at most.
+        gids: Gids,
+    },
+}
+
+/// Supplementary groups of an AUTH_SYS credential, in place: a call allocates nothing for them.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Gids {
+    count: u8,
+    gids: [u32; Gids::MAX],
+}
+
+impl Gids {
+    /// What AUTH_SYS can carry (RFC 5531 appendix A).
+    pub const MAX: usize = 16;
+
+    /// From at most [`Gids::MAX`] groups.
+    pub fn new(gids: &[u32]) -> Option<Self> {
+        let mut all = [0; Self::MAX];
+        all.get_mut(..gids.len())?.copy_from_slice(gids);
+        Some(Self { count: gids.len() as u8, gids: all })
+    }
+
+    /// The groups.
+    pub fn as_slice(&self) -> &[u32] {
+        &self.gids[..usize::from(self.count)]
+    }
+}
+
+impl std::fmt::Debug for Gids {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.as_slice().fmt(f)
+    }
+}
+
+/// One RPC call with its header decoded (RFC 5531 §9).
+#[derive(Debug)]
+pub struct RpcCall {
+    /// Source of the call.
+    pub peer: SocketAddr,
+    /// Our address it came to.
+    pub local: SocketAddr,
+    /// How it came.
+    pub transport: Transport,
+    /// Transaction id.
+    pub xid: u32,
+    /// Program number.
+    pub program: u32,
+    /// Program version.
+    pub version: u32,
+    /// Procedure number.
+    pub procedure: u32,
+    /// Who asks.
+    pub credential: Credential,
+    /// The arguments, from the byte after the verifier on.
+    pub args: Decoder,
+}
+
+/// Why an authentication is refused (RFC 5531 §9 `auth_stat`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AuthError {
+    /// AUTH_BADCRED
+    BadCredential = 1,
+    /// AUTH_TOOWEAK
+    TooWeak = 5,
+}
+
+/// What becomes of a call.
+#[derive(Debug)]
+pub enum Answer {
+    /// SUCCESS: the results are in the encoder that came with the call.
+    Success(Encoder),
+    /// PROG_UNAVAIL
+    ProgramUnavailable,
+    /// PROG_MISMATCH, with the lowest and the highest version spoken.
+    ProgramMismatch(u32, u32),
+    /// PROC_UNAVAIL
+    ProcedureUnavailable,
+    /// GARBAGE_ARGS
+    GarbageArgs,
+    /// SYSTEM_ERR
+    SystemError,
+    /// MSG_DENIED, AUTH_ERROR
+    AuthError(AuthError),
+    /// No answer at all: a duplicate of a call in progress, or a protocol's message without reply.
+    Drop,
+}
+
+/// Answers calls. The server polls the future once on the connection's own task, so what is ready at once costs no
+/// task switch; what is not goes on beside the connection's other calls, in any order.
+pub trait RpcHandler: Send + Sync + 'static {
+    /// Answers one call. `reply` already holds the header of a successful reply; results are appended to it.
+    fn handle(&self, call: RpcCall, reply: Encoder) -> impl Future<Output = Answer> + Send;
+}
