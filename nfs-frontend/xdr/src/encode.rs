@@ -145,8 +145,8 @@ impl Encoder {
     }
 
     /// Variable-length opaque data in several pieces, as one: a READ that crosses extents. Large pieces are not
-    /// copied.
-    pub fn opaque_pieces(&mut self, pieces: impl IntoIterator<Item = Bytes>) {
+    /// copied. Returns the length of the data.
+    pub fn opaque_pieces(&mut self, pieces: impl IntoIterator<Item = Bytes>) -> u32 {
         let length = self.reserve_u32();
         let before = self.len();
         for piece in pieces {
@@ -155,6 +155,7 @@ impl Encoder {
         let len = self.len() - before;
         self.patch_u32(length, wire_len(len));
         self.pad(len);
+        wire_len(len)
     }
 
     #[inline]

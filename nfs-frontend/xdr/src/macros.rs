@@ -65,11 +65,11 @@ macro_rules! xdr_enum {
 
         impl $name {
             /// All values, in the order of declaration.
-            pub const ALL: &'static [Self] = &[$( Self::$variant ),+];
+            $v const ALL: &'static [Self] = &[$( Self::$variant ),+];
 
             /// The value with this number on the wire.
             #[inline]
-            pub const fn from_u32(v: u32) -> Option<Self> {
+            $v const fn from_u32(v: u32) -> Option<Self> {
                 match v {
                     $( $value => Some(Self::$variant), )+
                     _ => None,
@@ -78,7 +78,7 @@ macro_rules! xdr_enum {
 
             /// The number on the wire.
             #[inline]
-            pub const fn to_u32(self) -> u32 {
+            $v const fn to_u32(self) -> u32 {
                 self as u32
             }
         }

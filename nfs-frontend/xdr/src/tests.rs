@@ -1,5 +1,5 @@
 //! Rules of the codec one by one, and properties over random values and bytes.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, dead_code)]
 
 use bytes::Bytes;
 use proptest::prelude::*;
