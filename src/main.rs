@@ -1,2 +1,4 @@
 //! The `atoll` command.
+mod data_dir;
+mod export_syntax;
 fn main() {}

@@ -1,0 +1,253 @@
+//! The directory that holds everything a node owns: its identity, its lock, its secrets.
+//!
+//! ```text
+//! DIR/atoll.json    format version, cluster and node identity; written first, so a first start cut short is
+//!                   recognised and continued
+//! DIR/lock          held with flock(2) while a process uses DIR
+//! DIR/secret.key    32 random bytes, 0600: keys of file handles are derived from it
+//! DIR/admin.token   0600: what admin calls over TCP must present
+//! DIR/admin.sock    admin API
+//! DIR/meta/ log/ blocks/    state machine, Raft log, data
+//! ```
+
+use anyhow::{Context, Result, bail};
+use atoll_base::disk::{Disk, File as _, Open, RealDisk, read_exact_at};
+use rustix::fs::{FlockOperation, Mode};
+use serde::{Deserialize, Serialize};
+use std::io::{ErrorKind, IoSlice};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Format of the directory as a whole. A newer one is refused.
+const FORMAT: u32 = 1;
+
+const IDENTITY: &str = "atoll.json";
+const SECRET: &str = "secret.key";
+const TOKEN: &str = "admin.token";
+/// Entries that a fresh file system or a crash during the first start may leave and that are nobody's data.
+const IGNORED: [&str; 4] = ["lost+found", "lock", "atoll.json.new", "admin.sock"];
+
+/// Who the node is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// Format version of the directory.
+    pub format: u32,
+    /// 128 random bits, in hexadecimal.
+    pub cluster_id: String,
+    /// Raft node id, also the frontend id; 1 for the first node.
+    pub node_id: u64,
+}
+
+impl Identity {
+    /// The cluster id as bytes.
+    pub fn cluster_id(&self) -> Result<[u8; 16]> {
+        Ok(u128::from_str_radix(&self.cluster_id, 16).context("cluster_id is not hexadecimal")?.to_be_bytes())
+    }
+}
+
+/// An open data directory; the lock is held until it is dropped.
+pub struct DataDir {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Files below it.
+    pub disk: Arc<dyn Disk>,
+    /// Who this node is.
+    pub identity: Identity,
+    /// Secret of the cluster.
+    pub secret: [u8; 32],
+    /// Token for the admin API over TCP.
+    pub token: String,
+    _lock: std::fs::File,
+}
+
+impl DataDir {
+    /// Opens the directory; makes it, or fills an empty one.
+    pub fn open_or_create(path: &Path) -> Result<Self> {
+        std::fs::create_dir_all(path)
+            .with_context(|| format!("cannot make the directory {}", path.display()))?;
+        Self::open_locked(path, true)
+    }
+
+    /// Opens a directory that Atoll made before.
+    pub fn open(path: &Path) -> Result<Self> {
+        if !path.join(IDENTITY).exists() {
+            bail!("{} is not an Atoll data directory ({IDENTITY} is missing)", path.display());
+        }
+        Self::open_locked(path, false)
+    }
+
+    fn open_locked(path: &Path, create: bool) -> Result<Self> {
+        let disk: Arc<dyn Disk> = Arc::new(RealDisk::new(path));
+        if create {
+            refuse_foreign(path, disk.as_ref())?;
+        }
+        let lock = lock(path)?;
+        let identity = match read_identity(disk.as_ref())? {
+            Some(identity) => identity,
+            None if create => write_identity(disk.as_ref())?,
+            None => bail!("{} is not an Atoll data directory", path.display()),
+        };
+        if identity.format > FORMAT {
+            bail!(
+                "{} has format {}, this program knows formats up to {FORMAT}: use the newer program that wrote it",
+                path.display(),
+                identity.format
+            );
+        }
+        let secret = secret_file::<32>(path, disk.as_ref(), SECRET)?;
+        let token = secret_file::<24>(path, disk.as_ref(), TOKEN)?;
+        Ok(Self { path: path.to_owned(), disk, identity, secret, token: hex(&token), _lock: lock })
+    }
+
+    /// Where the admin API listens.
+    pub fn admin_socket(&self) -> PathBuf {
+        admin_socket(&self.path)
+    }
+}
+
+/// Where the admin API of the node that uses `dir` listens.
+pub fn admin_socket(dir: &Path) -> PathBuf {
+    dir.join("admin.sock")
+}
+
+fn refuse_foreign(path: &Path, disk: &dyn Disk) -> Result<()> {
+    let entries = disk.list(Path::new("")).with_context(|| format!("cannot list {}", path.display()))?;
+    if entries.iter().any(|e| e.name == IDENTITY) {
+        return Ok(());
+    }
+    if let Some(foreign) = entries.iter().find(|e| !IGNORED.contains(&e.name.as_str())) {
+        bail!(
+            "{dir} holds files that are not Atoll's (such as {name:?}), and Atoll does not serve a directory in place.\n\
+             Choose an empty directory, say DATA, and copy the tree in:\n\n    atoll import {dir} --into DATA\n",
+            dir = path.display(),
+            name = foreign.name,
+        );
+    }
+    Ok(())
+}
+
+fn lock(path: &Path) -> Result<std::fs::File> {
+    let file = std::fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(path.join("lock"))
+        .with_context(|| format!("cannot open {}/lock", path.display()))?;
+    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(rustix::io::Errno::WOULDBLOCK) => {
+            bail!(
+                "{} is in use by another atoll process; stop it first (`atoll status` asks it)",
+                path.display()
+            )
+        }
+        Err(e) => Err(e).context("cannot lock the data directory"),
+    }
+}
+
+fn read_identity(disk: &dyn Disk) -> Result<Option<Identity>> {
+    let file = match disk.open(Path::new(IDENTITY), Open::Read) {
+        Ok(file) => file,
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(e).context("cannot read atoll.json"),
+    };
+    let mut text = vec![0; file.len()?.min(1 << 16) as usize];
+    read_exact_at(file.as_ref(), &mut text, 0)?;
+    Ok(Some(serde_json::from_slice(&text).context("atoll.json is damaged")?))
+}
+
+fn write_identity(disk: &dyn Disk) -> Result<Identity> {
+    let mut cluster = [0; 16];
+    random(&mut cluster)?;
+    let identity = Identity { format: FORMAT, cluster_id: hex(&cluster), node_id: 1 };
+    let text = serde_json::to_vec_pretty(&identity)?;
+    replace(disk, IDENTITY, &text)?;
+    Ok(identity)
+}
+
+/// Writes a whole file so that a crash leaves the old one or the new one.
+fn replace(disk: &dyn Disk, name: &str, content: &[u8]) -> Result<()> {
+    let temporary = format!("{name}.new");
+    let file = disk.open(Path::new(&temporary), Open::Create)?;
+    file.set_len(0)?;
+    file.write_at(&[IoSlice::new(content)], 0)?;
+    file.sync("dir.identity.file")?;
+    disk.rename(Path::new(&temporary), Path::new(name))?;
+    disk.sync_dir(Path::new(""), "dir.identity.entry")?;
+    Ok(())
+}
+
+fn secret_file<const N: usize>(path: &Path, disk: &dyn Disk, name: &str) -> Result<[u8; N]> {
+    let mut bytes = [0; N];
+    match disk.open(Path::new(name), Open::Read) {
+        Ok(file) => {
+            read_exact_at(file.as_ref(), &mut bytes, 0)
+                .with_context(|| format!("{}/{name} is damaged", path.display()))?;
+        }
+        Err(e) if e.kind() == ErrorKind::NotFound => {
+            random(&mut bytes)?;
+            // The mode must be right before the bytes are there.
+            let temporary = path.join(format!("{name}.new"));
+            let file = std::fs::File::create(&temporary)?;
+            rustix::fs::fchmod(&file, Mode::RUSR | Mode::WUSR)?;
+            drop(file);
+            replace(disk, name, &bytes)?;
+        }
+        Err(e) => return Err(e).with_context(|| format!("cannot read {}/{name}", path.display())),
+    }
+    Ok(bytes)
+}
+
+fn random(bytes: &mut [u8]) -> Result<()> {
+    getrandom::fill(bytes).map_err(|e| anyhow::anyhow!("the system gives no random bytes: {e}"))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_foreign_directory_is_refused_with_the_way_in() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("thesis.tex"), "x").unwrap();
+        let error = DataDir::open_or_create(dir.path()).err().unwrap().to_string();
+        assert!(error.contains("thesis.tex") && error.contains("atoll import"), "{error}");
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "nothing was left behind");
+    }
+
+    #[test]
+    fn identity_and_secrets_survive_and_a_second_process_is_kept_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = DataDir::open_or_create(dir.path()).unwrap();
+        assert!(DataDir::open(dir.path()).err().unwrap().to_string().contains("in use"));
+        let (identity, secret, token) = (first.identity.clone(), first.secret, first.token.clone());
+        drop(first);
+        let again = DataDir::open_or_create(dir.path()).unwrap();
+        assert_eq!((again.identity, again.secret, again.token), (identity, secret, token));
+        use std::os::unix::fs::PermissionsExt;
+        for name in [SECRET, TOKEN] {
+            assert_eq!(std::fs::metadata(dir.path().join(name)).unwrap().permissions().mode() & 0o777, 0o600);
+        }
+    }
+
+    #[test]
+    fn a_newer_format_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(DataDir::open_or_create(dir.path()).unwrap());
+        let path = dir.path().join(IDENTITY);
+        let text = std::fs::read_to_string(&path).unwrap().replace("\"format\": 1", "\"format\": 99");
+        std::fs::write(&path, text).unwrap();
+        assert!(DataDir::open(dir.path()).err().unwrap().to_string().contains("format 99"));
+    }
+
+    #[test]
+    fn what_atoll_did_not_make_is_not_opened() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(DataDir::open(dir.path()).is_err());
+    }
+}
