@@ -11,7 +11,7 @@
 //! ```
 
 use anyhow::{Context, Result, bail};
-use atoll_base::disk::{Disk, File as _, Open, RealDisk, read_exact_at};
+use atoll_base::disk::{Disk, Open, RealDisk, read_exact_at};
 use rustix::fs::{FlockOperation, Mode};
 use serde::{Deserialize, Serialize};
 use std::io::{ErrorKind, IoSlice};

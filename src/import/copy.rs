@@ -1,0 +1,220 @@
+//! Copying one entry: create, data, attributes, and the modification time last.
+
+use super::Summary;
+use super::source::{self, DataReader, Entry};
+use anyhow::{Context, Result, bail};
+use atoll_base::access::Cred;
+use atoll_base::attr::{Attr, FileKind, SetAttr, SetTime};
+use atoll_base::block::{BlockId, BlockService};
+use atoll_base::id::{Ino, ROOT_VOLUME};
+use atoll_base::limits::{BLOCK_MAX, INLINE_WRITE_MAX};
+use atoll_meta::call::Origin;
+use atoll_meta::service::MetadataService;
+use atoll_meta::{Call, CreateHow, FsError, NewNode, Op, Outcome, Piece, RemoveKind, Response, Source};
+use bytes::Bytes;
+use indicatif::ProgressBar;
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::OnceCell;
+
+type LinkCell = Arc<OnceCell<Attr>>;
+
+pub(super) struct Copier<M, B> {
+    meta: Arc<M>,
+    blocks: Arc<B>,
+    origin: Origin,
+    next_block: AtomicU64,
+    /// Inodes with several names that were met, by device and inode of the source.
+    links: Mutex<HashMap<(u64, u64), LinkCell>>,
+    progress: ProgressBar,
+    copied: AtomicU64,
+    skipped: AtomicU64,
+    bytes: AtomicU64,
+}
+
+impl<M: MetadataService, B: BlockService> Copier<M, B> {
+    pub(super) fn new(meta: Arc<M>, blocks: Arc<B>, origin: Origin, progress: ProgressBar) -> Self {
+        Self {
+            meta,
+            blocks,
+            origin,
+            next_block: AtomicU64::new(0),
+            links: Mutex::default(),
+            progress,
+            copied: AtomicU64::new(0),
+            skipped: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+        }
+    }
+
+    pub(super) fn summary(&self) -> Summary {
+        Summary {
+            copied: self.copied.load(Ordering::Relaxed),
+            skipped: self.skipped.load(Ordering::Relaxed),
+            bytes: self.bytes.load(Ordering::Relaxed),
+        }
+    }
+
+    /// The directory with this path in the root volume; missing components are made.
+    pub(super) async fn make_path(&self, path: &str) -> Result<Ino> {
+        let mut at = self.meta.volume(ROOT_VOLUME).await?.root;
+        for name in path.split('/').filter(|c| !c.is_empty()) {
+            let name = Bytes::copy_from_slice(name.as_bytes());
+            at = match self.meta.lookup(at, &name).await?.child {
+                Ok(attr) if attr.kind == FileKind::Directory => attr.ino,
+                Ok(_) => bail!("{path} names something that is not a directory"),
+                Err(FsError::NotFound) => self.create(at, &name, NewNode::Directory, 0o755).await?.ino,
+                Err(e) => return Err(e.into()),
+            };
+        }
+        Ok(at)
+    }
+
+    /// Copies one entry, of a directory only itself; returns its inode.
+    pub(super) async fn copy(&self, path: &Path, entry: &Entry, dir: Ino, name: &Bytes) -> Result<Ino> {
+        let ino = match entry.link {
+            None => self.copy_inode(path, entry, dir, name).await?.ino,
+            Some(key) => {
+                let cell = {
+                    let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+                    links.entry(key).or_default().clone()
+                };
+                let attr = cell.get_or_try_init(|| self.copy_inode(path, entry, dir, name)).await?;
+                self.link(attr, dir, name).await?;
+                attr.ino
+            }
+        };
+        self.progress.inc(1);
+        Ok(ino)
+    }
+
+    /// Gives an inode one more name, if it does not have it.
+    async fn link(&self, attr: &Attr, dir: Ino, name: &Bytes) -> Result<()> {
+        match self.meta.lookup(dir, name).await?.child {
+            Ok(found) if found.ino == attr.ino => return Ok(()),
+            Ok(_) => self.remove(dir, name).await?,
+            Err(FsError::NotFound) => {}
+            Err(e) => return Err(e.into()),
+        }
+        let op = Op::Link { ino: attr.ino, generation: attr.generation, dir, name: name.clone() };
+        self.run(op).await.map(drop)
+    }
+
+    async fn copy_inode(&self, path: &Path, entry: &Entry, dir: Ino, name: &Bytes) -> Result<Attr> {
+        match self.meta.lookup(dir, name).await?.child {
+            Ok(found) if found.kind == entry.kind && entry.is_dir() => return Ok(found),
+            Ok(found) if is_complete(&found, entry) => {
+                self.skipped.fetch_add(1, Ordering::Relaxed);
+                return Ok(found);
+            }
+            Ok(found) if found.kind == FileKind::Directory => {
+                bail!("a directory of this name is there already");
+            }
+            Ok(_) => self.remove(dir, name).await?,
+            Err(FsError::NotFound) => {}
+            Err(e) => return Err(e.into()),
+        }
+        let node = match entry.kind {
+            FileKind::Regular => NewNode::Regular,
+            FileKind::Directory => NewNode::Directory,
+            FileKind::Symlink => NewNode::Symlink(source::target(path)?),
+            special => NewNode::Special(special, entry.device),
+        };
+        let attr = self.create(dir, name, node, entry.mode).await?;
+        if entry.kind == FileKind::Regular {
+            self.copy_data(path, entry, &attr).await?;
+        }
+        if !entry.is_dir() {
+            self.finish(path, entry, attr.ino).await?;
+        }
+        self.copied.fetch_add(1, Ordering::Relaxed);
+        self.progress.set_message(format!("{} MiB", self.bytes.load(Ordering::Relaxed) >> 20));
+        Ok(attr)
+    }
+
+    async fn copy_data(&self, path: &Path, entry: &Entry, attr: &Attr) -> Result<()> {
+        let mut reader = DataReader::open(path)?;
+        loop {
+            let next;
+            (reader, next) = tokio::task::spawn_blocking(move || {
+                let next = reader.next(BLOCK_MAX as usize);
+                (reader, next)
+            })
+            .await?;
+            let Some((offset, data)) = next? else { break };
+            self.bytes.fetch_add(data.len() as u64, Ordering::Relaxed);
+            let len = data.len() as u32;
+            let source = if data.len() <= INLINE_WRITE_MAX {
+                Source::Inline(data)
+            } else {
+                let id = BlockId::new(self.origin.epoch, self.next_block.fetch_add(1, Ordering::Relaxed));
+                self.blocks.put(vec![(id, data)]).await?;
+                Source::Block { id, offset: 0 }
+            };
+            let pieces = vec![Piece { offset, len, source }];
+            self.run(Op::Write { ino: attr.ino, generation: attr.generation, pieces, flush: None }).await?;
+        }
+        // A hole at the end.
+        self.set(attr, SetAttr { size: Some(entry.size), ..SetAttr::default() }).await
+    }
+
+    /// Extended attributes, owner, mode and times: what marks an entry as complete.
+    pub(super) async fn finish(&self, path: &Path, entry: &Entry, ino: Ino) -> Result<()> {
+        let attr = self.meta.getattr(ino).await?;
+        for (name, value) in source::xattrs(path).context("cannot read its extended attributes")? {
+            let value = Some(value);
+            self.run(Op::SetXattr { ino, generation: attr.generation, name, value }).await?;
+        }
+        let owner = SetAttr { uid: Some(entry.uid), gid: Some(entry.gid), ..SetAttr::default() };
+        self.set(&attr, owner).await?;
+        // After the owner, since a change of owner clears set-uid; the time goes in the same step.
+        let rest = SetAttr {
+            mode: (entry.kind != FileKind::Symlink).then_some(entry.mode),
+            atime: SetTime::Client(entry.atime),
+            mtime: SetTime::Client(entry.mtime),
+            ..SetAttr::default()
+        };
+        self.set(&attr, rest).await
+    }
+
+    async fn set(&self, attr: &Attr, set: SetAttr) -> Result<()> {
+        let op = Op::SetAttr { ino: attr.ino, generation: attr.generation, set, guard: None };
+        self.run(op).await.map(drop)
+    }
+
+    async fn remove(&self, dir: Ino, name: &Bytes) -> Result<()> {
+        let op = Op::Remove { dir, name: name.clone(), kind: RemoveKind::NonDirectory };
+        self.run(op).await.map(drop)
+    }
+
+    async fn create(&self, dir: Ino, name: &Bytes, node: NewNode, mode: u32) -> Result<Attr> {
+        let attrs = SetAttr { mode: Some(mode), ..SetAttr::default() };
+        let op = Op::Create { dir, name: name.clone(), node, how: CreateHow::Guarded, attrs };
+        match self.run(op).await?.result {
+            Ok(Outcome::Created { attr, .. }) => Ok(attr),
+            other => bail!("unexpected outcome of a creation: {other:?}"),
+        }
+    }
+
+    async fn run(&self, op: Op) -> Result<Response> {
+        let call = Call { origin: Some(self.origin), once: None, cred: Cred::root(), op };
+        let response = self.meta.execute(call).await?;
+        match response.result {
+            Err(e) => Err(e.into()),
+            Ok(_) => Ok(response),
+        }
+    }
+}
+
+/// Whether an earlier import finished this entry. The change time of the source is not ours to set, so a source whose
+/// data changed without size or modification time is not noticed: as with any copy tool.
+fn is_complete(found: &Attr, entry: &Entry) -> bool {
+    found.kind == entry.kind
+        && found.mtime == entry.mtime
+        && found.uid == entry.uid
+        && found.gid == entry.gid
+        && (entry.kind != FileKind::Regular || found.size == entry.size)
+        && (entry.kind == FileKind::Symlink || found.mode == entry.mode)
+}

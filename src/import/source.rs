@@ -1,0 +1,169 @@
+//! The tree to be imported, as this machine's file system shows it.
+
+use anyhow::Result;
+use atoll_base::attr::{Device, FileKind};
+use atoll_base::time::Timestamp;
+use bytes::Bytes;
+use rustix::fs::{SeekFrom, major, minor};
+use std::ffi::OsString;
+use std::fs::{File, Metadata};
+use std::io;
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
+use std::path::Path;
+
+/// One entry with what `lstat` and `listxattr` say of it.
+#[derive(Clone, Debug)]
+pub(super) struct Entry {
+    pub(super) kind: FileKind,
+    pub(super) mode: u32,
+    pub(super) uid: u32,
+    pub(super) gid: u32,
+    pub(super) size: u64,
+    pub(super) device: Device,
+    pub(super) atime: Timestamp,
+    pub(super) mtime: Timestamp,
+    /// Device and inode, if the inode has more than one name.
+    pub(super) link: Option<(u64, u64)>,
+}
+
+impl Entry {
+    pub(super) fn is_dir(&self) -> bool {
+        self.kind == FileKind::Directory
+    }
+}
+
+pub(super) fn entry(path: &Path) -> io::Result<Entry> {
+    let meta = std::fs::symlink_metadata(path)?;
+    let kind = kind(&meta);
+    let rdev = meta.rdev();
+    Ok(Entry {
+        kind,
+        mode: meta.mode() & 0o7777,
+        uid: meta.uid(),
+        gid: meta.gid(),
+        size: meta.size(),
+        device: Device { major: major(rdev), minor: minor(rdev) },
+        atime: Timestamp { secs: meta.atime(), nanos: meta.atime_nsec() as u32 },
+        mtime: Timestamp { secs: meta.mtime(), nanos: meta.mtime_nsec() as u32 },
+        link: (meta.nlink() > 1 && !meta.is_dir()).then(|| (meta.dev(), meta.ino())),
+    })
+}
+
+fn kind(meta: &Metadata) -> FileKind {
+    let kind = meta.file_type();
+    if kind.is_dir() {
+        FileKind::Directory
+    } else if kind.is_symlink() {
+        FileKind::Symlink
+    } else if kind.is_block_device() {
+        FileKind::BlockDevice
+    } else if kind.is_char_device() {
+        FileKind::CharDevice
+    } else if kind.is_fifo() {
+        FileKind::Fifo
+    } else if kind.is_socket() {
+        FileKind::Socket
+    } else {
+        FileKind::Regular
+    }
+}
+
+/// Names in a directory.
+pub(super) fn list(path: &Path) -> io::Result<Vec<Bytes>> {
+    std::fs::read_dir(path)?.map(|entry| Ok(Bytes::from(entry?.file_name().into_vec()))).collect()
+}
+
+/// A name as this machine's paths take it.
+pub(super) fn os_name(name: &Bytes) -> OsString {
+    OsString::from_vec(name.to_vec())
+}
+
+/// Entries below a directory, for the progress bar.
+pub(super) fn count(root: &Path) -> io::Result<u64> {
+    let mut total = 0;
+    let mut todo = vec![root.to_owned()];
+    while let Some(dir) = todo.pop() {
+        for entry in std::fs::read_dir(&dir)? {
+            let entry = entry?;
+            total += 1;
+            if entry.file_type()?.is_dir() {
+                todo.push(entry.path());
+            }
+        }
+    }
+    Ok(total)
+}
+
+/// Target of a symbolic link.
+pub(super) fn target(path: &Path) -> io::Result<Bytes> {
+    Ok(Bytes::from(std::fs::read_link(path)?.into_os_string().into_vec()))
+}
+
+/// Names and values of all extended attributes that this process may read.
+pub(super) fn xattrs(path: &Path) -> Result<Vec<(Bytes, Bytes)>> {
+    let mut names = vec![0; 1 << 16];
+    let used = match rustix::fs::llistxattr(path, names.as_mut_slice()) {
+        Ok(used) => used,
+        Err(rustix::io::Errno::NOTSUP) => return Ok(Vec::new()),
+        Err(e) => return Err(e.into()),
+    };
+    let mut all = Vec::new();
+    for name in names[..used].split(|b| *b == 0).filter(|n| !n.is_empty()) {
+        let mut value = vec![0; 1 << 16];
+        let len = rustix::fs::lgetxattr(path, name, value.as_mut_slice())?;
+        value.truncate(len);
+        all.push((Bytes::copy_from_slice(name), Bytes::from(value)));
+    }
+    Ok(all)
+}
+
+/// The data of a regular file, hole by hole.
+pub(super) struct DataReader {
+    file: File,
+    at: u64,
+    end: u64,
+}
+
+impl DataReader {
+    pub(super) fn open(path: &Path) -> io::Result<Self> {
+        let file = File::open(path)?;
+        let end = file.metadata()?.len();
+        Ok(Self { file, at: 0, end })
+    }
+
+    /// The next stretch of data: its offset and at most `max` bytes; `None` at the end. A file that shrinks meanwhile
+    /// just ends earlier.
+    pub(super) fn next(&mut self, max: usize) -> io::Result<Option<(u64, Bytes)>> {
+        if self.at >= self.end {
+            return Ok(None);
+        }
+        let start = match rustix::fs::seek(&self.file, SeekFrom::Data(self.at)) {
+            Ok(start) => start,
+            Err(rustix::io::Errno::NXIO) => return Ok(None),
+            Err(rustix::io::Errno::INVAL) => self.at,
+            Err(e) => return Err(e.into()),
+        };
+        let hole = match rustix::fs::seek(&self.file, SeekFrom::Hole(start)) {
+            Ok(hole) => hole,
+            Err(rustix::io::Errno::NXIO | rustix::io::Errno::INVAL) => self.end,
+            Err(e) => return Err(e.into()),
+        };
+        // Pieces end at multiples of their largest size, so that blocks of a large file are aligned.
+        let aligned_end = (start / max as u64 + 1) * max as u64;
+        let mut data = vec![0; (hole.min(aligned_end).min(self.end).saturating_sub(start)) as usize];
+        let mut done = 0;
+        while done < data.len() {
+            match self.file.read_at(&mut data[done..], start + done as u64)? {
+                0 => break,
+                n => done += n,
+            }
+        }
+        data.truncate(done);
+        if data.is_empty() {
+            return Ok(None);
+        }
+        self.at = start + done as u64;
+        Ok(Some((start, Bytes::from(data))))
+    }
+}
