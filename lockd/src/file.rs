@@ -159,14 +159,7 @@ impl FileLocks {
             self.grant_waiters(effects);
             return CancelOutcome::Cancelled;
         }
-        let pending = self.owners.get(owner).and_then(|locks| {
-            locks
-                .grants()
-                .iter()
-                .find(|grant| grant.range == range && grant.mode == mode)
-                .map(|grant| grant.id)
-        });
-        match pending.map(|id| self.release_grant(id, effects)) {
+        match self.pending_grant(owner, range, mode).map(|id| self.release_grant(id, effects)) {
             Some(GrantOutcome::Settled) => CancelOutcome::GrantUndone,
             Some(GrantOutcome::NotPending) | None => CancelOutcome::NotFound,
         }
@@ -300,6 +293,12 @@ impl FileLocks {
         self.waiters.first_conflict(ahead, owner, range, mode)
     }
 
+    /// The unacknowledged grant of just this request.
+    fn pending_grant(&self, owner: &LockOwner, range: ByteRange, mode: LockMode) -> Option<GrantId> {
+        let grants = self.owners.get(owner)?.grants();
+        grants.iter().find(|grant| grant.range == range && grant.mode == mode).map(|grant| grant.id)
+    }
+
     fn enqueue(&mut self, waiter: Waiter, conflict: Conflict) -> Result<LockOutcome, LockError> {
         let Waiter { owner, range, mode, .. } = &waiter;
         if let Some(index) = self.waiters.position(owner, *range, *mode) {
@@ -309,13 +308,21 @@ impl FileLocks {
         if self.would_deadlock(owner, *range, *mode) {
             return Err(LockError::Deadlock);
         }
-        self.waiters.check_room(owner)?;
+        // A grant that is not acknowledged will be a request to answer for as long as one that waits.
+        let of_owner = self.owners.get(owner).map_or(0, |locks| locks.grants().len());
+        let in_file: usize = self.owners.values().map(|locks| locks.grants().len()).sum();
+        self.waiters.check_room(owner, of_owner, in_file)?;
         // The grant, later, can't be refused: there must be room for it now.
         if self.stored_ranges() >= MAX_RANGES_PER_FILE {
             return Err(LockError::TooMany(Bound::RangesPerFile));
         }
         if !self.has_identity_room(owner.identity_bytes() + waiter.callback.as_bytes().len()) {
             return Err(LockError::TooMany(Bound::IdentityBytes));
+        }
+        // The client has unlocked a part of what this same request got it before, so it knew of that grant: its callback,
+        // sent from now on, would be taken for the answer to this request.
+        if let Some(former) = self.pending_grant(owner, *range, *mode) {
+            self.grant_acknowledged(former);
         }
         self.waiters.push(waiter);
         Ok(LockOutcome::Blocked(conflict))
