@@ -15,18 +15,18 @@ pub const MAX_OWNER_BYTES: usize = MAX_OWNER_OPAQUE + 4;
 pub const MAX_CALLBACK_BYTES: usize = 1280;
 
 /// Byte ranges held in one file by all owners. One file's record is loaded and stored whole: this keeps it below
-/// about 200 KiB of ranges. (Databases that lock records hold some hundreds.) Granting queued requests and
-/// acknowledging grants can't be refused any more and may exceed it, by at most 4 per queued request.
+/// about 200 KiB of ranges. (Databases that lock records hold some hundreds.) What can't be refused any more, granting a
+/// queued request and acknowledging a grant, may exceed it, by some ranges per request of [`MAX_WAITERS_PER_OWNER`].
 pub const MAX_RANGES_PER_FILE: usize = 8192;
 
 /// Byte ranges held in one file by one owner: one process can't use up the file's share.
 pub const MAX_RANGES_PER_OWNER: usize = 4096;
 
-/// Blocked requests in one file: more than the number of clients anyone mounts with, small enough that the
-/// scan after an unlock stays well below a millisecond in the usual case (all wait for the same bytes).
+/// Blocked requests in one file, and grants whose callback is not acknowledged: more than the number of clients anyone mounts with, small enough that the
+/// scan after an unlock stays cheap (1000 requests that wait for the same bytes: 0.1 ms).
 pub const MAX_WAITERS_PER_FILE: usize = 1024;
 
-/// Blocked requests of one owner in one file: one per thread of a process that waits.
+/// Blocked requests and unacknowledged grants of one owner in one file: one per thread of a process that waits.
 pub const MAX_WAITERS_PER_OWNER: usize = 64;
 
 /// Share reservations in one file: one per open of a client's process.

@@ -69,12 +69,19 @@ impl WaitQueue {
         self.queue[..ahead].iter().find(|waiter| waiter.conflicts_with(owner, range, mode))
     }
 
-    /// Whether one more request of `owner` has room.
-    pub(crate) fn check_room(&self, owner: &LockOwner) -> Result<(), LockError> {
-        if self.queue.len() >= MAX_WAITERS_PER_FILE {
+    /// Whether one more request of `owner` has room, beside `of_owner` grants of that owner and `in_file` of all that their
+    /// clients have not acknowledged.
+    pub(crate) fn check_room(
+        &self,
+        owner: &LockOwner,
+        of_owner: usize,
+        in_file: usize,
+    ) -> Result<(), LockError> {
+        if self.queue.len() + in_file >= MAX_WAITERS_PER_FILE {
             return Err(LockError::TooMany(Bound::WaitersPerFile));
         }
-        if self.queue.iter().filter(|waiter| waiter.owner == *owner).count() >= MAX_WAITERS_PER_OWNER {
+        let waiting = self.queue.iter().filter(|waiter| waiter.owner == *owner).count();
+        if waiting + of_owner >= MAX_WAITERS_PER_OWNER {
             return Err(LockError::TooMany(Bound::WaitersPerOwner));
         }
         Ok(())
