@@ -1,4 +1,6 @@
 //! The Raft group: openraft behind one module, the log it appends to, the state machine it feeds.
 
+pub mod group;
+pub mod in_process;
 pub mod state_machine;
 pub mod types;

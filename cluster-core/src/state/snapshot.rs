@@ -6,10 +6,9 @@
 //! pairs). Neither side holds more than one frame in memory.
 
 use super::redb_kv::{RAFT_PREFIX, StateWriter};
-use super::store::{StateError, StateStore, View, commit_durable, write_to};
+use super::store::{Incoming, StateError, StateStore, View, commit_durable, write_to};
 use crate::raft::types::SnapshotMeta;
 use bytes::Bytes;
-use redb::Database;
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -155,14 +154,14 @@ fn u32_at(bytes: &[u8], at: usize) -> u32 {
 
 /// Builds a new state beside the present one from frames.
 pub struct Receiver {
-    db: Database,
+    incoming: Incoming,
     meta: Option<SnapshotMeta>,
     pairs: u64,
 }
 
 /// A whole received state.
 pub struct Received {
-    db: Database,
+    incoming: Incoming,
     meta: SnapshotMeta,
 }
 
@@ -174,9 +173,9 @@ impl Received {
 }
 
 impl Receiver {
-    /// Starts; a state that was being received before is dropped. One at a time.
+    /// Starts.
     pub fn new(store: &StateStore) -> Result<Self, StateError> {
-        Ok(Self { db: store.create_incoming()?, meta: None, pairs: 0 })
+        Ok(Self { incoming: store.create_incoming()?, meta: None, pairs: 0 })
     }
 
     /// Takes the next frame. Returns whether it was the last one.
@@ -193,7 +192,7 @@ impl Receiver {
                 Ok(false)
             }
             (Kind::Pairs, Some(_)) => {
-                self.pairs += write_to(&self.db, |state| insert_pairs(state, body))?;
+                self.pairs += write_to(self.incoming.db()?, |state| insert_pairs(state, body))?;
                 Ok(false)
             }
             (Kind::End, Some(_)) => {
@@ -209,14 +208,14 @@ impl Receiver {
     /// Makes the state durable, after the last frame.
     pub fn finish(self) -> Result<Received, StateError> {
         let meta = self.meta.ok_or_else(|| StateError::Damaged("snapshot without head".into()))?;
-        write_to(&self.db, |state| {
+        write_to(self.incoming.db()?, |state| {
             if let Some(applied) = &meta.last_log_id {
                 state.set_applied(applied)?;
             }
             state.set_membership(&meta.last_membership)
         })?;
-        commit_durable(&self.db)?;
-        Ok(Received { db: self.db, meta })
+        commit_durable(self.incoming.db()?)?;
+        Ok(Received { incoming: self.incoming, meta })
     }
 }
 
@@ -233,7 +232,7 @@ impl StateStore {
                 receiver.finish()?
             }
         };
-        self.replace(received.db)?;
+        self.replace(received.incoming)?;
         Ok(received.meta)
     }
 }

@@ -15,12 +15,13 @@ use atoll_model::kv::KvError;
 use redb::{Database, Durability, ReadableDatabase, ReadableTable};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 /// The state's file within its directory.
 const FILE: &str = "state.redb";
-/// A state being received.
-const INCOMING: &str = "state.incoming";
+/// Begins the names of states being received; a number follows.
+const INCOMING: &str = "state.incoming.";
 /// Site of the directory sync that makes the state's file, or its replacement, survive.
 pub const SYNC_STATE_DIR: &str = "state.dir";
 
@@ -95,6 +96,7 @@ pub struct StateStore {
     cache_bytes: usize,
     db: RwLock<Database>,
     durable: Mutex<Option<LogId>>,
+    next_incoming: AtomicU64,
 }
 
 impl StateStore {
@@ -105,15 +107,22 @@ impl StateStore {
         cache_bytes: usize,
         repair: Option<RepairProgress>,
     ) -> Result<Self, StateError> {
-        let leftover = disk.list(dir)?.into_iter().any(|e| e.name == INCOMING);
-        if leftover {
-            disk.remove(&dir.join(INCOMING))?;
+        for entry in disk.list(dir)? {
+            if entry.name.starts_with(INCOMING) {
+                disk.remove(&dir.join(entry.name))?;
+            }
         }
         let db = open_file(&*disk, &dir.join(FILE), Open::Create, cache_bytes, repair)?;
         // The file's entry must outlive a crash before anything in it is counted on.
         disk.sync_dir(dir, SYNC_STATE_DIR)?;
-        let store =
-            Self { disk, dir: dir.to_owned(), cache_bytes, db: RwLock::new(db), durable: Mutex::new(None) };
+        let store = Self {
+            disk,
+            dir: dir.to_owned(),
+            cache_bytes,
+            db: RwLock::new(db),
+            durable: Mutex::new(None),
+            next_incoming: AtomicU64::new(0),
+        };
         store.commit_durable()?;
         Ok(store)
     }
@@ -160,33 +169,52 @@ impl StateStore {
         Ok(self.disk.open(&self.dir.join(FILE), Open::Read)?.len()?)
     }
 
-    /// An empty state to receive a snapshot into. An earlier unfinished one is dropped.
-    pub(super) fn create_incoming(&self) -> Result<Database, StateError> {
-        let path = self.dir.join(INCOMING);
-        match self.disk.remove(&path) {
-            Ok(()) => {}
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-            Err(e) => return Err(e.into()),
-        }
-        open_file(&*self.disk, &path, Open::CreateNew, self.cache_bytes, None)
+    /// An empty state to receive a snapshot into.
+    pub(super) fn create_incoming(&self) -> Result<Incoming, StateError> {
+        let number = self.next_incoming.fetch_add(1, Ordering::Relaxed);
+        let path = self.dir.join(format!("{INCOMING}{number}"));
+        let db = open_file(&*self.disk, &path, Open::CreateNew, self.cache_bytes, None)?;
+        Ok(Incoming { db: Some(db), path, disk: self.disk.clone() })
     }
 
     /// Puts a received state, already durable, in the place of the present one.
-    pub(super) fn replace(&self, incoming: Database) -> Result<(), StateError> {
-        let mut db = self.db.write().unwrap_or_else(PoisonError::into_inner);
+    pub(super) fn replace(&self, mut incoming: Incoming) -> Result<(), StateError> {
+        let Some(new) = incoming.db.take() else { return Ok(()) };
         let applied = {
-            let table = incoming
-                .begin_read()
-                .map_err(StateError::store)?
-                .open_table(STATE)
-                .map_err(StateError::store)?;
-            read_applied(&table)?
+            let txn = new.begin_read().map_err(StateError::store)?;
+            read_applied(&txn.open_table(STATE).map_err(StateError::store)?)?
         };
-        self.disk.rename(&self.dir.join(INCOMING), &self.dir.join(FILE))?;
+        // No batch may go into the old file once the new one has its name.
+        let mut db = self.db.write().unwrap_or_else(PoisonError::into_inner);
+        self.disk.rename(&incoming.path, &self.dir.join(FILE))?;
         self.disk.sync_dir(&self.dir, SYNC_STATE_DIR)?;
-        *db = incoming;
+        *db = new;
         *self.durable_lock() = applied;
         Ok(())
+    }
+}
+
+/// A state being received, in a file of its own that goes when this is dropped.
+pub(super) struct Incoming {
+    db: Option<Database>,
+    path: PathBuf,
+    disk: Arc<dyn Disk>,
+}
+
+impl Incoming {
+    /// The state.
+    pub(super) fn db(&self) -> Result<&Database, StateError> {
+        self.db.as_ref().ok_or_else(|| StateError::store("the received state is in place already"))
+    }
+}
+
+impl Drop for Incoming {
+    fn drop(&mut self) {
+        if self.db.take().is_some()
+            && let Err(error) = self.disk.remove(&self.path)
+        {
+            tracing::warn!(%error, path = %self.path.display(), "a half received state stays until the next start");
+        }
     }
 }
 
