@@ -1,4 +1,5 @@
 //! Raft group, log, replicated state and the metadata service.
 
 pub mod raft;
+pub mod service;
 pub mod state;

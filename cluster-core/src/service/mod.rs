@@ -1,0 +1,7 @@
+//! The metadata service on a local member of the Raft group.
+
+mod clock_cache;
+mod proposer;
+
+pub use clock_cache::CacheStatus;
+pub use proposer::{Limits, ProposerStatus};
