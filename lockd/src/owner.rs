@@ -259,3 +259,60 @@ impl fmt::Debug for Callback {
         write!(f, "{}", self.0.escape_ascii())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn client(name: &str, address: Option<&str>) -> NlmClient {
+        NlmClient::new(name.as_bytes().to_vec(), address.map(|a| a.parse().unwrap())).unwrap()
+    }
+
+    #[test]
+    fn an_nlm_owner_gives_back_its_parts() {
+        let owner = LockOwner::nlm(client("c", None), b"12@host", -2).unwrap();
+        assert_eq!(owner.nlm_parts(), Some((&b"12@host"[..], -2)));
+        // The longest oh with its svid is longer than a v4 opaque may be.
+        let longest = LockOwner::nlm(client("c", None), &[7; MAX_OWNER_OPAQUE], 1).unwrap();
+        assert_eq!(longest.as_v4_holder().1.len(), MAX_OWNER_OPAQUE);
+        let stored = postcard::to_stdvec(&longest).unwrap();
+        assert_eq!(postcard::from_bytes::<LockOwner>(&stored).unwrap(), longest);
+        assert_eq!(LockOwner::v4(1, b"o".to_vec()).unwrap().nlm_parts(), None);
+    }
+
+    #[test]
+    fn owners_differ_by_each_part() {
+        let owners = [
+            LockOwner::nlm(client("c", None), b"oh", 1).unwrap(),
+            LockOwner::nlm(client("c", None), b"oh", 2).unwrap(),
+            LockOwner::nlm(client("c", None), b"ho", 1).unwrap(),
+            LockOwner::nlm(client("d", None), b"oh", 1).unwrap(),
+            LockOwner::nlm(client("c", Some("10.0.0.1")), b"oh", 1).unwrap(),
+            LockOwner::v4(1, b"\0\0\0\x01oh".to_vec()).unwrap(),
+        ];
+        for (i, a) in owners.iter().enumerate() {
+            assert!(owners[..i].iter().all(|b| a != b), "{a:?}");
+        }
+    }
+
+    #[test]
+    fn a_mapped_address_is_the_ipv4_address() {
+        let mapped = client("c", Some("::ffff:10.0.0.1"));
+        assert_eq!(mapped, client("c", Some("10.0.0.1")));
+        let which = ClientMatch::NlmAddress("::ffff:10.0.0.1".parse().unwrap());
+        assert!(which.matches(&LockClient::Nlm(mapped)));
+    }
+
+    #[test]
+    fn what_notify_means() {
+        let here = LockClient::Nlm(client("c", Some("10.0.0.1")));
+        let there = LockClient::Nlm(client("c", Some("10.0.0.2")));
+        let by_name = ClientMatch::NlmName(b"c".to_vec());
+        assert!(by_name.matches(&here) && by_name.matches(&there) && !by_name.matches(&LockClient::V4(0)));
+        let one = ClientMatch::from(here.clone());
+        assert!(one.matches(&here) && !one.matches(&there));
+        assert!(!ClientMatch::NlmAddress("10.0.0.1".parse().unwrap()).matches(&there));
+        assert!(!ClientMatch::NlmAddress("10.0.0.1".parse().unwrap()).matches(&LockClient::V4(1)));
+    }
+}

@@ -536,6 +536,24 @@ fn the_file_bound_counts_all_owners() {
     assert_eq!(t.locks.lock(more("c", Wait::No), &mut t.effects), Err(full));
     let queued = LockRequest { range: range(0, 0), ..more("c", Wait::Queue(Callback::default())) };
     assert_eq!(t.locks.lock(queued, &mut t.effects), Err(full));
+    // Also of an owner that is here already, and neither by locking nor by splitting.
+    assert_eq!(
+        t.locks.lock(more("a", Wait::No), &mut t.effects),
+        Err(LockError::TooMany(Bound::RangesPerOwner))
+    );
+    t.locks.unlock(&owner("a"), ByteRange::to_eof(8000), &mut t.effects).unwrap();
+    for at in 0..96 {
+        t.locks
+            .lock(
+                LockRequest { range: range(at * 2 + (1 << 41), at * 2 + (1 << 41)), ..more("c", Wait::No) },
+                &mut t.effects,
+            )
+            .unwrap();
+    }
+    let before = t.locks.clone();
+    assert_eq!(t.locks.lock(more("a", Wait::No), &mut t.effects), Err(full));
+    assert_eq!(t.locks.lock(more("c", Wait::No), &mut t.effects), Err(full));
+    assert_eq!(t.locks, before);
     t.locks.unlock(&owner("a"), range(0, 0), &mut t.effects).unwrap();
     assert_eq!(t.locks.lock(more("c", Wait::No), &mut t.effects), Ok(LockOutcome::Granted));
 }
