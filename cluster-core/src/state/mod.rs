@@ -4,6 +4,8 @@ mod redb_file;
 mod redb_kv;
 mod snapshot;
 mod store;
+#[cfg(test)]
+mod tests;
 
 pub use redb_file::{RedbFile, SYNC_STATE};
 pub use redb_kv::{StateReader, StateWriter};

@@ -107,13 +107,26 @@ impl StateStore {
         cache_bytes: usize,
         repair: Option<RepairProgress>,
     ) -> Result<Self, StateError> {
+        let mut exists = false;
         for entry in disk.list(dir)? {
+            exists |= entry.name == FILE;
             if entry.name.starts_with(INCOMING) {
                 disk.remove(&dir.join(entry.name))?;
             }
         }
-        let db = open_file(&*disk, &dir.join(FILE), Open::Create, cache_bytes, repair)?;
-        // The file's entry must outlive a crash before anything in it is counted on.
+        let path = dir.join(FILE);
+        let db = if exists {
+            open_file(&*disk, &path, Open::ReadWrite, cache_bytes, repair)?
+        } else {
+            // redb writes its header in several steps: made under another name, a half made file is never opened.
+            let made = dir.join(format!("{INCOMING}0"));
+            let db = open_file(&*disk, &made, Open::CreateNew, cache_bytes, None)?;
+            commit_durable(&db)?;
+            disk.rename(&made, &path)?;
+            db
+        };
+        // The file's entry must outlive a crash before anything in it is counted on; also one that was found, whose
+        // rename may not have been synced.
         disk.sync_dir(dir, SYNC_STATE_DIR)?;
         let store = Self {
             disk,
