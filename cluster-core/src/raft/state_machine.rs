@@ -34,7 +34,7 @@ pub trait Machine: Send + Sync + 'static {
     fn end_batch(&mut self, state: &mut StateWriter<'_>) -> Result<(), StateError>;
 
     /// The transaction is committed and `view` shows it; responses are sent when this returns.
-    fn publish(&mut self, view: Arc<View>);
+    fn publish(&mut self, view: Arc<View>) -> Result<(), StateError>;
 }
 
 /// The state machine as openraft drives it.
@@ -80,7 +80,7 @@ impl<M: Machine> StateMachine<M> {
                 None => Ok(()),
             }
         })?;
-        self.machine.publish(Arc::new(self.store.view()?));
+        self.machine.publish(Arc::new(self.store.view()?))?;
         for (responder, outcome) in answers {
             responder.send(outcome);
         }
