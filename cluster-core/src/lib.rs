@@ -1,1 +1,4 @@
 //! Raft group, log, replicated state and the metadata service.
+
+pub mod log;
+pub mod raft;
