@@ -10,7 +10,7 @@
 //! leader's lease if it is fresh, else by a round of heartbeats.
 
 use super::state_machine::{Machine, StateMachine, blocking};
-use super::types::{Batch, BatchOutcome, Completion, LogId, MemberId, TypeConfig};
+use super::types::{Batch, BatchOutcome, Completion, LogId, Member, MemberId, TypeConfig};
 use crate::state::{SnapshotData, StateError, StateStore};
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -20,19 +20,18 @@ use openraft::network::NetSnapshot;
 use openraft::raft::ClientWriteResponse;
 use openraft::storage::RaftLogStorage;
 use openraft::{
-    BasicNode, LinearizerOption, Raft, RaftMetrics, RaftNetworkFactory, ServerState, SnapshotPolicy,
+    LinearizerOption, Raft, RaftMetrics, RaftNetworkFactory, ServerState, SnapshotPolicy,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 
-/// How long a start may take before its progress is reported, and how often it is then.
-const QUIET_START: Duration = Duration::from_secs(1);
-const REPORT_EVERY: Duration = Duration::from_millis(500);
+/// How long purging waits for openraft to take note of the durable state; it comes back to it later.
+const SNAPSHOT_WAIT: Duration = Duration::from_secs(10);
 
 /// Timing and identity of a group.
 #[derive(Clone, Debug)]
@@ -42,7 +41,7 @@ pub struct GroupOptions {
     /// The cluster's name, for log lines.
     pub cluster: String,
     /// Voters of a new group; given to the one member that founds it, `None` to those that are added later.
-    pub found: Option<BTreeMap<MemberId, BasicNode>>,
+    pub found: Option<BTreeMap<MemberId, Member>>,
     /// Interval of heartbeats. Elections start after 3 to 6 of them.
     pub heartbeat: Duration,
     /// Entries that stay in the log for members that lag, when there are other members.
@@ -55,7 +54,7 @@ impl GroupOptions {
         Self {
             id,
             cluster: "atoll".into(),
-            found: Some(BTreeMap::from([(id, BasicNode::default())])),
+            found: Some(BTreeMap::from([(id, Member::default())])),
             heartbeat: Duration::from_millis(100),
             keep_entries: 1000,
         }
@@ -141,14 +140,13 @@ pub struct RaftGroup<M: Machine> {
 
 impl<M: Machine> RaftGroup<M> {
     /// Starts the group and, if this member is its sole voter, returns when it leads and everything in the log is
-    /// applied. `progress` is told applied and last index when that takes longer than a second.
+    /// applied.
     pub async fn start<L, N>(
         options: GroupOptions,
         log: L,
         network: N,
         store: Arc<StateStore>,
         machine: M,
-        progress: impl Fn(u64, u64) + Send,
     ) -> Result<Self, GroupError>
     where
         L: RaftLogStorage<TypeConfig>,
@@ -182,42 +180,34 @@ impl<M: Machine> RaftGroup<M> {
             thread,
         };
         if group.voters().eq([id]) {
-            group.lead_alone(progress).await?;
+            group.lead_alone().await?;
         }
         Ok(group)
     }
 
-    async fn lead_alone(&self, progress: impl Fn(u64, u64)) -> Result<(), GroupError> {
-        let started = Instant::now();
+    async fn lead_alone(&self) -> Result<(), GroupError> {
         // Nobody else could win, so there is no reason to wait for the election timer.
         if !self.raft.is_leader() {
             self.raft.trigger().elect(false).await.map_err(stopped)?;
         }
         let mut metrics = self.raft.metrics();
-        let mut next_report = started + QUIET_START;
         loop {
-            let (ready, applied, last) = {
+            let ready = {
                 let now = metrics.borrow_and_update();
                 if let Err(error) = &now.running_state {
                     return Err(stopped(error));
                 }
-                let (applied, last) = (index(&now.last_applied), now.last_log_index.unwrap_or(0));
                 // The first entry of the own term is in the log when the leadership shows, and all before it
                 // is settled when that one is applied.
                 let settled = now.last_applied.is_some_and(|a| a.leader_id.term == now.current_term);
-                (now.state == ServerState::Leader && settled && applied >= last, applied, last)
+                now.state == ServerState::Leader
+                    && settled
+                    && index(&now.last_applied) >= now.last_log_index.unwrap_or(0)
             };
             if ready {
                 break;
             }
-            if Instant::now() >= next_report {
-                progress(applied, last);
-                next_report = Instant::now() + REPORT_EVERY;
-            }
-            let waited = tokio::time::timeout(REPORT_EVERY, metrics.changed()).await;
-            if let Ok(Err(error)) = waited {
-                return Err(stopped(error));
-            }
+            metrics.changed().await.map_err(stopped)?;
         }
         self.sole.store(true, Ordering::Release);
         Ok(())
@@ -305,7 +295,7 @@ impl<M: Machine> RaftGroup<M> {
         self.raft.trigger().snapshot().await.map_err(stopped)?;
         let mut metrics = self.raft.metrics();
         let seen = metrics.wait_until(|m| index(&m.snapshot) >= upto || m.running_state.is_err());
-        match tokio::time::timeout(REPORT_EVERY * 20, seen).await {
+        match tokio::time::timeout(SNAPSHOT_WAIT, seen).await {
             Ok(Ok(_)) => {}
             Ok(Err(error)) => return Err(stopped(error)),
             // Another snapshot is being built; the next round of maintenance comes back to it.
@@ -317,7 +307,7 @@ impl<M: Machine> RaftGroup<M> {
     }
 
     /// Adds a member that receives the log but does not vote, and waits until it has caught up.
-    pub async fn add_learner(&self, id: MemberId, node: BasicNode) -> Result<(), GroupError> {
+    pub async fn add_learner(&self, id: MemberId, node: Member) -> Result<(), GroupError> {
         self.raft.add_learner(id, node, true).await.map_err(stopped)?;
         Ok(())
     }

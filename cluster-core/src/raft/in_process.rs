@@ -4,7 +4,7 @@
 
 use super::group::RaftGroup;
 use super::state_machine::{Machine, StateMachine};
-use super::types::{MemberId, Snapshot, TypeConfig, Vote};
+use super::types::{Member, MemberId, Snapshot, TypeConfig, Vote};
 use crate::state::{Frames, Receiver, SnapshotData, StateError, StateStore};
 use futures_util::FutureExt;
 use openraft::error::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
@@ -12,7 +12,7 @@ use openraft::network::RPCOption;
 use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse,
 };
-use openraft::{AnyError, BasicNode, OptionalSend, Raft, RaftNetworkFactory, RaftNetworkV2};
+use openraft::{AnyError, OptionalSend, Raft, RaftNetworkFactory, RaftNetworkV2};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -94,7 +94,7 @@ impl<M: Machine> InProcess<M> {
 impl<M: Machine> RaftNetworkFactory<TypeConfig> for InProcessNetwork<M> {
     type Network = InProcessLink<M>;
 
-    async fn new_client(&mut self, to: MemberId, _node: &BasicNode) -> InProcessLink<M> {
+    async fn new_client(&mut self, to: MemberId, _node: &Member) -> InProcessLink<M> {
         InProcessLink { from: self.from, to, links: self.links.clone() }
     }
 }

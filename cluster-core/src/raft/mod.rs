@@ -2,5 +2,6 @@
 
 pub mod group;
 pub mod in_process;
+pub mod log_store;
 pub mod state_machine;
 pub mod types;

@@ -7,7 +7,7 @@
 //! turned into bytes ([`crate::state::Frames`]) only when a member has to be sent one.
 
 use super::types::{
-    Batch, BatchOutcome, LogEntry, LogId, Snapshot, SnapshotMeta, StoredMembership, TypeConfig,
+    Batch, BatchOutcome, Entry, LogId, Snapshot, SnapshotMeta, StoredMembership, TypeConfig,
 };
 use crate::state::{SnapshotData, StateError, StateStore, StateWriter, View};
 use atoll_meta::Response;
@@ -45,7 +45,7 @@ pub struct StateMachine<M> {
     has_snapshot: Arc<AtomicBool>,
 }
 
-type Item = (LogEntry, Option<ApplyResponder<TypeConfig>>);
+type Item = (Entry, Option<ApplyResponder<TypeConfig>>);
 
 impl<M: Machine> StateMachine<M> {
     /// Loads the state.

@@ -15,9 +15,16 @@ use std::fmt;
 /// Number of a member of a group.
 pub type MemberId = u64;
 
-/// What one log entry proposes: encoded commands, applied in this order.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// Encoded commands that become durable and are applied together, in order.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Batch(pub Vec<Bytes>);
+
+// Contents may be file data: they have no place in messages.
+impl fmt::Debug for Batch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Batch({self})")
+    }
+}
 
 impl fmt::Display for Batch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -25,11 +32,19 @@ impl fmt::Display for Batch {
     }
 }
 
-/// The responses to a [`Batch`], in its order.
+/// A member of the group.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Member {
+    /// Where it listens for other members, `host:port`.
+    pub addr: String,
+}
+
+/// The responses to a [`Batch`], in its order. Not encoded: they go to callers in the same process.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BatchOutcome(pub Vec<Response>);
 
-/// The type configuration of every group.
+/// The type configuration of every group. A leader id is a term and a node, so that two candidates of one term
+/// needn't both lose.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct TypeConfig;
 
@@ -37,11 +52,11 @@ impl openraft::RaftTypeConfig for TypeConfig {
     type D = Batch;
     type R = BatchOutcome;
     type NodeId = MemberId;
-    type Node = openraft::BasicNode;
+    type Node = Member;
     type Term = u64;
     type LeaderId = openraft::impls::leader_id_adv::LeaderId<u64, MemberId>;
     type Vote = openraft::impls::Vote<Self::LeaderId>;
-    type Payload = openraft::EntryPayload<Batch, MemberId, openraft::BasicNode>;
+    type Payload = openraft::EntryPayload<Batch, MemberId, Member>;
     type Entry = openraft::Entry<<Self::LeaderId as openraft::vote::RaftLeaderId>::Committed, Self::Payload>;
     type AsyncRuntime = openraft::impls::TokioRuntime;
     type Responder<T>
@@ -56,7 +71,7 @@ impl openraft::RaftTypeConfig for TypeConfig {
 }
 
 /// An entry of the log.
-pub type LogEntry = EntryOf<TypeConfig>;
+pub type Entry = EntryOf<TypeConfig>;
 /// Place of an entry in the log.
 pub type LogId = LogIdOf<TypeConfig>;
 /// A member's vote.

@@ -191,8 +191,7 @@ impl<V> ClockCache<V> {
 
     /// Figures.
     pub(super) fn status(&self) -> CacheStatus {
-        let mut status =
-            CacheStatus { capacity: (self.capacity * SHARDS) as u64, ..CacheStatus::default() };
+        let mut status = CacheStatus { capacity: (self.capacity * SHARDS) as u64, ..CacheStatus::default() };
         for counted in &self.shards {
             status.entries += Self::lock(&counted.0).slots.len() as u64;
             status.hits += counted.0.hits.load(Ordering::Relaxed);

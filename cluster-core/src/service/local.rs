@@ -6,7 +6,7 @@
 use super::machine::{AppliedCounters, MetaMachine, takes_space};
 use super::proposer::{Propose, Proposer};
 use super::published::Published;
-use crate::log::Wal;
+use crate::raft::log_store::LogStore;
 use crate::raft::group::{GroupError, Leadership, Proposed, RaftGroup};
 use crate::raft::types::Completion;
 use crate::state::{StateReader, StateStore};
@@ -38,7 +38,7 @@ impl Propose for Arc<RaftGroup<MetaMachine>> {
 /// What frontend and maintenance share.
 pub(super) struct Shared {
     pub(super) disk: Arc<dyn Disk>,
-    pub(super) wal: Arc<Wal>,
+    pub(super) log: LogStore,
     pub(super) store: Arc<StateStore>,
     pub(super) published: Arc<Published>,
     pub(super) group: Arc<RaftGroup<MetaMachine>>,
@@ -60,7 +60,7 @@ struct Told {
 
 pub(super) struct Parts {
     pub(super) disk: Arc<dyn Disk>,
-    pub(super) wal: Arc<Wal>,
+    pub(super) log: LogStore,
     pub(super) store: Arc<StateStore>,
     pub(super) published: Arc<Published>,
     pub(super) group: Arc<RaftGroup<MetaMachine>>,
@@ -71,11 +71,11 @@ pub(super) struct Parts {
 
 impl Shared {
     pub(super) fn new(parts: Parts) -> Arc<Self> {
-        let Parts { disk, wal, store, published, group, counters, clock, limits } = parts;
+        let Parts { disk, log, store, published, group, counters, clock, limits } = parts;
         let proposer = Proposer::new(group.clone(), limits);
         Arc::new(Self {
             disk,
-            wal,
+            log,
             store,
             published,
             group,
@@ -94,11 +94,11 @@ impl Shared {
     }
 
     pub(super) async fn execute(&self, call: Call) -> Result<Response, FsError> {
-        if takes_space(&call.op) && (self.low_space.load(Ordering::Relaxed) || self.wal.low_space()) {
+        if takes_space(&call.op) && (self.low_space.load(Ordering::Relaxed) || self.log.low_space()) {
             self.refused_for_space.fetch_add(1, Ordering::Relaxed);
             return Err(FsError::NoSpace);
         }
-        if self.wal.failed().is_some() {
+        if self.log.failed().is_some() {
             self.proposer.fail();
         }
         let command = Command { stamp: self.stamp(), call };

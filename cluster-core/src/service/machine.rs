@@ -41,8 +41,8 @@ pub(super) struct AppliedCounters {
     pub(super) refusals: AtomicU64,
 }
 
-/// The state machine.
-pub(super) struct MetaMachine {
+/// The state machine of the metadata group.
+pub struct MetaMachine {
     /// `None` before the genesis.
     model: Option<Model>,
     published: Arc<Published>,

@@ -107,8 +107,10 @@ async fn run(shared: Arc<Shared>, options: MaintenanceOptions, stop: Arc<AtomicB
     }
 }
 
+/// Bytes of the log's segments that hold entries; all segments are of one size.
 fn log_bytes(shared: &Shared) -> u64 {
-    shared.wal.status().disk_bytes
+    let log = shared.log.status();
+    log.disk_bytes / (log.segments + log.spare_segments).max(1) * log.segments
 }
 
 fn watch_space(shared: &Shared, options: &MaintenanceOptions) {

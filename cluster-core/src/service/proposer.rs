@@ -223,7 +223,9 @@ impl<P: Propose> Proposer<P> {
     /// From now on every call is refused with `Io`.
     pub(super) fn fail(&self) {
         if !self.failed.swap(true, Ordering::AcqRel) && !self.closed.load(Ordering::Acquire) {
-            tracing::error!("the metadata log or store failed: every change is refused from now on, reads go on");
+            tracing::error!(
+                "the metadata log or store failed: every change is refused from now on, reads go on"
+            );
         }
     }
 

@@ -44,7 +44,7 @@ impl LocalMetadata {
         let (inode_cache, name_cache) = shared.published.cache_status();
         MetadataStatus {
             group: shared.group.status(),
-            log: shared.wal.status(),
+            log: shared.log.status(),
             state_bytes: shared.store.file_len().unwrap_or(0),
             inode_cache,
             name_cache,
@@ -53,7 +53,7 @@ impl LocalMetadata {
             commits: shared.counters.commits.load(Ordering::Relaxed),
             refusals: shared.counters.refusals.load(Ordering::Relaxed),
             refused_for_space: shared.refused_for_space.load(Ordering::Relaxed),
-            low_space: shared.low_space.load(Ordering::Relaxed) || shared.wal.low_space(),
+            low_space: shared.low_space.load(Ordering::Relaxed) || shared.log.low_space(),
             failed: shared.proposer.has_failed(),
             state: read::counters(shared.published.current().view.reader()).ok(),
         }

@@ -28,7 +28,11 @@ fn open(disk: &SimDisk) -> Result<StateStore, StateError> {
 /// Batch `i` sets key `i % 40` to `i`, with enough bytes to move pages about.
 fn batch(store: &StateStore, i: u64) -> Result<(), StateError> {
     store.write(|state| {
-        state.put(Table::Inode, &(i % 40).to_be_bytes(), &[i.to_be_bytes().as_slice(), &[7; 600]].concat())?;
+        state.put(
+            Table::Inode,
+            &(i % 40).to_be_bytes(),
+            &[i.to_be_bytes().as_slice(), &[7; 600]].concat(),
+        )?;
         if i.is_multiple_of(3) {
             state.delete(Table::Inode, &((i + 7) % 40).to_be_bytes())?;
         }
@@ -120,7 +124,8 @@ fn what_was_made_durable_survives_any_power_cut() {
 fn each_sync_is_needed() {
     for site in [SYNC_STATE, SYNC_STATE_DIR] {
         // Damage may show as a panic inside the store, too.
-        let found = (0..200).any(|seed| !matches!(catch_unwind(AssertUnwindSafe(|| campaign(seed, Some(site)))), Ok(Ok(()))));
+        let found = (0..200)
+            .any(|seed| !matches!(catch_unwind(AssertUnwindSafe(|| campaign(seed, Some(site)))), Ok(Ok(()))));
         assert!(found, "nothing was lost without the sync of {site}");
     }
 }
@@ -159,15 +164,21 @@ fn tables_do_not_leak_into_each_other() {
             seen.push((key.len(), value.to_vec()));
             ControlFlow::Continue(())
         };
-        view.reader().scan(table, Bound::Unbounded, Bound::Unbounded, |k, v| collect(k, v, &mut seen)).unwrap();
+        view.reader()
+            .scan(table, Bound::Unbounded, Bound::Unbounded, |k, v| collect(k, v, &mut seen))
+            .unwrap();
         assert_eq!(seen, [(0, table.name().as_bytes().to_vec()), (400, b"long".to_vec())]);
         let mut back = Vec::new();
-        view.reader().scan_back(table, Bound::Unbounded, Bound::Unbounded, |k, v| collect(k, v, &mut back)).unwrap();
+        view.reader()
+            .scan_back(table, Bound::Unbounded, Bound::Unbounded, |k, v| collect(k, v, &mut back))
+            .unwrap();
         back.reverse();
         assert_eq!(seen, back);
         let mut none = Vec::new();
         let (from, to): (&[u8], &[u8]) = (&[5], &[4]);
-        view.reader().scan(table, Bound::Excluded(from), Bound::Excluded(to), |k, v| collect(k, v, &mut none)).unwrap();
+        view.reader()
+            .scan(table, Bound::Excluded(from), Bound::Excluded(to), |k, v| collect(k, v, &mut none))
+            .unwrap();
         assert!(none.is_empty());
     }
 }
@@ -270,7 +281,8 @@ fn install_campaign(seed: u64, skip: Option<&'static str>) -> Result<(), String>
         target.commit_durable().unwrap();
         skip.inspect(|site| disk.skip_site(site));
         disk.cut_power_after(rng.random_range(0..60));
-        let installed = receive(&target, &frames(&source)).and_then(|r| target.install(SnapshotData::Received(r)));
+        let installed =
+            receive(&target, &frames(&source)).and_then(|r| target.install(SnapshotData::Received(r)));
         let disk = disk.crash(rng.random());
         let again = open(&disk).map_err(|e| format!("does not open: {e}"))?;
         let view = again.view().map_err(|e| format!("unreadable: {e}"))?;
