@@ -219,6 +219,30 @@ impl SimDisk {
         })))
     }
 
+    /// What a new process finds after the old one died (or its power was "cut"): all that was written is there,
+    /// durable or not. This disk and its handles answer with errors from now on. All but the faults that did not
+    /// come to pass carries over.
+    pub fn restart(&self) -> SimDisk {
+        let mut old = self.lock();
+        old.power = Power::Off;
+        let mut new = State {
+            tree: old.tree.clone(),
+            files: old.files.clone(),
+            power: Power::On,
+            operations: 0,
+            capacity: old.capacity,
+            used: old.used,
+            unlinked: old.unlinked.clone(),
+            handles: BTreeMap::new(),
+            skipped: old.skipped.clone(),
+            failing_syncs: BTreeSet::new(),
+            failing_writes: 0,
+            sites: old.sites.clone(),
+        };
+        new.collect();
+        SimDisk(Arc::new(Mutex::new(new)))
+    }
+
     /// Cuts the power now.
     pub fn cut_power(&self) {
         self.lock().power = Power::Off;

@@ -245,6 +245,27 @@ fn the_write_during_which_the_power_goes_may_be_torn() {
 }
 
 #[test]
+fn a_new_process_sees_what_the_old_one_wrote_but_it_is_not_durable() {
+    let seen = outcomes(
+        |disk| write(&*durable(disk, "a", &[0; 512]), 0, &[1; 512]),
+        |disk| contents(disk, "a").unwrap()[0],
+    );
+    assert_eq!(seen, BTreeSet::from([0, 1]));
+    for seed in 0..20 {
+        let disk = SimDisk::new();
+        let file = durable(&disk, "a", &[0; 512]);
+        write(&*file, 0, &[1; 512]);
+        let restarted = disk.restart();
+        assert!(file.sync("data").is_err());
+        assert_eq!(contents(&restarted, "a").unwrap()[0], 1);
+        if seed % 2 == 0 {
+            restarted.open(Path::new("a"), Open::Read).unwrap().sync("data").unwrap();
+            assert_eq!(contents(&restarted.crash(seed), "a").unwrap()[0], 1);
+        }
+    }
+}
+
+#[test]
 fn a_skipped_site_does_nothing_and_all_sites_are_counted() {
     let seen = outcomes(
         |disk| {
