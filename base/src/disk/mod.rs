@@ -13,8 +13,10 @@
 mod real;
 #[cfg(feature = "sim")]
 pub mod sim;
+mod subdir;
 
 pub use real::RealDisk;
+pub use subdir::Subdir;
 
 use std::io;
 use std::path::Path;
