@@ -127,6 +127,39 @@ fn append_by_hand(wal: &Wal, entries: Vec<Entry>) {
 }
 
 #[test]
+fn what_a_voided_segment_held_never_comes_back() {
+    let sim = SimDisk::new();
+    let wal = by_hand(&sim);
+    append_by_hand(&wal, vec![entry(1, 1, &[9000])]);
+    // Does not fit into the first segment.
+    append_by_hand(&wal, vec![entry(1, 2, &[9000]), entry(1, 3, &[40])]);
+    drop(wal);
+    // As if the sector with the checkpoint had not made it.
+    sim.rot(&path(1), u64::from(segment::HEADER) + 20, 1).unwrap();
+    let wal = by_hand(&sim);
+    assert_eq!(wal.bounds().1, Some(id(1, 1)));
+    append_by_hand(&wal, vec![entry(2, 2, &[9000])]);
+    drop(wal);
+    assert_eq!(by_hand(&sim).bounds().1, Some(id(2, 2)));
+}
+
+#[test]
+fn entries_are_readable_before_they_are_written_however_small_the_cache() {
+    let sim = SimDisk::new();
+    let wal = by_hand(&sim);
+    let entries: Vec<Entry> = (1..10).map(|index| entry(1, index, &[3000])).collect();
+    for entry in &entries {
+        wal.append(vec![entry.clone()], Box::new(|_| ())).unwrap();
+    }
+    assert_eq!(wal.entries(0..99, usize::MAX).unwrap(), entries);
+    while wal.status().queued_bytes > 0 {
+        wal.step();
+    }
+    assert!(wal.status().cache_bytes <= config().cache_bytes as u64);
+    assert_eq!(wal.entries(0..99, usize::MAX).unwrap(), entries);
+}
+
+#[test]
 fn rot_is_found_by_the_reader() {
     let sim = SimDisk::new();
     let wal = open(&sim);
