@@ -25,10 +25,7 @@ impl Client {
     pub(crate) async fn connect(dir: &Path) -> Result<Self> {
         let socket = data_dir::admin_socket(dir);
         let stream = UnixStream::connect(&socket).await.with_context(|| {
-            format!(
-                "no atoll server answers for {} (start one with `atoll serve {0}`)",
-                dir.display()
-            )
+            format!("no atoll server answers for {} (start one with `atoll serve {0}`)", dir.display())
         })?;
         let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
         tokio::spawn(connection);

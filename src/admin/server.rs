@@ -29,8 +29,7 @@ pub(crate) async fn serve_unix(node: Arc<Node>, socket: &Path, stop: Cancellatio
     }
     let listener = bind_private(socket)?;
     tokio::spawn(async move {
-        let served =
-            axum::serve(listener, router(node)).with_graceful_shutdown(stop.cancelled_owned()).await;
+        let served = axum::serve(listener, router(node)).with_graceful_shutdown(stop.cancelled_owned()).await;
         if let Err(error) = served {
             tracing::error!(%error, "the admin socket is no longer served");
         }
@@ -65,7 +64,8 @@ async fn require_token(State(expected): State<Arc<str>>, request: Request, next:
     if same(given, expected.as_bytes()) {
         next.run(request).await
     } else {
-        let text = "this needs the token in admin.token of the data directory, as `Authorization: Bearer TOKEN`";
+        let text =
+            "this needs the token in admin.token of the data directory, as `Authorization: Bearer TOKEN`";
         (StatusCode::UNAUTHORIZED, Json(Failure { error: text.to_owned() })).into_response()
     }
 }

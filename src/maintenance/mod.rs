@@ -63,18 +63,17 @@ impl BlockIds {
 }
 
 /// Runs until `stop`.
-pub async fn run(
-    meta: Arc<LocalMetadata>,
-    blocks: BlockStore,
-    ids: Arc<BlockIds>,
-    stop: CancellationToken,
-) {
+pub async fn run(meta: Arc<LocalMetadata>, blocks: BlockStore, ids: Arc<BlockIds>, stop: CancellationToken) {
     let orphans = collect_orphans(&meta, &blocks, ids.origin().epoch);
     match stop.run_until_cancelled(orphans).await {
         None => return,
         Some(Ok(0)) => {}
-        Some(Ok(found)) => tracing::info!(found, "deleted blocks that an interrupted writer left unreferenced"),
-        Some(Err(error)) => tracing::warn!(%error, "unreferenced blocks of earlier epochs were not all deleted"),
+        Some(Ok(found)) => {
+            tracing::info!(found, "deleted blocks that an interrupted writer left unreferenced")
+        }
+        Some(Err(error)) => {
+            tracing::warn!(%error, "unreferenced blocks of earlier epochs were not all deleted")
+        }
     }
     let mut repacker = Repacker::new(ids);
     while !stop.is_cancelled() {

@@ -155,14 +155,8 @@ impl Repacker {
         let bytes = data.len() as u64;
         blocks.put_unreserved(vec![(id, data.freeze())]).await?;
         let expect = map.extents.iter().map(|e| (e.birth, e.piece.offset)).collect();
-        let op = Op::Repack {
-            ino: map.attr.ino,
-            generation: map.attr.generation,
-            offset,
-            len,
-            expect,
-            pieces,
-        };
+        let op =
+            Op::Repack { ino: map.attr.ino, generation: map.attr.generation, offset, len, expect, pieces };
         match execute(meta, Some(self.ids.origin()), op).await {
             Ok(_) => Ok(bytes),
             Err(error) => {

@@ -87,7 +87,8 @@ impl Node {
     /// Opens what is on the disk, or founds a new cluster of one. Waits until it leads and everything in the log is applied.
     pub async fn open(disk: Arc<dyn Disk>, options: Options) -> Result<Self> {
         let blocks = open_blocks(disk.clone(), &options).await?;
-        let meta_disk = Subdir::create(disk, META_DIR, SYNC_META_ENTRY).context("cannot make the metadata directory")?;
+        let meta_disk =
+            Subdir::create(disk, META_DIR, SYNC_META_ENTRY).context("cannot make the metadata directory")?;
         let progress = options.progress.clone();
         let told = Arc::new(move |p| progress(metadata_progress(p)));
         let meta = service::open(Arc::new(meta_disk), options.meta, options.clock.clone(), told)
@@ -100,9 +101,9 @@ impl Node {
         let origin = register(&meta, FrontendId(options.node_id as u32 | OWN_WRITER)).await?;
         let ids = Arc::new(BlockIds::new(origin, 0));
         let stop = CancellationToken::new();
-        let task = options.maintain.then(|| {
-            tokio::spawn(maintenance::run(meta.clone(), blocks.clone(), ids.clone(), stop.clone()))
-        });
+        let task = options
+            .maintain
+            .then(|| tokio::spawn(maintenance::run(meta.clone(), blocks.clone(), ids.clone(), stop.clone())));
         Ok(Self {
             meta,
             blocks,
@@ -129,7 +130,9 @@ impl Node {
         }
         self.meta.stop().await.context("the metadata were not closed cleanly")?;
         let blocks = self.blocks.clone();
-        tokio::task::spawn_blocking(move || blocks.close()).await?.context("the block store was not closed cleanly")
+        tokio::task::spawn_blocking(move || blocks.close())
+            .await?
+            .context("the block store was not closed cleanly")
     }
 }
 
@@ -146,7 +149,9 @@ async fn open_blocks(disk: Arc<dyn Disk>, options: &Options) -> Result<BlockStor
 fn metadata_progress(progress: service::Progress) -> String {
     match progress {
         service::Progress::Repair(done) => format!("repairing the metadata file: {:.0} %", done * 100.0),
-        service::Progress::Replay { applied, last } => format!("replaying the log: entry {applied} of {last}"),
+        service::Progress::Replay { applied, last } => {
+            format!("replaying the log: entry {applied} of {last}")
+        }
     }
 }
 

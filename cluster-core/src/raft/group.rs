@@ -19,9 +19,7 @@ use openraft::error::ClientWriteError;
 use openraft::network::NetSnapshot;
 use openraft::raft::ClientWriteResponse;
 use openraft::storage::RaftLogStorage;
-use openraft::{
-    LinearizerOption, Raft, RaftMetrics, RaftNetworkFactory, ServerState, SnapshotPolicy,
-};
+use openraft::{LinearizerOption, Raft, RaftMetrics, RaftNetworkFactory, ServerState, SnapshotPolicy};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -168,6 +166,11 @@ impl<M: Machine> RaftGroup<M> {
         {
             raft.initialize(members).await.map_err(stopped)?;
         }
+        // Asked of the core: the metrics may lag behind the membership just set.
+        let alone = raft
+            .with_raft_state(move |state| state.membership_state.effective().voter_ids().eq([id]))
+            .await
+            .map_err(stopped)?;
         let leadership = watch_leadership(&raft, &thread);
         let group = Self {
             raft,
@@ -179,7 +182,7 @@ impl<M: Machine> RaftGroup<M> {
             leadership,
             thread,
         };
-        if group.voters().eq([id]) {
+        if alone {
             group.lead_alone().await?;
         }
         Ok(group)

@@ -106,14 +106,11 @@ impl LogStore {
         self.wal.failed()
     }
 
-<<<<<<< HEAD
     /// Index of the last entry; 0 if there never was one.
     pub fn last_index(&self) -> u64 {
         self.wal.bounds().1.map_or(0, |id| id.index)
     }
 
-=======
->>>>>>> refs/heads/wal
     /// Figures for `atoll status`.
     pub fn status(&self) -> Status {
         self.wal.status()
@@ -231,9 +228,6 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         self.durable(|wal, done| wal.purge(entry_id(upto), done)).await
     }
 }
-<<<<<<< HEAD
-=======
 
 #[cfg(test)]
 mod tests;
->>>>>>> refs/heads/wal
