@@ -72,8 +72,6 @@ pub(crate) enum FormatError {
     Bounds,
     #[error("the header belongs to another place")]
     Place,
-    #[error("the checksum of the payload does not match")]
-    PayloadCrc,
 }
 
 /// Kind of a record.

@@ -140,18 +140,18 @@ pub fn check(disk: &dyn Disk, store_id: u128) -> Result<CheckReport, OpenError> 
     let mut survey = recover::survey(disk, store_id, &numbers)?;
     let mut builder = Builder::new(&numbers);
     let mut files = BTreeMap::new();
-    let newest = numbers.last().copied();
     for &number in numbers.iter().rev() {
         let Some(loaded) = recover::load(disk, store_id, number, &mut survey, Open::Read)? else {
-            if loaded_len(disk, number)? > UNIT && newest != Some(number) {
-                report.structure.push(format!("segment {number} has no header and no records"));
-            }
+            // Made when the power went, and never written; a store that is opened removes it.
             continue;
         };
-        if !loaded.opened.header_good {
+        let young = loaded.unsealed.as_ref().is_some_and(|u| u.young);
+        if !loaded.opened.header_good && !young {
             report.structure.push(format!("the header of segment {number} is damaged"));
         }
-        if loaded.unsealed.is_some() && loaded.opened.trailer.is_some() {
+        // The last segment may have been in the middle of being sealed.
+        let sealed = loaded.opened.trailer.is_some_and(|t| t.batch < survey.batch);
+        if loaded.unsealed.is_some() && sealed {
             report.structure.push(format!("the footer of segment {number} is damaged"));
         }
         if let Some(unsealed) = &loaded.unsealed {
@@ -170,8 +170,4 @@ pub fn check(disk: &dyn Disk, store_id: u128) -> Result<CheckReport, OpenError> 
         report.damage.extend(inspect(&**file, id, place, *salt)?);
     }
     Ok(report)
-}
-
-fn loaded_len(disk: &dyn Disk, number: u32) -> io::Result<u64> {
-    disk.open(&crate::segment::path_of(number), Open::Read)?.len()
 }

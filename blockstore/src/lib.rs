@@ -57,5 +57,5 @@ pub use config::{Config, OnProgress, PROGRESS_AFTER, Prepare, Progress};
 pub use inspect::{CheckReport, Damage, Scrubbed, check};
 pub use metrics::Metrics;
 pub use recover::{OpenError, Recovery};
-pub use segment::{Gap, SITE_APPEND, SITE_CREATE, SITE_REMOVE, SITE_ROOT, SITE_SEAL};
+pub use segment::{Gap, SITE_APPEND, SITE_CREATE, SITE_REMOVE, SITE_RESEAL, SITE_ROOT, SITE_SEAL};
 pub use store::BlockStore;

@@ -10,7 +10,7 @@
 use crate::config::{Config, PROGRESS_AFTER, Progress};
 use crate::format::{self, BlockEntry, Kind, SegmentHeader, Tombstone, UNIT};
 use crate::index::Place;
-use crate::segment::{self, DIR, Gap, LoadError, Opened, SITE_ROOT, SITE_SEAL, Scan};
+use crate::segment::{self, DIR, Gap, LoadError, Opened, SITE_RESEAL, SITE_ROOT, Scan};
 use crate::state::{SegmentState, State};
 use atoll_base::block::BlockId;
 use atoll_base::disk::{Disk, Open};
@@ -73,6 +73,8 @@ pub(crate) struct Unsealed {
     pub(crate) unsure: u64,
     pub(crate) torn: u64,
     pub(crate) lost: Vec<Gap>,
+    /// No batch in it is known to be synced, so its header need not be there either.
+    pub(crate) young: bool,
 }
 
 fn load_error(segment: u32, e: LoadError) -> OpenError {
@@ -139,10 +141,12 @@ pub(crate) fn load(
     };
     let Some(salt) = scan.salt else { return Ok(None) };
     let mut loaded = Loaded { opened, salt, blocks: Vec::new(), tombstones: Vec::new(), unsealed: None };
-    let mut unsealed = Unsealed { end: UNIT, batch: scan.batch, unsure: scan.end, torn: 0, lost: Vec::new() };
+    let mut unsealed =
+        Unsealed { end: UNIT, batch: scan.batch, unsure: scan.end, torn: 0, lost: Vec::new(), young: true };
     for found in &scan.records {
         let h = found.header;
         let newest = h.batch == survey.batch;
+        unsealed.young &= newest;
         if newest {
             unsealed.unsure = unsealed.unsure.min(u64::from(h.units) * UNIT);
         }
@@ -288,6 +292,6 @@ fn seal(loaded: &Loaded, unsealed: &Unsealed, store_id: u128) -> io::Result<u64>
     }
     let (blocks, tombstones) = (&loaded.blocks, &loaded.tombstones);
     let end = segment::seal(file, &header, unsealed.end, unsealed.batch, blocks, tombstones)?;
-    file.sync(SITE_SEAL)?;
+    file.sync(SITE_RESEAL)?;
     Ok(end)
 }

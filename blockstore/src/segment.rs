@@ -23,8 +23,12 @@ pub const SITE_ROOT: &str = "blocks.root";
 pub const SITE_CREATE: &str = "blocks.create";
 /// Makes a batch durable; the acknowledgement of puts and deletes waits for it.
 pub const SITE_APPEND: &str = "blocks.append";
-/// Makes a footer durable that tells torn records from good ones, before any newer batch exists.
+/// Makes the footer of a full segment durable before any newer batch exists, so that a footer found torn later is
+/// known to be damaged.
 pub const SITE_SEAL: &str = "blocks.seal";
+/// Makes the footer durable that recovery writes, and the records it lists, before any newer batch exists: torn
+/// records would pass for old, damaged ones then, and records that were never synced could go after they were seen.
+pub const SITE_RESEAL: &str = "blocks.reseal";
 /// Makes the removal of a segment durable, before any tombstone of its blocks is forgotten.
 pub const SITE_REMOVE: &str = "blocks.remove";
 

@@ -9,7 +9,7 @@ use crate::metrics::{Metrics, add, get};
 use crate::prepare::Preparer;
 use crate::read::Readers;
 use crate::recover::{OpenError, Recovery, recover};
-use crate::segment::path_of;
+use crate::segment::{DIR, SITE_REMOVE, path_of};
 use crate::shared::Shared;
 use crate::space::Space;
 use crate::writer::{Op, Ready, Request, Writer};
@@ -19,6 +19,7 @@ use atoll_base::id::Epoch;
 use atoll_base::limits::BLOCK_MAX;
 use bytes::Bytes;
 use std::io;
+use std::path::Path;
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread::JoinHandle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
@@ -55,8 +56,12 @@ impl BlockStore {
         let preparer = Preparer::start(shared.clone(), opening.next_segment)?;
         let mut writer = Writer::new(shared.clone(), preparer, opening.next_batch);
         writer.begin().map_err(|e| io::Error::other(e.to_string()))?;
-        for number in opening.empty {
-            shared.disk.remove(&path_of(number))?;
+        if !opening.empty.is_empty() {
+            for number in opening.empty {
+                shared.disk.remove(&path_of(number))?;
+            }
+            // Before there is a newer batch: torn records in them would then pass for old ones that rotted.
+            shared.disk.sync_dir(Path::new(DIR), SITE_REMOVE)?;
         }
         let (sender, inbox) = mpsc::channel();
         let thread =

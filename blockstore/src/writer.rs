@@ -148,7 +148,7 @@ impl Writer {
             // On failure everybody who waits has been told.
             let _ = self.flush();
             if let Some(done) = closing {
-                let result = self.seal(false);
+                let result = self.seal();
                 self.preparer.stop();
                 let _ = done.send(result);
                 return;
@@ -273,7 +273,7 @@ impl Writer {
     /// Goes over to a new segment of at least `need` bytes. On failure the current one stays.
     fn roll(&mut self, purpose: Purpose, need: u64) -> Result<(), BlockError> {
         let fresh = self.preparer.take(purpose, need)?;
-        self.seal(true)?;
+        self.seal()?;
         let number = fresh.header.segment;
         let state = SegmentState { salt: fresh.header.salt, size: fresh.capacity, ..SegmentState::default() };
         write(&self.shared.state).segments.insert(number, state);
@@ -290,8 +290,8 @@ impl Writer {
         Ok(())
     }
 
-    /// Writes the footer of the current segment, if there is one, and lets go of it.
-    fn seal(&mut self, going_on: bool) -> Result<(), BlockError> {
+    /// Writes the footer of the current segment, if there is one, durably, and lets go of it.
+    fn seal(&mut self) -> Result<(), BlockError> {
         self.shared.check_writable()?;
         let Some(a) = self.active.take() else { return Ok(()) };
         let file = &*a.fresh.file;
@@ -303,9 +303,7 @@ impl Writer {
             Err(e) if segment::is_full(&e) && !a.dirty => a.fresh.capacity,
             Err(e) => return Err(self.shared.fail("sealing a segment", &e)),
         };
-        if a.dirty && going_on {
-            file.sync(SITE_SEAL).map_err(|e| self.shared.fail("syncing a sealed segment", &e))?;
-        }
+        file.sync(SITE_SEAL).map_err(|e| self.shared.fail("syncing a sealed segment", &e))?;
         let mut state = write(&self.shared.state);
         let segment = state.segments.get_mut(&a.number).expect("the current segment is known");
         segment.size = size;
