@@ -67,7 +67,8 @@ impl Compactor {
             },
         };
         let step = advance(shared, &mut work, budget, submit);
-        if matches!(step, Ok(CompactStep::Copied(_)) | Err(BlockError::NoSpace)) {
+        // After an error the choice is made again: without room, a segment that needs no copying comes first.
+        if matches!(step, Ok(CompactStep::Copied(_))) {
             *slot = Some(work);
         }
         step

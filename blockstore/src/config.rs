@@ -3,21 +3,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How far recovery has come: segments read, and segments in all.
+/// How far recovery has come. Each segment is looked at twice: its ends, then its records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {
-    /// Segments read so far.
+    /// Looks so far.
     pub done: u64,
-    /// Segments in the store.
+    /// Looks in all.
     pub total: u64,
 }
 
-/// Called while the store is opened, at most about once per 100 ms, and only once opening has taken
-/// [`PROGRESS_AFTER`].
+/// Called on the opening thread, at most once per 100 ms, once opening has taken [`Config::progress_after`].
 pub type OnProgress = Arc<dyn Fn(Progress) + Send + Sync>;
-
-/// Opening quicker than this stays silent.
-pub const PROGRESS_AFTER: Duration = Duration::from_secs(1);
 
 /// Where new segment files are made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +51,8 @@ pub struct Config {
     pub space_refresh: Duration,
     /// Where new segment files are made.
     pub prepare: Prepare,
+    /// Opening quicker than this tells nobody about its progress.
+    pub progress_after: Duration,
     /// Told about the progress of a long recovery.
     pub on_progress: Option<OnProgress>,
 }
@@ -74,6 +72,7 @@ impl Config {
             reserve_bytes: None,
             space_refresh: Duration::from_secs(1),
             prepare: Prepare::Background,
+            progress_after: Duration::from_secs(1),
             on_progress: None,
         }
     }

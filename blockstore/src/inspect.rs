@@ -137,7 +137,7 @@ pub fn check(disk: &dyn Disk, store_id: u128) -> Result<CheckReport, OpenError> 
     let mut report = CheckReport::default();
     let numbers = recover::numbers(disk)?;
     report.segments = numbers.len() as u64;
-    let mut survey = recover::survey(disk, store_id, &numbers)?;
+    let mut survey = recover::survey(disk, store_id, &numbers, || {})?;
     let mut builder = Builder::new(&numbers);
     let mut files = BTreeMap::new();
     for &number in numbers.iter().rev() {

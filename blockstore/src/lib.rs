@@ -33,6 +33,7 @@
 //! `block-write`, `block-prepare`, and `block-read-N`. Compaction and scrub have none: a maintenance thread of the
 //! owner calls [`BlockStore::compact_step`] and [`BlockStore::scrub_step`].
 
+mod buffers;
 mod compact;
 mod config;
 mod files;
@@ -53,7 +54,7 @@ mod store;
 mod writer;
 
 pub use compact::CompactStep;
-pub use config::{Config, OnProgress, PROGRESS_AFTER, Prepare, Progress};
+pub use config::{Config, OnProgress, Prepare, Progress};
 pub use inspect::{CheckReport, Damage, Scrubbed, check};
 pub use metrics::Metrics;
 pub use recover::{OpenError, Recovery};

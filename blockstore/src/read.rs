@@ -3,6 +3,7 @@
 //! First from the page cache on the caller's thread (no hand-over to another thread, which costs more than a small
 //! read itself); what is not there goes to a small pool of threads that may wait for the disk.
 
+use crate::buffers::Buffers;
 use crate::format::{self, CHUNK, Header, Kind, UNIT, area_len};
 use crate::index::Place;
 use crate::lock::{lock, read};
@@ -23,7 +24,7 @@ use tokio::sync::{Semaphore, oneshot};
 const INLINE_MAX: u32 = 1 << 20;
 
 /// If the wanted chunks start within so many bytes of the header, both are fetched by one read.
-const JOIN_MAX: usize = 64 << 10;
+const JOIN_MAX: usize = 8 << 10;
 
 /// How often a reader follows a block that compaction moved under its feet before it gives up.
 const CHASES: usize = 100;
@@ -67,6 +68,7 @@ fn check_header(id: BlockId, place: Place, salt: u64, area: &[u8], at: usize) ->
 /// Reads a range of one block's record at a known place.
 fn read_at(
     file: &dyn File,
+    buffers: &Buffers,
     source: Source,
     id: BlockId,
     place: Place,
@@ -81,26 +83,26 @@ fn read_at(
     let damage = |n: usize| damaged(id, n * CHUNK, "the checksum of the chunk does not match");
     let io = |e| read_error(id, from, e);
     if from <= JOIN_MAX {
-        let mut buf = vec![0; area_len + to];
-        if !fill(file, source, &mut buf, record).map_err(io)? {
+        let mut buf = buffers.get(area_len + to);
+        if !fill(file, source, buf.as_mut(), record).map_err(io)? {
             return Ok(None);
         }
-        check_header(id, place, salt, &buf[..area_len], from)?;
-        let (area, payload) = buf.split_at(area_len);
+        let (area, payload) = buf.as_ref().split_at(area_len);
+        check_header(id, place, salt, area, from)?;
         let table = format::table_of(area, place.len);
         format::verify_chunks(id, table, first, &payload[from..]).map_err(damage)?;
-        return Ok(Some(Bytes::from(buf).slice(area_len + range.start..area_len + range.end)));
+        return Ok(Some(buf.into_bytes().slice(area_len + range.start..area_len + range.end)));
     }
     let mut area = vec![0; area_len];
-    let mut data = vec![0; to - from];
+    let mut data = buffers.get(to - from);
     if !fill(file, source, &mut area, record).map_err(io)?
-        || !fill(file, source, &mut data, record + area_len as u64 + from as u64).map_err(io)?
+        || !fill(file, source, data.as_mut(), record + area_len as u64 + from as u64).map_err(io)?
     {
         return Ok(None);
     }
     check_header(id, place, salt, &area, from)?;
-    format::verify_chunks(id, format::table_of(&area, place.len), first, &data).map_err(damage)?;
-    Ok(Some(Bytes::from(data).slice(range.start - from..range.end - from)))
+    format::verify_chunks(id, format::table_of(&area, place.len), first, data.as_ref()).map_err(damage)?;
+    Ok(Some(data.into_bytes().slice(range.start - from..range.end - from)))
 }
 
 impl Shared {
@@ -135,7 +137,7 @@ impl Shared {
                 }
                 Err(e) => return Err(BlockError::Io { id, detail: e.to_string().into() }),
             };
-            let result = read_at(&*file, source, id, place, salt, range);
+            let result = read_at(&*file, &self.buffers, source, id, place, salt, range);
             if matches!(result, Err(BlockError::Damaged { .. })) {
                 add(&self.counters.damaged_reads, 1);
             }

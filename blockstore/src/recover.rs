@@ -7,7 +7,7 @@
 //! Segments are taken from the newest to the oldest: tombstones are always newer than what they bury, so each segment
 //! is done in one pass, and the first copy of a block that is met is the one that counts.
 
-use crate::config::{Config, PROGRESS_AFTER, Progress};
+use crate::config::{Config, Progress};
 use crate::format::{self, BlockEntry, Kind, SegmentHeader, Tombstone, UNIT};
 use crate::index::Place;
 use crate::segment::{self, DIR, Gap, LoadError, Opened, SITE_RESEAL, SITE_ROOT, Scan};
@@ -104,9 +104,15 @@ pub(crate) struct Survey {
 }
 
 /// First pass: reads the ends of all segments, and scans those that are not sealed.
-pub(crate) fn survey(disk: &dyn Disk, store_id: u128, numbers: &[u32]) -> Result<Survey, OpenError> {
+pub(crate) fn survey(
+    disk: &dyn Disk,
+    store_id: u128,
+    numbers: &[u32],
+    mut looked: impl FnMut(),
+) -> Result<Survey, OpenError> {
     let mut survey = Survey { batch: 0, scans: HashMap::new() };
     for &n in numbers {
+        looked();
         let opened = segment::open(disk, n, store_id, Open::Read).map_err(|e| load_error(n, e))?;
         let batch = match opened.trailer {
             Some(trailer) => trailer.batch,
@@ -225,6 +231,27 @@ pub(crate) struct Opening {
     pub(crate) empty: Vec<u32>,
 }
 
+/// Tells about progress, not too often.
+struct Teller<'a> {
+    config: &'a Config,
+    began: Instant,
+    told: Option<Instant>,
+    at: Progress,
+}
+
+impl Teller<'_> {
+    fn step(&mut self) {
+        self.at.done += 1;
+        if let Some(tell) = &self.config.on_progress
+            && self.began.elapsed() >= self.config.progress_after
+            && self.told.is_none_or(|t| t.elapsed() >= Duration::from_millis(100))
+        {
+            tell(self.at);
+            self.told = Some(Instant::now());
+        }
+    }
+}
+
 /// Reads the whole store and seals what a crash left unsealed.
 pub(crate) fn recover(disk: &dyn Disk, config: &Config) -> Result<Opening, OpenError> {
     let began = Instant::now();
@@ -233,19 +260,14 @@ pub(crate) fn recover(disk: &dyn Disk, config: &Config) -> Result<Opening, OpenE
         _ => disk.sync_dir(Path::new(""), SITE_ROOT)?,
     }
     let numbers = numbers(disk)?;
-    let mut survey = survey(disk, config.store_id, &numbers)?;
+    let mut teller =
+        Teller { config, began, told: None, at: Progress { done: 0, total: 2 * numbers.len() as u64 } };
+    let mut survey = survey(disk, config.store_id, &numbers, || teller.step())?;
     let mut report = Recovery { segments: numbers.len() as u64, ..Recovery::default() };
     let mut builder = Builder::new(&numbers);
     let mut empty = Vec::new();
-    let mut told = Instant::now();
-    for (done, &number) in numbers.iter().rev().enumerate() {
-        if let Some(tell) = &config.on_progress
-            && began.elapsed() >= PROGRESS_AFTER
-            && told.elapsed() >= Duration::from_millis(100)
-        {
-            tell(Progress { done: done as u64, total: numbers.len() as u64 });
-            told = Instant::now();
-        }
+    for &number in numbers.iter().rev() {
+        teller.step();
         let Some(mut loaded) = load(disk, config.store_id, number, &mut survey, Open::ReadWrite)? else {
             empty.push(number);
             continue;

@@ -232,8 +232,7 @@ impl Opened {
 
     /// Finds all records by their headers, in order; payloads are not looked at. A unit where no record starts
     /// is skipped, and stretches that are neither records nor zeros are returned, with the batch of the next
-    /// record, as suspected gaps. Records of a batch below one before them are the remains of a write that
-    /// failed for lack of room and was answered so; they are not returned.
+    /// record, as suspected gaps.
     pub(crate) fn scan(&self) -> io::Result<Scan> {
         let mut scan = Scan::default();
         let mut salt = self.header.map(|h| h.salt);
@@ -261,12 +260,8 @@ impl Opened {
                 at += UNIT;
                 continue;
             };
-            if header.batch < newest {
-                at += UNIT;
-                continue;
-            }
             salt = Some(header.salt);
-            newest = header.batch;
+            newest = newest.max(header.batch);
             if let Some(start) = gap.take() {
                 let gap = Gap { segment: self.number, offset: start, len: at - start };
                 scan.gaps.push((gap, header.batch));

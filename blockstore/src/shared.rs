@@ -1,5 +1,6 @@
 //! What the store's threads and callers share.
 
+use crate::buffers::Buffers;
 use crate::config::Config;
 use crate::files::FileCache;
 use crate::lock::read;
@@ -16,6 +17,7 @@ pub(crate) struct Shared {
     pub(crate) state: RwLock<State>,
     pub(crate) space: Space,
     pub(crate) files: FileCache,
+    pub(crate) buffers: Buffers,
     pub(crate) counters: Counters,
     /// Set once, for ever: why nothing is written any more.
     failed: OnceLock<Arc<str>>,
@@ -30,6 +32,7 @@ impl Shared {
             state: RwLock::new(state),
             space,
             files,
+            buffers: Buffers::default(),
             counters: Counters::default(),
             failed: OnceLock::new(),
         }

@@ -4,9 +4,10 @@
 //! straight from the callers' buffers), syncs it once, enters it in the index and answers. Nothing is acknowledged
 //! or visible to readers before its sync. A frame is one batch and lies in one segment.
 //!
-//! A write that fails for lack of room is answered `NoSpace`; its bytes stay behind the segment's tail and are
-//! overwritten by the next frame or, before any frame goes to another segment, cut off by a synced footer. Any other
-//! failure of a write, sync or segment's making ends all writing ([`Shared::fail`]).
+//! A write that fails for lack of room (segments are preallocated, so hardly ever) is answered `NoSpace`, and the
+//! segment is sealed at once: its synced footer ends before the bytes of that write. If they stayed, torn records of
+//! a batch that is no longer the highest could be found there. Any other failure of a write, sync or segment's making
+//! ends all writing ([`Shared::fail`]).
 
 use crate::format::{self, BlockEntry, Header, Kind, TOMBSTONES_MAX, Tombstone, UNIT, record_len};
 use crate::index::Place;
@@ -74,8 +75,6 @@ struct Active {
     batch: u64,
     blocks: Vec<BlockEntry>,
     tombstones: Vec<Tombstone>,
-    /// Bytes behind the tail may hold records of a write that failed.
-    dirty: bool,
 }
 
 enum Effect {
@@ -148,7 +147,7 @@ impl Writer {
             // On failure everybody who waits has been told.
             let _ = self.flush();
             if let Some(done) = closing {
-                let result = self.seal();
+                let result = self.seal(true);
                 self.preparer.stop();
                 let _ = done.send(result);
                 return;
@@ -273,34 +272,28 @@ impl Writer {
     /// Goes over to a new segment of at least `need` bytes. On failure the current one stays.
     fn roll(&mut self, purpose: Purpose, need: u64) -> Result<(), BlockError> {
         let fresh = self.preparer.take(purpose, need)?;
-        self.seal()?;
+        self.seal(true)?;
         let number = fresh.header.segment;
         let state = SegmentState { salt: fresh.header.salt, size: fresh.capacity, ..SegmentState::default() };
         write(&self.shared.state).segments.insert(number, state);
-        self.active = Some(Active {
-            number,
-            fresh,
-            tail: UNIT,
-            batch: 0,
-            blocks: Vec::new(),
-            tombstones: Vec::new(),
-            dirty: false,
-        });
+        self.active =
+            Some(Active { number, fresh, tail: UNIT, batch: 0, blocks: Vec::new(), tombstones: Vec::new() });
         self.show_room();
         Ok(())
     }
 
     /// Writes the footer of the current segment, if there is one, durably, and lets go of it.
-    fn seal(&mut self) -> Result<(), BlockError> {
+    /// `clean`: no write after the last acknowledged one was begun.
+    fn seal(&mut self, clean: bool) -> Result<(), BlockError> {
         self.shared.check_writable()?;
         let Some(a) = self.active.take() else { return Ok(()) };
         let file = &*a.fresh.file;
         let sealed = segment::seal(file, &a.fresh.header, a.tail, a.batch, &a.blocks, &a.tombstones);
         let size = match sealed {
             Ok(end) => end,
-            // Without a footer the segment is scanned at the next open; that is enough, unless a torn record
-            // would then pass for an old one.
-            Err(e) if segment::is_full(&e) && !a.dirty => a.fresh.capacity,
+            // Without a footer the segment is scanned at the next open; that is enough if all behind the tail is
+            // zeros or a torn footer.
+            Err(e) if segment::is_full(&e) && clean => a.fresh.capacity,
             Err(e) => return Err(self.shared.fail("sealing a segment", &e)),
         };
         file.sync(SITE_SEAL).map_err(|e| self.shared.fail("syncing a sealed segment", &e))?;
@@ -357,7 +350,7 @@ impl Writer {
         add(&self.shared.counters.writes, 1);
         if let Err(e) = active.fresh.file.write_at(&bufs, active.tail) {
             if segment::is_full(&e) {
-                active.dirty = true;
+                self.seal(false)?;
                 return Err(BlockError::NoSpace);
             }
             return Err(self.shared.fail("writing blocks", &e));
@@ -366,7 +359,6 @@ impl Writer {
         active.fresh.file.sync(SITE_APPEND).map_err(|e| self.shared.fail("syncing blocks", &e))?;
         active.tail += frame.bytes;
         active.batch = batch;
-        active.dirty = false;
         active.blocks.extend_from_slice(&frame.blocks);
         active.tombstones.extend_from_slice(&frame.tombstones);
         let mut state = write(&self.shared.state);

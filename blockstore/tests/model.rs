@@ -108,6 +108,10 @@ fn run(disk: Arc<dyn Disk>, ops: Vec<Op>) {
             }
         }
     }
+    let mut seen = Vec::new();
+    store.for_each_block(Epoch(2), |id, len| seen.push((id, len)));
+    let old = model.range(..BlockId::new(Epoch(2), 0));
+    assert_eq!(seen, old.map(|(id, data)| (*id, data.len() as u32)).collect::<Vec<_>>());
     let mut left = 10_000;
     while store.compact_step(1 << 20).unwrap() != CompactStep::Idle {
         left -= 1;
@@ -198,7 +202,7 @@ fn many_callers_at_once() {
             removed
         }
     });
-    let keeps = |n: u64| n % 5 == 0;
+    let keeps = |n: u64| n.is_multiple_of(5);
     let data = |w: u64, n: u64| content(w * 1000 + n, 1 + ((w * 7919 + n * 104_729) % 30_000) as usize);
     rt.block_on(async {
         let mut tasks = Vec::new();
@@ -254,4 +258,26 @@ fn a_closed_store_refuses_work() {
     assert!(matches!(rt.block_on(store.put(vec![(id(2), content(1, 10))])), Err(BlockError::Failed(_))));
     assert!(matches!(rt.block_on(store.get(id(1), 0, 1)), Err(BlockError::Io { .. })));
     assert!(matches!(rt.block_on(store.delete(vec![id(1)])), Err(BlockError::Failed(_))));
+}
+
+#[test]
+fn opening_tells_about_its_progress() {
+    let rt = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let disk = SimDisk::new();
+    let store = BlockStore::open(Arc::new(disk.clone()), config(64 << 10)).unwrap();
+    for n in 0..40 {
+        rt.block_on(store.put(vec![(id(n), content(n, 10_000))])).unwrap();
+    }
+    store.close().unwrap();
+    let told = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let sink = told.clone();
+    let config = Config {
+        progress_after: std::time::Duration::ZERO,
+        on_progress: Some(Arc::new(move |p| sink.lock().unwrap().push(p))),
+        ..config(64 << 10)
+    };
+    let store = BlockStore::open(Arc::new(disk), config).unwrap();
+    let told = told.lock().unwrap();
+    assert!(!told.is_empty());
+    assert!(told.iter().all(|p| p.done <= p.total && p.total == 2 * store.recovery().segments));
 }
