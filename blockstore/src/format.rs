@@ -8,7 +8,7 @@
 //! record   …        one block, or a list of tombstones; each starts on a unit
 //! …
 //! footer   …        a record that lists all records before it       (only in a sealed segment)
-//! trailer  1 unit   magic "ATTR", where the footer is, last batch   (only in a sealed segment, ends the file)
+//! trailer  1 unit   magic "ATTR", where the footer is, highest batch  (only in a sealed segment, ends the file)
 //! ```
 //!
 //! A record is an *area* (64 bytes of fixed header, then one crc32c per [`CHUNK`] of payload, padded to a unit)
@@ -350,7 +350,7 @@ pub(crate) struct Trailer {
     pub(crate) footer_units: u32,
     /// Payload length of the footer.
     pub(crate) footer_len: u32,
-    /// Number of the last batch in the segment.
+    /// The highest batch number in use when the segment was sealed.
     pub(crate) batch: u64,
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Ids are a writer's epoch and a running number, so 256 neighbours share one page (a sorted vector under the id's
 //! upper 120 bits) and an entry holds only the low eight. With the vector's slack and the tree's node a block costs
-//! 12 to 30 bytes, 16 when written in order: 16 MB of RAM per TB of 1 MiB blocks, 250 MB per TB of 64 KiB blocks
+//! about 16 bytes when written in order: 16 MB of RAM per TB of 1 MiB blocks, 250 MB per TB of 64 KiB blocks
 //! (smaller data ride in the metadata store). A page that becomes empty is freed, one that becomes sparse shrinks.
 
 use atoll_base::block::BlockId;

@@ -145,12 +145,12 @@ pub fn check(disk: &dyn Disk, store_id: u128) -> Result<CheckReport, OpenError> 
             // Made when the power went, and never written; a store that is opened removes it.
             continue;
         };
-        let young = loaded.unsealed.as_ref().is_some_and(|u| u.young);
-        if !loaded.opened.header_good && !young {
+        // The last segment may have been in the middle of being made or sealed when the power went.
+        let sealed = loaded.opened.trailer.is_some_and(|t| t.batch < survey.batch);
+        let synced = loaded.unsealed.as_ref().map_or(sealed, |u| !u.young);
+        if !loaded.opened.header_good && synced {
             report.structure.push(format!("the header of segment {number} is damaged"));
         }
-        // The last segment may have been in the middle of being sealed.
-        let sealed = loaded.opened.trailer.is_some_and(|t| t.batch < survey.batch);
         if loaded.unsealed.is_some() && sealed {
             report.structure.push(format!("the footer of segment {number} is damaged"));
         }

@@ -22,11 +22,18 @@
 //! the segments was the alternative: its memory is bounded by a cache, but it is a second truth to keep consistent, it
 //! grows on the same full disk (a failed growth poisons it), and every batch pays for a tree update of random keys.
 //! Ids are nearly sequential, so the index in memory is small: 12 bytes a block, about 16 with slack when
-//! written in order, at most about 75 when every block that lives is alone among 256 neighbours. A TB of 1 MiB
+//! written in order, at most about 120 when every block that lives is alone among 256 neighbours. A TB of 1 MiB
 //! blocks takes 16 MB; a TB of 64 KiB blocks 250 MB.
 //!
 //! Opening reads two units and the footer of each segment: 24 bytes a record, about 1 ms a segment when nothing is
 //! cached, so 4 s per TB of 256 MiB segments; after a crash it also scans the headers of one segment.
+//!
+//! # Measured
+//!
+//! On two cores and a disk that streams 268 MB/s (`examples/measure.rs`): puts of 1 MiB reach 224 MB/s alone and
+//! 268 MB/s with 16 in flight; puts of 4 KiB 1000/s alone (one fdatasync each), 7500/s with 16 and 36 000/s with 256
+//! in flight. From the page cache, on the caller's thread, a read of 4 KiB takes 3 to 6 us, of 64 KiB 13 us, of 1 MiB
+//! 190 us (75 us of it checksums: 20 us more than with 64 KiB chunks, the price of cheap small reads).
 //!
 //! # Threads
 //!

@@ -67,8 +67,6 @@ pub(crate) struct Loaded {
 pub(crate) struct Unsealed {
     /// End of the last good record.
     pub(crate) end: u64,
-    /// Highest batch.
-    pub(crate) batch: u64,
     /// Start of the first record that may have been written but not synced.
     pub(crate) unsure: u64,
     pub(crate) torn: u64,
@@ -147,8 +145,7 @@ pub(crate) fn load(
     };
     let Some(salt) = scan.salt else { return Ok(None) };
     let mut loaded = Loaded { opened, salt, blocks: Vec::new(), tombstones: Vec::new(), unsealed: None };
-    let mut unsealed =
-        Unsealed { end: UNIT, batch: scan.batch, unsure: scan.end, torn: 0, lost: Vec::new(), young: true };
+    let mut unsealed = Unsealed { end: UNIT, unsure: scan.end, torn: 0, lost: Vec::new(), young: true };
     for found in &scan.records {
         let h = found.header;
         let newest = h.batch == survey.batch;
@@ -227,7 +224,7 @@ pub(crate) struct Opening {
     pub(crate) next_segment: u32,
     pub(crate) next_batch: u64,
     pub(crate) report: Recovery,
-    /// Segment files without any record, to be removed once a newer one is durable.
+    /// Segment files without any good record, to be removed before a new one is made.
     pub(crate) empty: Vec<u32>,
 }
 
@@ -281,7 +278,7 @@ pub(crate) fn recover(disk: &dyn Disk, config: &Config) -> Result<Opening, OpenE
             report.scanned += 1;
             report.torn += unsealed.torn;
             report.lost.extend_from_slice(&unsealed.lost);
-            loaded.opened.len = seal(&loaded, unsealed, config.store_id)?;
+            loaded.opened.len = seal(&loaded, unsealed, config.store_id, survey.batch)?;
         }
         builder.enter(&loaded);
     }
@@ -300,7 +297,7 @@ pub(crate) fn recover(disk: &dyn Disk, config: &Config) -> Result<Opening, OpenE
 
 /// Seals a scanned segment, durably. What may not have been synced is written once more, so that the sync covers it
 /// even where an earlier one had failed and the system only pretends to hold clean pages.
-fn seal(loaded: &Loaded, unsealed: &Unsealed, store_id: u128) -> io::Result<u64> {
+fn seal(loaded: &Loaded, unsealed: &Unsealed, store_id: u128, batch: u64) -> io::Result<u64> {
     let file = &*loaded.opened.file;
     let header = SegmentHeader { store_id, segment: loaded.opened.number, salt: loaded.salt };
     file.write_at(&[IoSlice::new(&header.encode())], 0)?;
@@ -313,7 +310,7 @@ fn seal(loaded: &Loaded, unsealed: &Unsealed, store_id: u128) -> io::Result<u64>
         at += buf.len() as u64;
     }
     let (blocks, tombstones) = (&loaded.blocks, &loaded.tombstones);
-    let end = segment::seal(file, &header, unsealed.end, unsealed.batch, blocks, tombstones)?;
+    let end = segment::seal(file, &header, unsealed.end, batch, blocks, tombstones)?;
     file.sync(SITE_RESEAL)?;
     Ok(end)
 }

@@ -19,7 +19,8 @@ pub(crate) const DIR: &str = "blocks";
 
 /// Makes the directory `blocks` durable in its parent.
 pub const SITE_ROOT: &str = "blocks.root";
-/// Makes a new segment's entry durable, before the first batch in it is acknowledged.
+/// Makes a new segment's entry durable, before the first batch in it is acknowledged. At open it also covers the
+/// removal of segments that hold torn records only: with a newer batch about, these would pass for old, damaged ones.
 pub const SITE_CREATE: &str = "blocks.create";
 /// Makes a batch durable; the acknowledgement of puts and deletes waits for it.
 pub const SITE_APPEND: &str = "blocks.append";

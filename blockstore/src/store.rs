@@ -9,7 +9,7 @@ use crate::metrics::{Metrics, add, get};
 use crate::prepare::Preparer;
 use crate::read::Readers;
 use crate::recover::{OpenError, Recovery, recover};
-use crate::segment::{DIR, SITE_REMOVE, path_of};
+use crate::segment::path_of;
 use crate::shared::Shared;
 use crate::space::Space;
 use crate::writer::{Op, Ready, Request, Writer};
@@ -19,7 +19,6 @@ use atoll_base::id::Epoch;
 use atoll_base::limits::BLOCK_MAX;
 use bytes::Bytes;
 use std::io;
-use std::path::Path;
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread::JoinHandle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
@@ -53,16 +52,13 @@ impl BlockStore {
         let space = Space::new(&*disk, &config)?;
         let queue_units = (config.queue_bytes / QUEUE_UNIT).clamp(1, 1 << 20) as u32;
         let shared = Arc::new(Shared::new(disk, config, opening.state, space));
+        // Before a segment is made, whose sync of the directory covers this.
+        for number in opening.empty {
+            shared.disk.remove(&path_of(number))?;
+        }
         let preparer = Preparer::start(shared.clone(), opening.next_segment)?;
         let mut writer = Writer::new(shared.clone(), preparer, opening.next_batch);
         writer.begin().map_err(|e| io::Error::other(e.to_string()))?;
-        if !opening.empty.is_empty() {
-            for number in opening.empty {
-                shared.disk.remove(&path_of(number))?;
-            }
-            // Before there is a newer batch: torn records in them would then pass for old ones that rotted.
-            shared.disk.sync_dir(Path::new(DIR), SITE_REMOVE)?;
-        }
         let (sender, inbox) = mpsc::channel();
         let thread =
             std::thread::Builder::new().name("block-write".into()).spawn(move || writer.run(&inbox))?;

@@ -71,8 +71,6 @@ struct Active {
     fresh: Fresh,
     /// Where the next frame goes. A multiple of the unit.
     tail: u64,
-    /// The last batch that is in it.
-    batch: u64,
     blocks: Vec<BlockEntry>,
     tombstones: Vec<Tombstone>,
 }
@@ -276,8 +274,7 @@ impl Writer {
         let number = fresh.header.segment;
         let state = SegmentState { salt: fresh.header.salt, size: fresh.capacity, ..SegmentState::default() };
         write(&self.shared.state).segments.insert(number, state);
-        self.active =
-            Some(Active { number, fresh, tail: UNIT, batch: 0, blocks: Vec::new(), tombstones: Vec::new() });
+        self.active = Some(Active { number, fresh, tail: UNIT, blocks: Vec::new(), tombstones: Vec::new() });
         self.show_room();
         Ok(())
     }
@@ -288,7 +285,9 @@ impl Writer {
         self.shared.check_writable()?;
         let Some(a) = self.active.take() else { return Ok(()) };
         let file = &*a.fresh.file;
-        let sealed = segment::seal(file, &a.fresh.header, a.tail, a.batch, &a.blocks, &a.tombstones);
+        // The highest number used so far, so that any higher one proves that this footer was synced.
+        let batch = self.batch - 1;
+        let sealed = segment::seal(file, &a.fresh.header, a.tail, batch, &a.blocks, &a.tombstones);
         let size = match sealed {
             Ok(end) => end,
             // Without a footer the segment is scanned at the next open; that is enough if all behind the tail is
@@ -335,7 +334,6 @@ impl Writer {
             self.lay(Kind::Tombstones, salt, units, Ready { id: BlockId(0), data, table });
         }
         let frame = std::mem::take(&mut self.frame);
-        let batch = self.batch;
         self.batch += 1;
         let active = self.active.as_mut().expect("a frame is laid out in a segment");
         let mut bufs = Vec::with_capacity(3 * frame.records.len());
@@ -358,7 +356,6 @@ impl Writer {
         add(&self.shared.counters.syncs, 1);
         active.fresh.file.sync(SITE_APPEND).map_err(|e| self.shared.fail("syncing blocks", &e))?;
         active.tail += frame.bytes;
-        active.batch = batch;
         active.blocks.extend_from_slice(&frame.blocks);
         active.tombstones.extend_from_slice(&frame.tombstones);
         let mut state = write(&self.shared.state);

@@ -153,10 +153,12 @@ fn campaign(seed: u64, skip: Option<&str>) -> Result<(), String> {
         disk.skip_site(site);
     }
     let mut model = Model::default();
+    let mut going_on = None;
     for _ in 0..6 {
         let operations = if rng.random_bool(0.3) { rng.random_range(0..8) } else { rng.random_range(8..300) };
         disk.cut_power_after(operations);
-        if let Ok(store) = BlockStore::open(Arc::new(disk.clone()), config()) {
+        let store = going_on.take().or_else(|| BlockStore::open(Arc::new(disk.clone()), config()).ok());
+        if let Some(store) = store {
             while operate(&rt, &store, &mut model, &mut rng)? {
                 if rng.random_bool(0.005) {
                     let _ = store.close();
@@ -173,6 +175,9 @@ fn campaign(seed: u64, skip: Option<&str>) -> Result<(), String> {
         }
         let store = BlockStore::open(Arc::new(disk.clone()), config()).map_err(|e| e.to_string())?;
         verify(&rt, &disk, &store, &mut model)?;
+        if rng.random_bool(0.5) {
+            going_on = Some(store);
+        }
     }
     Ok(())
 }
