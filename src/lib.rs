@@ -13,5 +13,6 @@ pub mod maintenance;
 pub mod mount_hints;
 pub mod node;
 mod scrub;
+pub mod serve;
 mod status;
 mod volume;
