@@ -1,0 +1,2 @@
+//! Tests of the wire types.
+#![allow(clippy::unwrap_used)]
