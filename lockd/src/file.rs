@@ -63,6 +63,24 @@ pub struct FileLocks {
     pub(crate) shares: ShareTable,
 }
 
+/// What an operation changed that can make a waiter grantable; all others need not be looked at again. Bytes that were
+/// freed or whose waiter went, and owners that hold something now and so pass the queue.
+#[derive(Debug, Default)]
+pub(crate) struct Change {
+    ranges: Vec<ByteRange>,
+    owners: Vec<LockOwner>,
+}
+
+impl Change {
+    pub(crate) fn of(range: ByteRange) -> Self {
+        Self { ranges: vec![range], owners: Vec::new() }
+    }
+
+    fn concerns(&self, waiter: &Waiter) -> bool {
+        self.ranges.iter().any(|range| range.overlaps(&waiter.range)) || self.owners.contains(&waiter.owner)
+    }
+}
+
 impl FileLocks {
     /// An empty table. `incarnation` must never be the same twice for one file (a number that the state machine never
     /// gives out again, such as the index of the command among all commands): it becomes part of every [`GrantId`], so
@@ -124,7 +142,7 @@ impl FileLocks {
         if let Some(index) = self.waiters.position(&owner, range, mode) {
             self.waiters.remove(index);
         }
-        self.grant_waiters(effects);
+        self.grant_waiters(Change { ranges: vec![range], owners: vec![owner] }, effects);
         Ok(LockOutcome::Granted)
     }
 
@@ -141,7 +159,7 @@ impl FileLocks {
             return Ok(());
         }
         self.change_owner(owner, |locks| locks.unlock(range))?;
-        self.grant_waiters(effects);
+        self.grant_waiters(Change::of(range), effects);
         Ok(())
     }
 
@@ -156,7 +174,7 @@ impl FileLocks {
     ) -> CancelOutcome {
         if let Some(index) = self.waiters.position(owner, range, mode) {
             self.waiters.remove(index);
-            self.grant_waiters(effects);
+            self.grant_waiters(Change::of(range), effects);
             return CancelOutcome::Cancelled;
         }
         match self.pending_grant(owner, range, mode).map(|id| self.release_grant(id, effects)) {
@@ -180,11 +198,11 @@ impl FileLocks {
     /// unlocked, more what it has locked since. (A shared grant over what the owner held exclusively leaves it shared: others
     /// may be in already.) See the top of this file for when a refusal is one.
     pub fn release_grant(&mut self, id: GrantId, effects: &mut Vec<Effect>) -> GrantOutcome {
-        if !self.owners.values_mut().any(|locks| locks.undo(id)) {
+        let Some(range) = self.owners.values_mut().find_map(|locks| locks.undo(id)) else {
             return GrantOutcome::NotPending;
-        }
+        };
         self.owners.retain(|_, locks| !locks.is_empty());
-        self.grant_waiters(effects);
+        self.grant_waiters(Change::of(range), effects);
         GrantOutcome::Settled
     }
 
@@ -271,7 +289,7 @@ impl FileLocks {
         if self.holders().any(|held| self.test(held.owner, held.range, held.mode).is_some()) {
             return Err("locks of two owners conflict");
         }
-        if (0..self.waiters.as_slice().len()).any(|index| self.is_grantable(index)) {
+        if (0..self.waiters.as_slice().len()).any(|index| self.is_grantable(index, &mut None)) {
             return Err("a request waits that could be granted");
         }
         Ok(())
@@ -362,32 +380,46 @@ impl FileLocks {
             .map(|(holder, _)| holder)
     }
 
-    /// Whether the waiter at `index` conflicts with no holder and has to queue behind nobody.
-    fn is_grantable(&self, index: usize) -> bool {
+    /// Whether the waiter at `index` conflicts with no holder and has to queue behind nobody. `hint` is a holder that stood in
+    /// the way of another waiter, and is asked first: in the usual crowd, all wait for the same one.
+    fn is_grantable(&self, index: usize, hint: &mut Option<LockOwner>) -> bool {
         let Waiter { owner, range, mode, .. } = &self.waiters.as_slice()[index];
-        // The holders first: in the usual crowd, all want what one has, and the queue need not be compared with itself.
-        self.blockers(owner, *range, *mode).next().is_none()
-            && self.queue_conflict(index, owner, *range, *mode).is_none()
+        let hinted =
+            hint.as_ref().filter(|holder| *holder != owner).and_then(|holder| self.owners.get(holder));
+        if hinted.is_some_and(|locks| locks.first_conflict(*range, *mode).is_some()) {
+            return false;
+        }
+        if let Some(blocker) = self.blockers(owner, *range, *mode).next() {
+            *hint = Some(blocker.clone());
+            return false;
+        }
+        self.queue_conflict(index, owner, *range, *mode).is_none()
     }
 
-    /// Grants, in order, every waiter that can be granted. Again from the start after a pass that granted any: its owner
-    /// holds something now and may pass the queue with its earlier requests.
-    pub(crate) fn grant_waiters(&mut self, effects: &mut Vec<Effect>) {
+    /// Grants, in order, every waiter that can be granted after `change`. Again from the start after a pass that granted any:
+    /// its owner holds something now and may pass the queue with its earlier requests.
+    pub(crate) fn grant_waiters(&mut self, mut change: Change, effects: &mut Vec<Effect>) {
         loop {
-            let mut granted = false;
+            let mut caused = Change::default();
+            let mut hint = None;
             let mut index = 0;
             while index < self.waiters.as_slice().len() {
-                if !self.is_grantable(index) {
+                let waiter = &self.waiters.as_slice()[index];
+                if !change.concerns(waiter) || !self.is_grantable(index, &mut hint) {
                     index += 1;
                     continue;
                 }
-                granted = true;
                 let Waiter { owner, range, mode, callback } = self.waiters.remove(index);
+                for change in [&mut change, &mut caused] {
+                    change.ranges.push(range);
+                    change.owners.push(owner.clone());
+                }
                 effects.push(self.grant(owner, range, mode, callback));
             }
-            if !granted {
+            if caused.ranges.is_empty() {
                 return;
             }
+            change = caused;
         }
     }
 

@@ -123,11 +123,10 @@ impl OwnerLocks {
         true
     }
 
-    /// The client does not want the grant: its layer goes. False if there is no such grant.
-    pub(crate) fn undo(&mut self, id: GrantId) -> bool {
-        let before = self.grants.len();
-        self.grants.retain(|grant| grant.id != id);
-        self.grants.len() < before
+    /// The client does not want the grant: its layer goes. The range it was for; `None` if there is no such grant.
+    pub(crate) fn undo(&mut self, id: GrantId) -> Option<ByteRange> {
+        let index = self.grants.iter().position(|grant| grant.id == id)?;
+        Some(self.grants.remove(index).range)
     }
 
     /// Whether the invariants of this file hold.

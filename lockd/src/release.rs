@@ -1,8 +1,9 @@
 //! Release of everything that a client or an owner has in one file: NLM FREE_ALL and NSM notify (the client restarted),
 //! expiry of a v4 lease, RELEASE_LOCKOWNER, FREE_STATEID.
 
-use crate::file::FileLocks;
+use crate::file::{Change, FileLocks};
 use crate::owner::{ClientMatch, LockOwner};
+use crate::range::ByteRange;
 use crate::request::Effect;
 
 /// What a release took away, in numbers, for logs and listings.
@@ -25,7 +26,7 @@ impl FileLocks {
             waiters: self.waiters.remove_where(|waiter| which.matches(waiter.owner.client())),
             shares: self.shares.remove_where(|owner| which.matches(owner.client())),
         };
-        self.grant_waiters(effects);
+        self.grant_waiters(Change::of(ByteRange::WHOLE), effects);
         released
     }
 
@@ -37,7 +38,7 @@ impl FileLocks {
             waiters: self.waiters.remove_where(|waiter| waiter.owner == *owner),
             shares: 0,
         };
-        self.grant_waiters(effects);
+        self.grant_waiters(Change::of(ByteRange::WHOLE), effects);
         released
     }
 
