@@ -9,9 +9,15 @@
 
 pub use atoll_xdr as xdr;
 
+pub mod mount;
 pub mod nfs3;
+pub mod nfsacl;
+pub mod nlm;
+pub mod nsm;
+pub mod portmap;
 pub mod record;
 pub mod rpc;
+pub mod rquota;
 
 #[cfg(test)]
 mod tests;

@@ -115,17 +115,17 @@ macro_rules! xdr_enum {
 macro_rules! xdr_union {
     ($(
         $(#[$m:meta])*
-        $v:vis enum $name:ident {
+        $v:vis enum $name:ident $(<$($g:ident),+>)? {
             $( $(#[$vm:meta])* $value:literal => $variant:ident $( ($arm:ident : $t:ty) )? ),+ $(,)?
         }
     )+) => { $(
         $(#[$m])*
         #[derive(Debug, Clone, PartialEq, Eq)]
-        $v enum $name {
+        $v enum $name $(<$($g),+>)? {
             $( $(#[$vm])* $variant $( ($t) )? ),+
         }
 
-        impl $crate::Encode for $name {
+        impl $(<$($g: $crate::Encode),+>)? $crate::Encode for $name $(<$($g),+>)? {
             #[inline]
             fn encode(&self, e: &mut $crate::Encoder) {
                 match self {
@@ -137,7 +137,7 @@ macro_rules! xdr_union {
             }
         }
 
-        impl $crate::Decode for $name {
+        impl $(<$($g: $crate::Decode),+>)? $crate::Decode for $name $(<$($g),+>)? {
             const MIN_LEN: usize = 4;
             #[inline]
             fn decode(d: &mut $crate::Decoder) -> $crate::Result<Self> {
@@ -152,7 +152,7 @@ macro_rules! xdr_union {
         }
 
         #[cfg(test)]
-        impl $crate::Sample for $name {
+        impl $(<$($g: $crate::Sample),+>)? $crate::Sample for $name $(<$($g),+>)? {
             fn sample(s: &mut $crate::Entropy<'_>) -> Self {
                 let arms: &[fn(&mut $crate::Entropy<'_>) -> Self] = &[
                     $( |_s| Self::$variant $( ({

@@ -193,3 +193,6 @@ pub fn end_record(e: &mut Encoder, record: OpenRecord) -> usize {
     e.patch_u32(record.mark, mark | LAST_FRAGMENT);
     len
 }
+
+#[cfg(test)]
+mod tests;

@@ -285,3 +285,6 @@ impl<'e> ReadDirPlusWriter<'e> {
         self.listing.finish(eof)
     }
 }
+
+#[cfg(test)]
+mod tests;
