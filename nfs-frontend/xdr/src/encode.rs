@@ -238,6 +238,18 @@ impl Encoder {
         self.take()
     }
 
+    /// What was encoded, borrowed, if it is one piece: no payload was taken in without a copy.
+    #[inline]
+    pub fn as_contiguous(&self) -> Option<&[u8]> {
+        self.splices.is_empty().then_some(&self.buf[..])
+    }
+
+    /// Gives the buffer back, emptied, so that the next message needs no new one. What was encoded is dropped.
+    pub fn into_buffer(mut self) -> BytesMut {
+        self.buf.clear();
+        self.buf
+    }
+
     /// What was encoded, as one buffer; copies if there are payload segments. For datagrams, tests and small calls.
     pub fn into_bytes(self) -> Bytes {
         self.finish().into_bytes()

@@ -140,6 +140,11 @@ impl RecordReader {
         self.wanted
     }
 
+    /// Bytes of the record begun that are held here and no longer in the read buffer (a record of several fragments).
+    pub fn gathered(&self) -> usize {
+        self.gathered.len()
+    }
+
     /// Whether the stream may end here: no record is begun. What is left in the read buffer is for the caller to see.
     pub fn is_between_records(&self) -> bool {
         self.fragments == 0
