@@ -14,5 +14,6 @@ pub mod mount_hints;
 pub mod node;
 mod scrub;
 pub mod serve;
+pub mod service;
 mod status;
 mod volume;

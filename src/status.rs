@@ -88,7 +88,7 @@ fn render(r: &Report) -> String {
     }
     line("connections", r.connections.to_string());
     for client in &r.clients {
-        line("client", format!("{}: {} calls, idle {} s", client.address, client.calls, client.idle_seconds));
+        line("client", format!("{}, last heard of {} s ago", client.address, client.idle_seconds));
     }
     let _infallible =
         writeln!(out, "\n{:<22}{:>12}{:>10}{:>12}{:>12}", "procedure", "calls", "errors", "p50 µs", "p99 µs");

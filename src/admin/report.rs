@@ -74,7 +74,6 @@ pub(crate) struct Volume {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Client {
     pub(crate) address: String,
-    pub(crate) calls: u64,
     pub(crate) idle_seconds: u64,
 }
 

@@ -1,6 +1,6 @@
 //! The server's side of the admin API.
 
-use crate::node::Node;
+use crate::service::Service;
 use anyhow::{Context, Result};
 use axum::body::Body;
 use axum::extract::{Query, Request, State};
@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 const SCRUB_QUEUE: usize = 64;
 
 /// Serves the API on the socket of the data directory.
-pub(crate) async fn serve_unix(node: Arc<Node>, socket: &Path, stop: CancellationToken) -> Result<()> {
+pub(crate) async fn serve_unix(service: Arc<Service>, socket: &Path, stop: CancellationToken) -> Result<()> {
     // A socket left by a process that was killed; the directory's lock says that nobody uses it.
     if let Err(e) = std::fs::remove_file(socket)
         && e.kind() != std::io::ErrorKind::NotFound
@@ -29,7 +29,8 @@ pub(crate) async fn serve_unix(node: Arc<Node>, socket: &Path, stop: Cancellatio
     }
     let listener = bind_private(socket)?;
     tokio::spawn(async move {
-        let served = axum::serve(listener, router(node)).with_graceful_shutdown(stop.cancelled_owned()).await;
+        let served =
+            axum::serve(listener, router(service)).with_graceful_shutdown(stop.cancelled_owned()).await;
         if let Err(error) = served {
             tracing::error!(%error, "the admin socket is no longer served");
         }
@@ -48,9 +49,14 @@ fn bind_private(socket: &Path) -> Result<UnixListener> {
 }
 
 /// Serves the API on TCP to callers with the token.
-pub(crate) fn serve_tcp(node: Arc<Node>, listener: TcpListener, token: String, stop: CancellationToken) {
+pub(crate) fn serve_tcp(
+    service: Arc<Service>,
+    listener: TcpListener,
+    token: String,
+    stop: CancellationToken,
+) {
     let expected: Arc<str> = format!("Bearer {token}").into();
-    let app = router(node).layer(middleware::from_fn_with_state(expected, require_token));
+    let app = router(service).layer(middleware::from_fn_with_state(expected, require_token));
     tokio::spawn(async move {
         let served = axum::serve(listener, app).with_graceful_shutdown(stop.cancelled_owned()).await;
         if let Err(error) = served {
@@ -75,13 +81,13 @@ fn same(a: &[u8], b: &[u8]) -> bool {
     a.len() == b.len() && a.iter().zip(b).fold(0, |differs, (x, y)| differs | (x ^ y)) == 0
 }
 
-fn router(node: Arc<Node>) -> Router {
+fn router(service: Arc<Service>) -> Router {
     Router::new()
         .route("/v1/status", get(status))
         .route("/v1/exports", get(exports).put(put_export).delete(remove_export))
         .route("/v1/volumes", get(volumes).post(create_volume))
         .route("/v1/scrub", axum::routing::post(scrub))
-        .with_state(node)
+        .with_state(service)
 }
 
 #[derive(Serialize)]
@@ -104,12 +110,12 @@ impl IntoResponse for Refusal {
     }
 }
 
-async fn status(State(node): State<Arc<Node>>) -> Result<Response, Refusal> {
-    Ok(Json(node.report().await?).into_response())
+async fn status(State(service): State<Arc<Service>>) -> Result<Response, Refusal> {
+    Ok(Json(service.report().await?).into_response())
 }
 
-async fn exports(State(node): State<Arc<Node>>) -> Result<Response, Refusal> {
-    Ok(Json(node.exports().await?).into_response())
+async fn exports(State(service): State<Arc<Service>>) -> Result<Response, Refusal> {
+    Ok(Json(service.node.exports().await?).into_response())
 }
 
 #[derive(Deserialize)]
@@ -118,10 +124,10 @@ struct ExportBody {
 }
 
 async fn put_export(
-    State(node): State<Arc<Node>>,
+    State(service): State<Arc<Service>>,
     Json(body): Json<ExportBody>,
 ) -> Result<Response, Refusal> {
-    Ok(Json(node.put_export(&body.words).await?).into_response())
+    Ok(Json(service.node.put_export(&body.words).await?).into_response())
 }
 
 #[derive(Deserialize)]
@@ -130,15 +136,15 @@ struct ExportPath {
 }
 
 async fn remove_export(
-    State(node): State<Arc<Node>>,
+    State(service): State<Arc<Service>>,
     Query(query): Query<ExportPath>,
 ) -> Result<Response, Refusal> {
-    node.remove_export(&query.path).await?;
+    service.node.remove_export(&query.path).await?;
     Ok(Json(()).into_response())
 }
 
-async fn volumes(State(node): State<Arc<Node>>) -> Result<Response, Refusal> {
-    Ok(Json(node.volumes().await?).into_response())
+async fn volumes(State(service): State<Arc<Service>>) -> Result<Response, Refusal> {
+    Ok(Json(service.node.volumes().await?).into_response())
 }
 
 #[derive(Deserialize)]
@@ -147,16 +153,16 @@ struct VolumeBody {
 }
 
 async fn create_volume(
-    State(node): State<Arc<Node>>,
+    State(service): State<Arc<Service>>,
     Json(body): Json<VolumeBody>,
 ) -> Result<Response, Refusal> {
-    node.create_volume(&body.name).await?;
+    service.node.create_volume(&body.name).await?;
     Ok(Json(()).into_response())
 }
 
-async fn scrub(State(node): State<Arc<Node>>) -> Response {
+async fn scrub(State(service): State<Arc<Service>>) -> Response {
     let (lines, mut received) = tokio::sync::mpsc::channel(SCRUB_QUEUE);
-    tokio::spawn(async move { node.scrub(lines).await });
+    tokio::spawn(async move { service.node.scrub(lines).await });
     let stream = futures_util::stream::poll_fn(move |cx| {
         received.poll_recv(cx).map(|line| {
             line.map(|line| {

@@ -155,8 +155,7 @@ impl Repacker {
         let bytes = data.len() as u64;
         blocks.put_unreserved(vec![(id, data.freeze())]).await?;
         let expect = map.extents.iter().map(|e| (e.birth, e.piece.offset)).collect();
-        let op =
-            Op::Repack { ino: map.attr.ino, generation: map.attr.generation, offset, len, expect, pieces };
+        let op = Op::Repack { ino: map.attr.ino, offset, len, expect, pieces };
         match execute(meta, Some(self.ids.origin()), op).await {
             Ok(_) => Ok(bytes),
             Err(error) => {
@@ -178,7 +177,7 @@ fn is_good(map: &FileMap) -> bool {
 }
 
 /// The bytes of one extent.
-pub async fn read_extent(blocks: &BlockStore, extent: &Extent) -> Result<Bytes, MaintenanceError> {
+async fn read_extent(blocks: &BlockStore, extent: &Extent) -> Result<Bytes, MaintenanceError> {
     Ok(match &extent.piece.source {
         Source::Inline(bytes) => bytes.clone(),
         Source::Block { id, offset } => blocks.get(*id, *offset, extent.piece.len).await?,

@@ -58,7 +58,7 @@ impl Node {
     }
 
     /// All volumes.
-    pub async fn volumes(&self) -> Result<Vec<Volume>> {
+    pub(crate) async fn volumes(&self) -> Result<Vec<Volume>> {
         let volumes = self.meta.volumes().await?.into_iter();
         Ok(volumes.map(|v| Volume { name: v.name, inodes: v.inodes, bytes: v.bytes }).collect())
     }
