@@ -205,7 +205,7 @@ impl Client {
         let end = Instant::now() + limit;
         while !self.done.contains_key(&job.0) {
             if !self.poll(end) {
-                self.tell(&format!("kill {}", job.0));
+                self.kill(job);
                 let err = self.output(job, "err");
                 panic!("{}: job {} not done after {limit:?}\n{err}{}", self.name, job.0, self.console_tail());
             }
@@ -222,6 +222,11 @@ impl Client {
             panic!("{}: status {} of\n{script}\n{}{}", self.name, done.status, done.out, done.err);
         }
         done.out
+    }
+
+    /// SIGKILL to a job and its children.
+    pub(crate) fn kill(&mut self, job: Job) {
+        self.tell(&format!("kill {}", job.0));
     }
 
     /// Takes it away without warning, as a power failure does.
