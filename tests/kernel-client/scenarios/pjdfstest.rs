@@ -1,7 +1,7 @@
 //! The POSIX conformance suite `pjdfstest`, whole, as root over the mount.
 //!
-//! `pjdfstest.expected` lists the cases that fail with every NFSv3 server, the kernel's own included, each with its
-//! reason. A case that fails and is not listed fails the test, and so does one that is listed and passes.
+//! `pjdfstest.expected` lists the cases that do not pass with any NFSv3 server, the kernel's own included, each with
+//! its reason. A case that does not pass and is not listed fails the test, and so does one that is listed and passes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -21,10 +21,13 @@ utime_now = {}
 utimensat = {}
 [settings]
 naptime = 0.03
-allow_remount = true
+allow_remount = REMOUNT
 [dummy_auth]
 entries = [["nobody", "nogroup"], ["daemon", "daemon"]]
 "#;
+
+/// How many cases version 0.2.2 has on Linux with these features.
+const CASES: usize = 398;
 
 #[test]
 fn pjdfstest() {
@@ -33,31 +36,42 @@ fn pjdfstest() {
     let mut client = Client::boot(&lab, 'a');
     let server = Server::start(&lab);
     client.mount(&server, "mountproto=tcp,nolock");
-    let script = format!(
-        "cat > /tmp/config.toml <<'END'\n{CONFIG}\nEND\n\
-         mkdir /tmp/other /mnt/nfs/work; chmod 755 /mnt/nfs/work; mount -t tmpfs other /tmp/other\n\
-         pjdfstest -c /tmp/config.toml -s /tmp/other -p /mnt/nfs/work || true"
-    );
-    let output = client.sh_within(&script, Duration::from_secs(900));
+    let mut run = |remount: &str, cases: &str| {
+        let config = CONFIG.replace("REMOUNT", remount);
+        let output = client.sh_within(
+            &format!(
+                "cat > /tmp/config.toml <<'END'\n{config}\nEND\n\
+                 mkdir -p /tmp/other /mnt/nfs/work; chmod 755 /mnt/nfs/work\n\
+                 mountpoint -q /tmp/other || mount -t tmpfs other /tmp/other\n\
+                 pjdfstest -c /tmp/config.toml -s /tmp/other -p /mnt/nfs/work {cases} || true"
+            ),
+            Duration::from_secs(900),
+        );
+        assert!(output.contains("Summary: "), "it did not come to its end:\n{output}");
+        output
+    };
+    // The suite leaves a file open for writing, so the cases that remount read-only need a run of their own.
+    let most = run("false", "");
+    let read_only = run("true", "erofs");
+    let output = format!("{most}\n{read_only}");
     std::fs::write(lab.dir().join("pjdfstest.txt"), &output).unwrap();
 
-    let results = parse_results(&output);
+    let mut results = parse_results(&most);
+    results.retain(|name, _| !name.contains("erofs"));
+    results.extend(parse_results(&read_only));
     let expected = parse_expected(include_str!("../pjdfstest.expected"));
-    assert!(results.len() > 500, "only {} cases ran:\n{output}", results.len());
-    let of = |wanted: &str| -> BTreeSet<&str> {
-        results.iter().filter(|(_, r)| **r == wanted).map(|(name, _)| *name).collect()
-    };
-    let failed = of("FAILED");
+    assert!(results.len() >= CASES, "only {} cases ran:\n{output}", results.len());
+    let failed: BTreeSet<&str> = results.iter().filter(|(_, r)| **r != "ok").map(|(name, _)| *name).collect();
     let listed: BTreeSet<&str> = expected.keys().copied().collect();
-    println!("pjdfstest: {} ok, {} failed, {} skipped", of("ok").len(), failed.len(), of("skipped").len());
+    println!("pjdfstest: {} cases, {} of them do not pass", results.len(), failed.len());
     if server.kind() == Kind::Ganesha {
         println!("not held against the list: {:?}", failed.symmetric_difference(&listed));
         return;
     }
     let unexpected: Vec<_> = failed.difference(&listed).collect();
-    assert!(unexpected.is_empty(), "fail, and are not listed: {unexpected:#?}\n{}", details(&output, &unexpected));
+    assert!(unexpected.is_empty(), "do not pass, and are not listed: {unexpected:#?}\n{}", details(&output, &unexpected));
     let fixed: Vec<_> = listed.difference(&failed).collect();
-    assert!(fixed.is_empty(), "listed as failing, but do not fail: {fixed:#?}");
+    assert!(fixed.is_empty(), "are listed, but pass or do not exist: {fixed:#?}");
 }
 
 /// Case to result, from lines `NAME   ok|FAILED|skipped`.
