@@ -29,6 +29,18 @@ const BOOT_LIMIT: Duration = Duration::from_secs(120);
 /// Limit for a job whose caller gives none.
 const JOB_LIMIT: Duration = Duration::from_secs(120);
 
+/// Kernel messages that mean a wrong answer by the server, or a fault of the client.
+const COMPLAINTS: [&str; 8] = [
+    "WARNING: ",
+    "BUG: ",
+    "blocked for more than",
+    "readdir loop",
+    "fileid changed",
+    "Buggy server",
+    "unexpected unlock status",
+    "not responding",
+];
+
 /// What the agent reports.
 enum Event {
     Ready,
@@ -224,6 +236,16 @@ impl Client {
         done.out
     }
 
+    /// Fails if its kernel complained about the server (or about itself). The console of a direct client is this
+    /// machine's, where other kernel messages come and go, and is not looked at.
+    pub(crate) fn no_complaints(&self) {
+        let log = fs::read(self.dir.join("console.log")).unwrap_or_default();
+        let log = String::from_utf8_lossy(&log);
+        let complaints: Vec<&str> =
+            log.lines().filter(|l| COMPLAINTS.iter().any(|c| l.contains(c))).collect();
+        assert!(complaints.is_empty(), "{}: its kernel says: {complaints:#?}", self.name);
+    }
+
     /// SIGKILL to a job and its children.
     pub(crate) fn kill(&mut self, job: Job) {
         self.tell(&format!("kill {}", job.0));
@@ -298,7 +320,8 @@ impl Drop for Client {
             if fs::write(self.dir.join(format!("job.{job}")), format!("umount -f -l {MNT}")).is_ok() {
                 let _ = writeln!(self.to_agent, "run {job} sh");
                 let end = Instant::now() + Duration::from_secs(5);
-                while let Ok(event) = self.events.recv_timeout(end.saturating_duration_since(Instant::now())) {
+                while let Ok(event) = self.events.recv_timeout(end.saturating_duration_since(Instant::now()))
+                {
                     if matches!(event, Event::Done(id, _) if id == job) || matches!(event, Event::End) {
                         break;
                     }
@@ -323,19 +346,11 @@ fn prepare_share(lab: &Lab, dir: &Path) {
 }
 
 /// Completes the command with a User-Mode Linux kernel whose serial line is our standard input and output.
-fn uml_command(
-    cmd: &mut Command,
-    lab: &Lab,
-    dir: &Path,
-    host: u8,
-    settings: &[String],
-    args: &[String],
-) {
+fn uml_command(cmd: &mut Command, lab: &Lab, dir: &Path, host: u8, settings: &[String], args: &[String]) {
     let tap = format!("tap{host}");
     // It stays when the guest goes, for the next boot of the same client.
     lab.sh(&format!(
-        "[ -e /sys/class/net/{tap} ] || ip link show {tap} >/dev/null 2>&1 || ip tuntap add {tap} mode tap; \
-         ip link set {tap} master br0 up"
+        "ip link show {tap} >/dev/null 2>&1 || ip tuntap add {tap} mode tap; ip link set {tap} master br0 up"
     ));
     // Guest memory and control sockets are put where TMPDIR says: a private tmpfs. The shell in front is the
     // namespace's first process, so that all of the guest's processes end with it.
@@ -362,7 +377,8 @@ fn uml_kernel() -> (String, String) {
         .map(|dirs| dirs.map_while(Result::ok).map(|d| d.path()).collect())
         .unwrap_or_default();
     modules.sort();
-    let modules = modules.pop().expect("no NFS client in this kernel and no User-Mode Linux: .ci/setup-client.sh");
+    let modules =
+        modules.pop().expect("no NFS client in this kernel and no User-Mode Linux: .ci/setup-client.sh");
     ("/usr/bin/linux.uml".to_owned(), modules.to_string_lossy().into_owned())
 }
 

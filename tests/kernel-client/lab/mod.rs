@@ -3,7 +3,7 @@
 //!
 //! Nothing of it is visible from outside: the addresses and ports (111 included) are free whatever else the
 //! machine runs, and several labs can exist at once. Every process of a lab is killed by the kernel when the
-//! test's thread ends, however it ends, so a failed test leaves no process, link or mount behind. Its files stay in
+//! test's thread ends, however it ends, so a failed test leaves no process, link or mount behind. The files of a failed test stay in
 //! `target/tmp/kernel-client/<lab>` until the next run, for reading.
 
 pub(crate) mod client;
@@ -83,6 +83,15 @@ impl Lab {
         let done = self.run(&["sh", "-euc", script], Duration::from_secs(60));
         assert_eq!(done.status, 0, "{script}: {}{}", done.out, done.err);
         done.out
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            // What cannot be removed now is removed by the next run.
+            let _ = fs::remove_dir_all(&self.dir);
+        }
     }
 }
 

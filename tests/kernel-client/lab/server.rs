@@ -76,8 +76,8 @@ impl Server {
         let mut cmd = self.lab.command(env!("CARGO_BIN_EXE_atoll"));
         cmd.arg("serve").arg(&self.data);
         cmd.args(["--nfs", &format!("{HOST_ADDR}:{PORT}"), "--export", "/=*,rw,no_root_squash"]);
-        let log = self.lab.dir().join("server.log");
-        let log = File::options().create(true).append(true).open(log).unwrap();
+        let log_path = self.lab.dir().join("server.log");
+        let log = File::options().create(true).append(true).open(&log_path).unwrap();
         cmd.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
         let mut process = Process::spawn(cmd);
         let (tx, lines) = channel();
@@ -87,7 +87,8 @@ impl Server {
         loop {
             let left = end.saturating_duration_since(Instant::now());
             let line = lines.recv_timeout(left).unwrap_or_else(|e| {
-                panic!("atoll serve: no ready line ({e}); see {}/server.log", self.lab.dir().display())
+                let log = std::fs::read_to_string(&log_path).unwrap_or_default();
+                panic!("atoll serve: no ready line ({e}); its log:\n{log}")
             });
             if let Some(rest) = line.strip_prefix("ready ") {
                 assert!(rest.split(' ').any(|w| w == format!("nfs={HOST_ADDR}:{PORT}")), "{line}");
@@ -138,8 +139,12 @@ impl Server {
 
     /// Mount options that find it without a portmapper.
     pub(crate) fn mount_options(&self) -> String {
-        let mount_port = if self.kind == Kind::Atoll { PORT } else { peers::MOUNT_PORT };
-        format!("port={PORT},mountport={mount_port}")
+        format!("port={PORT},mountport={}", self.mount_port())
+    }
+
+    /// Where it answers MOUNT, over TCP and UDP.
+    pub(crate) fn mount_port(&self) -> u16 {
+        if self.kind == Kind::Atoll { PORT } else { peers::MOUNT_PORT }
     }
 
     /// The path it exports.

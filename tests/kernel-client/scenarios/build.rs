@@ -30,6 +30,7 @@ fn builds_a_c_project() {
     assert_eq!(second.matches("-c -o").count(), 1, "{second}");
     assert!(second.ends_with("\n1190\n"), "{second}");
     client.sh("cd /mnt/nfs/project && make clean && test ! -e sum && cd .. && rm -r project");
+    client.no_complaints();
 }
 
 /// A Python program that writes the project.

@@ -36,4 +36,5 @@ fn fsx() {
             );
         }
     }
+    client.no_complaints();
 }

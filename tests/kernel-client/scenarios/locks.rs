@@ -47,7 +47,11 @@ impl Locker {
 
     /// The lock waited for has come.
     fn granted(&mut self, limit: Duration) {
-        assert_eq!(self.client.hear(self.job, limit).as_deref(), Some("ok"), "the waiting lock is not granted");
+        assert_eq!(
+            self.client.hear(self.job, limit).as_deref(),
+            Some("ok"),
+            "the waiting lock is not granted"
+        );
     }
 }
 
@@ -187,4 +191,6 @@ fn reboot_of_a_client(lab: &Arc<Lab>, server: &Server, mut a: Locker, mut b: Loc
     b.expect(UNLOCK, "ok");
     again.expect(EX, "ok");
     again.expect(UNLOCK, "ok");
+    again.client.no_complaints();
+    b.client.no_complaints();
 }

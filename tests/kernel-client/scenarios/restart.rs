@@ -18,7 +18,7 @@ fn killed_server_loses_nothing() {
     client.mount(&server, "mountproto=tcp,nolock");
     let writer = client.talk("python3", WRITER);
     let mut acknowledged = 0;
-    for round in 0..if long() { 50 } else { 3 } {
+    for round in 0..if long() { 50 } else { 5 } {
         // At least twenty more files are safe, then a moment that differs from round to round.
         let target = acknowledged + 20;
         while acknowledged < target {
@@ -45,6 +45,7 @@ fn killed_server_loses_nothing() {
     let checked: u64 = client.python(CHECKER, LIMIT).trim().parse().unwrap();
     println!("{checked} files survived");
     assert!(checked >= acknowledged);
+    client.no_complaints();
 }
 
 /// Each round: an exclusive create, data with fsync, a rename over an older name, a removal. Every step must
@@ -52,7 +53,7 @@ fn killed_server_loses_nothing() {
 const WRITER: &str = r#"
 import os, threading
 stop = threading.Event()
-threading.Thread(target=lambda: (input(), stop.set()), daemon=True).start()
+threading.Thread(target=lambda: (os.read(0, 1), stop.set()), daemon=True).start()
 os.mkdir("/mnt/nfs/safe")
 os.chdir("/mnt/nfs/safe")
 log = open("/mnt/nfs/safe/log", "ab", buffering=0)

@@ -44,6 +44,7 @@ fn tree_of_20000_files() {
          cmp /tmp/sums /mnt/share/tree.sums",
     );
     phase(&mut client, "remove", "cd /mnt/nfs; rm -r tree; test ! -e tree");
+    client.no_complaints();
 }
 
 /// Puts `tree.tar` and `tree.sums` into the client's shared folder: files of 0 to 8 KiB, one in a thousand 300 KiB.
