@@ -23,7 +23,7 @@ pub(crate) fn start_ganesha(lab: &Lab, data: &Path) -> Process {
     fs::create_dir_all(data.join("export")).unwrap();
     let text = format!(
         "NFS_CORE_PARAM {{ Protocols = 3; NFS_Port = 2049; MNT_Port = {MOUNT_PORT}; NLM_Port = 32803;\n\
-           Enable_NLM = true; Enable_UDP = true; Bind_addr = {HOST_ADDR}; mount_path_pseudo = true; }}\n\
+           Enable_NLM = true; Nsm_Use_Caller_Name = true; Enable_UDP = true; mount_path_pseudo = true; }}\n\
          NFSv4 {{ Graceless = true; RecoveryRoot = {data}/ganesha; }}\n\
          EXPORT {{ Export_Id = 1; Path = {data}/export; Pseudo = /export; Tag = export; Access_Type = RW;\n\
            Squash = No_Root_Squash; SecType = sys; Protocols = 3; Transports = TCP, UDP;\n\

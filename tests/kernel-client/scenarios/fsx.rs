@@ -20,7 +20,7 @@ fn fsx() {
     let mut client = Client::boot(&lab, 'a');
     let server = Server::start(&lab);
     client.mount(&server, "mountproto=tcp,nolock");
-    let (operations, seeds) = if long() { (100_000, 1..=10) } else { (4_000, 1..=2) };
+    let (operations, seeds) = if long() { (100_000, 1..=10) } else { (10_000, 1..=2) };
     for (form, weights) in
         [("read-write", "mapread = 0\nmapwrite = 0\n"), ("mapped", "mapread = 10\nmapwrite = 10\n")]
     {

@@ -72,8 +72,10 @@ fn locks_between_two_clients() {
     conflicts(&mut a, &mut b);
     waiting(&mut a, &mut b);
     release_at_close_and_death(&mut a, &mut b);
+    let mut a = reboot_of_a_client(&lab, &server, a, &mut b);
     restart_of_the_server(&mut a, &mut b, &mut server);
-    reboot_of_a_client(&lab, &server, a, b);
+    a.client.no_complaints();
+    b.client.no_complaints();
 }
 
 fn conflicts(a: &mut Locker, b: &mut Locker) {
@@ -144,7 +146,30 @@ fn release_at_close_and_death(a: &mut Locker, b: &mut Locker) {
     a.expect(UNLOCK, "ok");
 }
 
+/// Returns the client that has come back.
+fn reboot_of_a_client(lab: &Arc<Lab>, server: &Server, mut a: Locker, b: &mut Locker) -> Locker {
+    a.expect(EX, "ok");
+    b.expect(EX, "busy");
+    a.client.crash();
+    // A silent client keeps its locks: NLM has no leases.
+    b.wait_for(EX_WAIT);
+    let mut again = Client::boot(lab, 'a');
+    again.ready();
+    // Its status monitor tells the server, which frees what the client held before.
+    b.granted(RECONNECT);
+    again.mount(server, "mountproto=tcp");
+    let mut again = Locker::new(again);
+    again.expect(EX, "busy");
+    b.expect(UNLOCK, "ok");
+    again.expect(EX, "ok");
+    again.expect(UNLOCK, "ok");
+    again
+}
+
 fn restart_of_the_server(a: &mut Locker, b: &mut Locker, server: &mut Server) {
+    if server.kind() == Kind::Ganesha {
+        return; // It keeps locks in memory only, and the clients take 90 s to get theirs back.
+    }
     a.expect("lock f ex 0 10 try", "ok");
     server.kill();
     server.start_again();
@@ -173,24 +198,4 @@ fn restart_of_the_server(a: &mut Locker, b: &mut Locker, server: &mut Server) {
     // The waiting client asks again by itself every 30 s, should it have had to.
     b.granted(RECONNECT);
     b.expect(UNLOCK, "ok");
-}
-
-fn reboot_of_a_client(lab: &Arc<Lab>, server: &Server, mut a: Locker, mut b: Locker) {
-    a.expect(EX, "ok");
-    b.expect(EX, "busy");
-    a.client.crash();
-    // A silent client keeps its locks: NLM has no leases.
-    b.wait_for(EX_WAIT);
-    let mut again = Client::boot(lab, 'a');
-    again.ready();
-    // Its status monitor tells the server, which frees what the client held before.
-    b.granted(RECONNECT);
-    again.mount(server, "mountproto=tcp");
-    let mut again = Locker::new(again);
-    again.expect(EX, "busy");
-    b.expect(UNLOCK, "ok");
-    again.expect(EX, "ok");
-    again.expect(UNLOCK, "ok");
-    again.client.no_complaints();
-    b.client.no_complaints();
 }

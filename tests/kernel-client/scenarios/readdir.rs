@@ -33,7 +33,7 @@ fn listing_while_the_directory_changes() {
 
     let churn = b.talk("python3", CHURN);
     assert_eq!(b.hear(churn, LIMIT).as_deref(), Some("started"));
-    let rounds = if long() { 100 } else { 8 };
+    let rounds = if long() { 100 } else { 15 };
     a.python(&LISTER.replace("ENTRIES", &ENTRIES.to_string()).replace("ROUNDS", &rounds.to_string()), LIMIT);
     b.say(churn, "stop");
     let changes: u32 = b.hear(churn, LIMIT).unwrap().parse().unwrap();
