@@ -291,9 +291,9 @@ impl Client {
 
     /// Puts a link between the lab's bridge and the client's network namespace.
     fn link(&mut self) {
-        let (tap, pid) = (format!("tap{}", self.host), self.process.id());
+        let (tap, pid, mac) = (format!("tap{}", self.host), self.process.id(), mac(self.host));
         self.lab.sh(&format!(
-            "ip link add {tap} type veth peer name vec0 netns {pid}; ip link set {tap} master br0 up"
+            "ip link add {tap} type veth peer name vec0 address {mac} netns {pid}; ip link set {tap} master br0 up"
         ));
         self.tell("go");
     }
@@ -362,9 +362,14 @@ fn uml_command(cmd: &mut Command, lab: &Lab, dir: &Path, host: u8, settings: &[S
     cmd.args(["con0=null,fd:1", "ssl=null", "ssl0=fd:3,fd:4", "uml_dir=/dev/shm/", "umid=guest"]);
     // Kernels from 6.16 on can do without ptrace; others ignore this.
     cmd.arg("seccomp=auto");
-    cmd.arg(format!("vec0:transport=tap,ifname={tap},depth=128,gro=1,mac=02:00:0a:4d:00:{host:02x}"));
+    cmd.arg(format!("vec0:transport=tap,ifname={tap},depth=128,gro=1,mac={}", mac(host)));
     cmd.arg(format!("init={}/uml-init.sh", dir.display()));
     cmd.args(settings).arg(format!("kc_modules={modules}")).args(args);
+}
+
+/// The hardware address of a client: the same after a reboot, as with a real one.
+fn mac(host: u8) -> String {
+    format!("02:00:0a:4d:00:{host:02x}")
 }
 
 /// The User-Mode Linux binary and its folder of modules ("" if it needs none).

@@ -55,6 +55,9 @@ impl Locker {
     }
 }
 
+/// For a client's boot notice to reach the server: statd repeats a lost one with growing pauses.
+const NOTICE: Duration = Duration::from_secs(120);
+
 const EX: &str = "lock f ex 0 0 try";
 const EX_WAIT: &str = "lock f ex 0 0 wait";
 const UNLOCK: &str = "unlock f 0 0";
@@ -156,7 +159,7 @@ fn reboot_of_a_client(lab: &Arc<Lab>, server: &Server, mut a: Locker, b: &mut Lo
     let mut again = Client::boot(lab, 'a');
     again.ready();
     // Its status monitor tells the server, which frees what the client held before.
-    b.granted(RECONNECT);
+    b.granted(NOTICE);
     again.mount(server, "mountproto=tcp");
     let mut again = Locker::new(again);
     again.expect(EX, "busy");
