@@ -55,8 +55,9 @@ impl Locker {
     }
 }
 
-/// For a client's boot notice to reach the server: statd repeats a lost one with growing pauses.
-const NOTICE: Duration = Duration::from_secs(120);
+/// For a client's boot notice to reach the server: statd repeats a lost one with growing pauses, and a direct client has
+/// been seen to take two minutes, as the lockd of the client that died is still in the kernel and trying.
+const NOTICE: Duration = Duration::from_secs(240);
 
 const EX: &str = "lock f ex 0 0 try";
 const EX_WAIT: &str = "lock f ex 0 0 wait";
