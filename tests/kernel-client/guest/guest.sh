@@ -1,5 +1,5 @@
 # Sets up a client (run as root by sh, in its own mount, network, UTS and PID namespaces, or as a UML guest) and
-# becomes the agent. $1: "uml" or "direct". Settings come in the environment as kc_*:
+# becomes the job runner. $1: "uml" or "direct". Settings come in the environment as kc_*:
 #   kc_share  host directory for jobs and their output    kc_tools  host directory of installed test programs
 #   kc_name   host name       kc_addr  ADDRESS/PREFIX of this client
 #   kc_modules  the UML kernel's module directory, or empty
@@ -60,7 +60,7 @@ cd /
 case $mode in
     uml)
         stty -F /dev/ttyS0 raw -echo
-        exec python3 /mnt/share/agent.py < /dev/ttyS0 > /dev/ttyS0
+        exec python3 /mnt/share/runner.py < /dev/ttyS0 > /dev/ttyS0
         ;;
-    direct) exec python3 /mnt/share/agent.py ;;
+    direct) exec python3 /mnt/share/runner.py ;;
 esac

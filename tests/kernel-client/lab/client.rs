@@ -5,7 +5,7 @@
 //! root is the host's root below an overlay that is thrown away. `ATOLL_TEST_CLIENT=uml|direct` overrides the
 //! choice, `ATOLL_UML_KERNEL=BINARY[:MODULES]` names another UML kernel than the distribution's.
 //!
-//! Both run `guest/guest.sh` and then `guest/agent.py`, which takes jobs over standard input (of the guest: a serial
+//! Both run `guest/guest.sh` and then `guest/runner.py`, which takes jobs over standard input (of the guest: a serial
 //! line) and reports on standard output; a job's script and output are files in the shared folder.
 
 use std::collections::{HashMap, VecDeque};
@@ -41,7 +41,7 @@ const COMPLAINTS: [&str; 8] = [
     "not responding",
 ];
 
-/// What the agent reports.
+/// What the job runner reports.
 enum Event {
     Ready,
     Line(u32, String),
@@ -65,7 +65,7 @@ pub(crate) struct Client {
     dir: PathBuf,
     direct: bool,
     process: Process,
-    to_agent: ChildStdin,
+    to_runner: ChildStdin,
     events: Receiver<Event>,
     ready: bool,
     last_job: u32,
@@ -106,11 +106,11 @@ impl Client {
         let console = File::options().create(true).append(true).open(dir.join("console.log")).unwrap();
         cmd.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(console);
         let mut process = Process::spawn(cmd);
-        let to_agent = process.stdin();
-        let from_agent = BufReader::new(process.stdout());
+        let to_runner = process.stdin();
+        let from_runner = BufReader::new(process.stdout());
         let (tx, events) = channel();
         std::thread::spawn(move || {
-            for line in from_agent.split(b'\n').map_while(Result::ok) {
+            for line in from_runner.split(b'\n').map_while(Result::ok) {
                 let Some(event) = parse_event(&String::from_utf8_lossy(&line)) else { continue };
                 if tx.send(event).is_err() {
                     return;
@@ -125,7 +125,7 @@ impl Client {
             dir,
             direct,
             process,
-            to_agent,
+            to_runner,
             events,
             ready: false,
             last_job: 0,
@@ -261,7 +261,7 @@ impl Client {
     }
 
     fn tell(&mut self, message: &str) {
-        if writeln!(self.to_agent, "{message}").and_then(|()| self.to_agent.flush()).is_err() {
+        if writeln!(self.to_runner, "{message}").and_then(|()| self.to_runner.flush()).is_err() {
             panic!("{}: the client is gone\n{}", self.name, self.console_tail());
         }
     }
@@ -318,7 +318,7 @@ impl Drop for Client {
         if self.direct && self.ready && self.process.ended().is_none() {
             let job = self.last_job + 1;
             if fs::write(self.dir.join(format!("job.{job}")), format!("umount -f -l {MNT}")).is_ok() {
-                let _ = writeln!(self.to_agent, "run {job} sh");
+                let _ = writeln!(self.to_runner, "run {job} sh");
                 let end = Instant::now() + Duration::from_secs(5);
                 while let Ok(event) = self.events.recv_timeout(end.saturating_duration_since(Instant::now()))
                 {
@@ -341,7 +341,7 @@ fn prepare_share(lab: &Lab, dir: &Path) {
     fs::write(&init, include_str!("../guest/uml-init.sh")).unwrap();
     fs::set_permissions(&init, fs::Permissions::from_mode(0o755)).unwrap();
     fs::write(dir.join("guest.sh"), include_str!("../guest/guest.sh")).unwrap();
-    fs::write(dir.join("agent.py"), include_str!("../guest/agent.py")).unwrap();
+    fs::write(dir.join("runner.py"), include_str!("../guest/runner.py")).unwrap();
     fs::copy(lab.dir().join("hosts"), dir.join("hosts")).unwrap();
 }
 
