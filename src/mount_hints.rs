@@ -36,8 +36,9 @@ fn linux_options(port: u16, mapper: &PortMapper) -> String {
     match mapper {
         PortMapper::Reachable if port == NFS_PORT => "vers=3".to_owned(),
         PortMapper::Reachable => format!("vers=3,port={port}"),
-        // The client finds the lock manager only through a portmapper.
-        PortMapper::Missing(_) => format!("vers=3,port={port},mountport={port},mountproto=tcp,nolock"),
+        // Without `proto` the client would ask a portmapper which transports there are, and wait a minute for none; the
+        // lock manager it finds only through one.
+        PortMapper::Missing(_) => format!("vers=3,proto=tcp,port={port},mountport={port},nolock"),
     }
 }
 
@@ -67,7 +68,7 @@ mod tests {
         let lines = lines("fs", "127.0.0.1:12049".parse().unwrap(), "/media", &missing);
         assert_eq!(
             lines[0],
-            "Linux    mount -t nfs -o vers=3,port=12049,mountport=12049,mountproto=tcp,nolock fs:/media /mnt"
+            "Linux    mount -t nfs -o vers=3,proto=tcp,port=12049,mountport=12049,nolock fs:/media /mnt"
         );
         assert!(lines[2].contains("cannot mount"));
     }
