@@ -1,7 +1,6 @@
 //! A naive file system: trees of structs, files as vectors of bytes, link counts by counting. What the state machine answers
 //! and shows is compared with it.
 
-use super::rig::ROOT;
 use crate::limits::{DIRECTORY_SIZE, LEASE_CHANGES, LEASE_NANOS, LEASES_MAX, XATTRS_MAX};
 use atoll_base::access::Cred;
 use atoll_base::attr::{Attr, FileKind, SetAttr, SetTime};
