@@ -4,7 +4,7 @@
 //!
 //! | bytes | |
 //! |---|---|
-//! | 0–3 | CRC-32C of the rest of the header and the body, seeded from the segment's number and salt |
+//! | 0–3 | CRC-32C of the frame's offset, the rest of the header and the body, seeded from the segment's number and salt; a copy of a frame elsewhere, such as in a file that a client stores, is not valid |
 //! | 4–7 | kind, mixed with the salt: stale bytes and contents made to look like a frame don't pass |
 //! | 8–11 | length of the body |
 //! | 12–15 | where the group of this record begins in the segment |
@@ -145,6 +145,10 @@ impl Seal {
         let crc_seed = crc32c::crc32c_append(crc32c::crc32c(&number.to_le_bytes()), &salt.to_le_bytes());
         Self { crc_seed, tag: (salt >> 32) as u32 }
     }
+
+    fn crc_at(self, offset: u32) -> u32 {
+        crc32c::crc32c_append(self.crc_seed, &offset.to_le_bytes())
+    }
 }
 
 /// The header of a frame, as read.
@@ -173,8 +177,8 @@ impl FrameHeader {
     }
 
     /// Whether `body` is the one that was written.
-    pub(super) fn verifies(&self, body: &[u8], seal: Seal) -> bool {
-        let crc = crc32c::crc32c_append(seal.crc_seed, &self.raw[4..]);
+    pub(super) fn verifies(&self, body: &[u8], seal: Seal, offset: u32) -> bool {
+        let crc = crc32c::crc32c_append(seal.crc_at(offset), &self.raw[4..]);
         crc32c::crc32c_append(crc, body) == self.crc
     }
 
@@ -240,14 +244,14 @@ impl GroupBuffer {
         self.open = 0;
     }
 
-    /// Adds a frame of the group that begins at `group`.
-    pub(super) fn put(&mut self, frame: &Frame, seal: Seal, group: u32) {
+    /// Adds a frame that goes to `offset`, of the group that begins at `group`.
+    pub(super) fn put(&mut self, frame: &Frame, seal: Seal, group: u32, offset: u32) {
         let start = self.scratch.len();
         self.scratch.extend_from_slice(&[0; 4]);
         self.scratch.extend_from_slice(&(seal.tag ^ u32::from(frame.kind)).to_le_bytes());
         self.scratch.extend_from_slice(&(frame.body_len() as u32).to_le_bytes());
         self.scratch.extend_from_slice(&group.to_le_bytes());
-        let mut crc = crc32c::crc32c_append(seal.crc_seed, &self.scratch[start + 4..]);
+        let mut crc = crc32c::crc32c_append(seal.crc_at(offset), &self.scratch[start + 4..]);
         match &frame.body {
             Body::Plain(body) => {
                 self.scratch.extend_from_slice(body);

@@ -162,7 +162,7 @@ impl Segment {
             return Ok(None);
         }
         let body = window.get(self, offset + FRAME_HEADER as u32, header.body_len as usize)?;
-        if !header.verifies(body, self.seal) {
+        if !header.verifies(body, self.seal, offset) {
             return Ok(None);
         }
         let record = header
@@ -182,7 +182,7 @@ impl Segment {
         let header = FrameHeader::parse(raw, self.seal)
             .filter(|h| n == FRAME_HEADER + body.len() && h.body_len == body_len)
             .ok_or_else(|| self.damaged(offset, "no record where one was written"))?;
-        if !header.verifies(&body, self.seal) {
+        if !header.verifies(&body, self.seal, offset) {
             return Err(self.damaged(offset, "checksum mismatch"));
         }
         header.decode(body).ok_or_else(|| self.damaged(offset, "a record of an unknown format"))

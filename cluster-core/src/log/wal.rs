@@ -60,6 +60,12 @@ impl Wal {
         self.core.maintain();
     }
 
+    /// The maintenance of [`Wal::step`] alone.
+    #[cfg(test)]
+    pub(super) fn maintain(&self) {
+        self.core.maintain();
+    }
+
     fn shut(&self, thread: JoinHandle<()>) {
         self.core.lock().closing = true;
         self.core.queued.notify_all();

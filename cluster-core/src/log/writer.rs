@@ -128,8 +128,10 @@ impl Core {
         let Some(first) = group.first() else { return false };
         let (segment, start) = (first.segment.clone(), first.offset);
         buffer.clear();
+        let mut offset = start;
         for frame in group.iter().flat_map(|chunk| &chunk.frames) {
-            buffer.put(frame, segment.seal, start);
+            buffer.put(frame, segment.seal, start, offset);
+            offset += frame.size() as u32;
         }
         let bytes: u32 = group.iter().map(|chunk| chunk.bytes).sum();
         if let Err(error) = segment.file.write_at(&buffer.slices(), u64::from(start)) {

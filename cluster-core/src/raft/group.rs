@@ -168,6 +168,11 @@ impl<M: Machine> RaftGroup<M> {
         {
             raft.initialize(members).await.map_err(stopped)?;
         }
+        // Asked of the core: the metrics may lag behind the membership just set.
+        let alone = raft
+            .with_raft_state(move |state| state.membership_state.effective().voter_ids().eq([id]))
+            .await
+            .map_err(stopped)?;
         let leadership = watch_leadership(&raft, &thread);
         let group = Self {
             raft,
@@ -179,7 +184,7 @@ impl<M: Machine> RaftGroup<M> {
             leadership,
             thread,
         };
-        if group.voters().eq([id]) {
+        if alone {
             group.lead_alone().await?;
         }
         Ok(group)

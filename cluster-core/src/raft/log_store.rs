@@ -228,3 +228,6 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         self.durable(|wal, done| wal.purge(entry_id(upto), done)).await
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -17,3 +17,6 @@ pub use open::{OnProgress, OpenError, Options, Progress, SYNC_FORMAT, SYNC_META_
 pub use proposer::{Limits, ProposerStatus};
 pub use published::CacheSizes;
 pub use status::MetadataStatus;
+
+#[cfg(test)]
+mod tests;
