@@ -408,6 +408,9 @@ pub(crate) fn truncate<K: KvWrite>(t: &mut Transaction<'_, K>, at: At, size: u64
             }
             if !t.file(at).cuts.is_empty() {
                 t.file_mut(at).cuts.retain(|cut| cut.start < size);
+                if t.file(at).cuts.is_empty() {
+                    t.kv.delete(Table::Orphan, &keys::ino(ino))?;
+                }
             }
         }
     }

@@ -20,7 +20,7 @@
 //! | `LockClient` | by address (below), ino 8 | nothing |
 //! | `PendingGrant` | ino 8 | nothing: the grants are in the file's `Lock` record |
 //! | `NsmState` | client | [`crate::record::ClientLife`] |
-//! | `LockRelease` | client | nothing: what it holds from lives before the present is still to be freed |
+//! | `LockRelease` | client | ino 8: up to which file what it holds from former lives has been freed |
 //! | `Export` | id 4 | [`atoll_meta::ExportSpec`] |
 //! | `Volume` | id 4 | [`crate::record::VolumeRecord`] |
 //! | `Frontend` | id 4 | [`crate::record::FrontendRecord`] |

@@ -35,6 +35,9 @@ limits! {
     /// Touching inline extents are merged within one page of this alignment: what page caches write.
     PAGE: u64 = 4096, 16;
 
+    /// Most blocks in one Collected.
+    COLLECTED_MAX: usize = 16384, 64;
+
     /// Most inodes in one Touch.
     TOUCH_MAX: usize = 4096, 64;
 

@@ -131,7 +131,7 @@ impl Model {
             Err(Stop::Store(e)) => return Err(e),
         };
         let changes = transaction.changes(refused);
-        let touched = if refused { Touched::default() } else { std::mem::take(&mut transaction.touched) };
+        let touched = std::mem::take(&mut transaction.touched);
         let response = Response { result, changes };
         if let Some(key) = &call.once {
             once::store(kv, self, key, &response)?;
