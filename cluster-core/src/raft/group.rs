@@ -19,9 +19,7 @@ use openraft::error::ClientWriteError;
 use openraft::network::NetSnapshot;
 use openraft::raft::ClientWriteResponse;
 use openraft::storage::RaftLogStorage;
-use openraft::{
-    LinearizerOption, Raft, RaftMetrics, RaftNetworkFactory, ServerState, SnapshotPolicy,
-};
+use openraft::{LinearizerOption, Raft, RaftMetrics, RaftNetworkFactory, ServerState, SnapshotPolicy};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

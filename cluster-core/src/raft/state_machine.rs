@@ -6,9 +6,7 @@
 //! A *snapshot* of this state machine costs nothing: it is the store itself once it was committed durably. It is
 //! turned into bytes ([`crate::state::Frames`]) only when a member has to be sent one.
 
-use super::types::{
-    Batch, BatchOutcome, Entry, LogId, Snapshot, SnapshotMeta, StoredMembership, TypeConfig,
-};
+use super::types::{Batch, BatchOutcome, Entry, LogId, Snapshot, SnapshotMeta, StoredMembership, TypeConfig};
 use crate::state::{SnapshotData, StateError, StateStore, StateWriter, View};
 use atoll_meta::Response;
 use futures_util::{Stream, StreamExt};

@@ -6,8 +6,8 @@
 use super::machine::{AppliedCounters, MetaMachine, takes_space};
 use super::proposer::{Propose, Proposer};
 use super::published::Published;
-use crate::raft::log_store::LogStore;
 use crate::raft::group::{GroupError, Leadership, Proposed, RaftGroup};
+use crate::raft::log_store::LogStore;
 use crate::raft::types::Completion;
 use crate::state::{StateReader, StateStore};
 use atoll_base::attr::Attr;

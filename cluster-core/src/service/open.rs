@@ -169,7 +169,7 @@ where
     if group.reads_locally() && published.current().view.applied().is_none_or(|_| published.verifier() == 0) {
         found(&group, identity.cluster, &*clock).await?;
     }
-    let limits = options.limits;
+    let limits = options.limits.within(LogStore::max_batch_bytes(&options.log));
     let shared = Shared::new(Parts { disk, log, store, published, group, counters, clock, limits });
     let maintenance = Maintenance::start(shared.clone(), options.maintenance);
     Ok(LocalMetadata { shared, maintenance, cluster: identity.cluster })
