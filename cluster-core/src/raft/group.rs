@@ -160,10 +160,12 @@ impl<M: Machine> RaftGroup<M> {
             .await
             .map_err(stopped)?
             .map_err(stopped)?;
+        let mut electing = false;
         if let Some(members) = options.found
             && !raft.is_initialized().await.map_err(stopped)?
         {
             raft.initialize(members).await.map_err(stopped)?;
+            electing = true;
         }
         // Asked of the core: the metrics may lag behind the membership just set.
         let alone = raft
@@ -181,14 +183,14 @@ impl<M: Machine> RaftGroup<M> {
             thread,
         };
         if alone {
-            group.lead_alone().await?;
+            group.lead_alone(electing).await?;
         }
         Ok(group)
     }
 
-    async fn lead_alone(&self) -> Result<(), GroupError> {
+    async fn lead_alone(&self, electing: bool) -> Result<(), GroupError> {
         // Nobody else could win, so there is no reason to wait for the election timer.
-        if !self.raft.is_leader() {
+        if !electing && !self.raft.is_leader() {
             self.raft.trigger().elect(false).await.map_err(stopped)?;
         }
         let mut metrics = self.raft.metrics();
@@ -395,7 +397,7 @@ struct Thread {
 impl Thread {
     fn start(id: MemberId) -> Result<Self, GroupError> {
         let thread = |e: io::Error| GroupError::Thread(Arc::new(e));
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(thread)?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(thread)?;
         let handle = runtime.handle().clone();
         let (stop, stopped) = oneshot::channel::<()>();
         let join = std::thread::Builder::new()
