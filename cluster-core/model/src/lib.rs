@@ -28,3 +28,6 @@ pub use command::{Command, decode_response, encode_response};
 pub use kv::{KvError, KvRead, KvWrite, MemKv, Table};
 pub use model::{Applied, Model};
 pub use transaction::Touched;
+
+#[cfg(test)]
+mod tests;

@@ -209,11 +209,6 @@ impl<'a, K: KvWrite> Transaction<'a, K> {
         }
     }
 
-    /// Attributes before the command.
-    pub(crate) fn original(&self, at: At) -> &Attr {
-        &self.slots[at.0].original
-    }
-
     /// Regular file's own part.
     pub(crate) fn file(&self, at: At) -> &File {
         let inode = &self[at];

@@ -8,7 +8,7 @@ mod lease;
 mod link;
 pub(crate) mod lock_clients;
 pub(crate) mod locks;
-mod names;
+pub(crate) mod names;
 mod sweep;
 pub(crate) mod volume;
 mod write;
