@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod basics;
+mod crash;
 
 use super::{CacheSizes, LocalMetadata, MaintenanceOptions, OpenError, Options, open};
 use crate::log;
