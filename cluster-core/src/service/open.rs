@@ -165,13 +165,23 @@ where
         progress(Progress::Replay { applied, last });
     });
     let group = Arc::new(group.await?);
-    if group.reads_locally() && published.current().view.applied().is_none_or(|_| published.verifier() == 0) {
+    if group.reads_locally() && !published.is_founded() {
         found(&group, identity.cluster, &*clock).await?;
     }
     let limits = options.limits.within(LogStore::max_batch_bytes(&options.log));
-    let shared = Shared::new(Parts { disk, log, store, published, group, counters, clock, limits });
+    let shared = Shared::new(Parts {
+        cluster: identity.cluster,
+        disk,
+        log,
+        store,
+        published,
+        group,
+        counters,
+        clock,
+        limits,
+    });
     let maintenance = Maintenance::start(shared.clone(), options.maintenance);
-    Ok(LocalMetadata { shared, maintenance, cluster: identity.cluster })
+    Ok(LocalMetadata { shared, maintenance })
 }
 
 /// Awaits `work` and calls `tell` now and then if that takes long.
@@ -188,7 +198,7 @@ async fn telling<R>(work: impl Future<Output = R>, tell: impl Fn()) -> R {
 }
 
 /// Proposes the genesis and waits for it.
-async fn found(
+pub(super) async fn found(
     group: &RaftGroup<MetaMachine>,
     cluster: [u8; 16],
     clock: &dyn Clock,
