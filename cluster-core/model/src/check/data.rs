@@ -170,6 +170,9 @@ impl<K: KvRead> Checker<'_, K> {
             let exists = c.nodes.contains_key(&ino);
             match orphan {
                 Orphan::Removed { .. } if exists => c.about(ino, "is listed as removed"),
+                Orphan::Removed { .. } if !matches!(c.next_ino(Table::Extent, ino.0), Ok(Some(i)) if i == ino) => {
+                    c.general(format!("inode {ino} is listed as removed but has no extents to release"));
+                }
                 Orphan::Tail if !exists => {
                     c.general(format!("inode {ino} is listed with a cut but does not exist"));
                 }

@@ -78,7 +78,7 @@ impl<K: KvRead> Checker<'_, K> {
         }
         self.rows(Table::LockRelease, |c, key, value| {
             c.noted(Parts::new(Table::LockRelease, key).client());
-            c.noted(Parts::new(Table::LockRelease, value).ino());
+            c.ino_key(Table::LockRelease, value);
             if !matches!(store::has(c.kv, Table::NsmState, key), Ok(true)) {
                 c.general("a lock client's release is not finished, but its life is not known");
             }

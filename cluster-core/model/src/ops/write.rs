@@ -144,6 +144,7 @@ pub(crate) fn repack<K: KvWrite>(
     t.report(at);
     t.require_regular(at)?;
     let (start, len) = range;
+    require(len > 0, FsError::Invalid)?;
     let end = start.checked_add(len).filter(|end| *end <= FILE_SIZE_MAX).ok_or(FsError::TooLarge)?;
     check_pieces(pieces)?;
     require(expect.len() <= PIECES_MAX, FsError::Invalid)?;

@@ -1,7 +1,6 @@
 //! A naive file system: trees of structs, files as vectors of bytes, link counts by counting. What the state machine answers
 //! and shows is compared with it.
 
-use super::rig::ROOT;
 use crate::limits::{DIRECTORY_SIZE, LEASE_CHANGES, LEASE_NANOS, LEASES_MAX, XATTRS_MAX};
 use atoll_base::access::Cred;
 use atoll_base::attr::{Attr, FileKind, SetAttr, SetTime};
@@ -341,16 +340,9 @@ impl World {
     }
 
     /// What a new inode must look like.
-    pub(super) fn created(
-        &mut self,
-        cred: &Cred,
-        dir: Ino,
-        name: &Bytes,
-        node: &NewNode,
-        how: CreateHow,
-        attrs: &SetAttr,
-        attr: &Attr,
-    ) {
+    pub(super) fn created(&mut self, cred: &Cred, op: &Op, attr: &Attr) {
+        let Op::Create { dir, name, node, how, attrs } = op else { panic!("{op:?} makes nothing") };
+        let dir = *dir;
         let parent = self.nodes[&dir].clone();
         let is_dir = *node == NewNode::Directory;
         let set_gid = parent.mode & 0o2000 != 0;
@@ -375,7 +367,7 @@ impl World {
             assert_eq!(attr.size, attrs.size.unwrap_or(0));
         }
         self.adopt(attr);
-        if let CreateHow::Exclusive(v) = how {
+        if let CreateHow::Exclusive(v) = *how {
             self.nodes.get_mut(&attr.ino).unwrap().verifier = Some(v);
         }
         self.nodes.get_mut(&dir).unwrap().names.push((name.clone(), attr.ino));
