@@ -123,10 +123,6 @@ impl<P: Propose> Proposer<P> {
         })
     }
 
-    pub(super) fn group(&self) -> &P {
-        &self.group
-    }
-
     fn queue(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -88,7 +88,7 @@ impl World {
     /// Reads until the writers are through; returns what look-ups said of each directory.
     async fn read(&self, reader: usize) -> Vec<(usize, u64, bool)> {
         let (mut seen, mut i) = (Vec::new(), reader);
-        let mut last = vec![0; FILES];
+        let mut last = [0; FILES];
         while !self.over.load(Ordering::SeqCst) {
             i += 1;
             let at = i % FILES;
