@@ -11,10 +11,10 @@
 //! - after an error of a write or sync the log is failed for ever ([`WalError::Failed`]) and nothing is retried:
 //!   the system may have dropped the pages while it still shows them.
 //!
-//! How: [`segment`] has the file format and [`record`] the records. One thread writes ([`writer`]) whatever was
+//! How: `segment.rs` has the file format and `record.rs` the records. One thread writes (`writer.rs`) whatever was
 //! submitted meanwhile as one *group*: one vectored write, one sync, then the callbacks. A record tells where its
 //! group began, and a group is written only when the one before it is durable; so a valid record proves that all
-//! bytes before its group are durable, and [`recovery`] can tell a torn tail from damage.
+//! bytes before its group are durable, and `recovery.rs` can tell a torn tail from damage.
 //!
 //! Memory: 16 bytes per retained entry for the index, plus the cache of recent entries
 //! ([`Config::cache_bytes`]), plus what waits to be written ([`Config::queue_bytes`]). A cached entry shares the

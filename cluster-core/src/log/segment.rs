@@ -23,6 +23,9 @@ pub(super) const UNFINISHED: &str = "next.tmp";
 /// Bytes per write of zeros and per read while scanning.
 const STRIDE: usize = 1 << 20;
 
+/// Bytes of zeros per sync.
+const SYNC_EVERY: u64 = 4 << 20;
+
 /// An open segment file.
 pub(super) struct Segment {
     pub(super) number: u64,
@@ -95,6 +98,10 @@ impl Segment {
             let n = zeros.len().min((u64::from(len) - at) as usize);
             file.write_at(&[IoSlice::new(&zeros[..n])], at)?;
             at += n as u64;
+            // Little by little: one sync of a whole segment would hold up the appends for long.
+            if at.is_multiple_of(SYNC_EVERY) {
+                file.sync("wal.segment.file")?;
+            }
         }
         file.write_at(&[IoSlice::new(&header(number, len, salt))], 0)?;
         file.sync("wal.segment.file")?;

@@ -8,6 +8,7 @@ use super::{Config, Entry, EntryId, Status, WalError};
 use atoll_base::disk::Disk;
 use bytes::Bytes;
 use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::{Arc, MutexGuard};
 use std::thread::{Builder, JoinHandle};
@@ -32,7 +33,13 @@ impl Wal {
         let mut wal = Self::open_unattended(disk, dir, config)?;
         let spawn = |name: &str, run: fn(&Core)| {
             let core = wal.core.clone();
-            let spawned = Builder::new().name(name.to_owned()).spawn(move || run(&core));
+            let body = move || {
+                // Without its threads the log would let everybody wait for ever.
+                if catch_unwind(AssertUnwindSafe(|| run(&core))).is_err() {
+                    core.fail("internal error", &std::io::Error::other("a thread of the log panicked"));
+                }
+            };
+            let spawned = Builder::new().name(name.to_owned()).spawn(body);
             spawned.map_err(WalError::io(format!("start the thread {name}")))
         };
         let writer = spawn("wal-writer", Core::run_writer)?;

@@ -22,7 +22,7 @@ use openraft::storage::RaftLogStorage;
 use openraft::{LinearizerOption, Raft, RaftMetrics, RaftNetworkFactory, ServerState, SnapshotPolicy};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -131,7 +131,6 @@ pub struct RaftGroup<M: Machine> {
     keep_entries: u64,
     /// Set while this member is the only voter, leads, and has applied what came before its term.
     sole: AtomicBool,
-    purge_asked: AtomicU64,
     leadership: watch::Receiver<Leadership>,
     thread: Thread,
 }
@@ -161,10 +160,12 @@ impl<M: Machine> RaftGroup<M> {
             .await
             .map_err(stopped)?
             .map_err(stopped)?;
+        let mut electing = false;
         if let Some(members) = options.found
             && !raft.is_initialized().await.map_err(stopped)?
         {
             raft.initialize(members).await.map_err(stopped)?;
+            electing = true;
         }
         // Asked of the core: the metrics may lag behind the membership just set.
         let alone = raft
@@ -178,19 +179,18 @@ impl<M: Machine> RaftGroup<M> {
             id,
             keep_entries: options.keep_entries,
             sole: AtomicBool::new(false),
-            purge_asked: AtomicU64::new(0),
             leadership,
             thread,
         };
         if alone {
-            group.lead_alone().await?;
+            group.lead_alone(electing).await?;
         }
         Ok(group)
     }
 
-    async fn lead_alone(&self) -> Result<(), GroupError> {
+    async fn lead_alone(&self, electing: bool) -> Result<(), GroupError> {
         // Nobody else could win, so there is no reason to wait for the election timer.
-        if !self.raft.is_leader() {
+        if !electing && !self.raft.is_leader() {
             self.raft.trigger().elect(false).await.map_err(stopped)?;
         }
         let mut metrics = self.raft.metrics();
@@ -292,20 +292,20 @@ impl<M: Machine> RaftGroup<M> {
         let others = self.voters().any(|id| id != self.id);
         let kept = if keep && others { self.keep_entries } else { 0 };
         let upto = durable.index.saturating_sub(kept);
-        if upto <= self.purge_asked.load(Ordering::Acquire) {
-            return Ok(());
-        }
-        self.raft.trigger().snapshot().await.map_err(stopped)?;
         let mut metrics = self.raft.metrics();
-        let seen = metrics.wait_until(|m| index(&m.snapshot) >= upto || m.running_state.is_err());
-        match tokio::time::timeout(SNAPSHOT_WAIT, seen).await {
-            Ok(Ok(_)) => {}
-            Ok(Err(error)) => return Err(stopped(error)),
-            // Another snapshot is being built; the next round of maintenance comes back to it.
-            Err(_) => return Ok(()),
+        if index(&metrics.borrow_watched().snapshot) < upto {
+            self.raft.trigger().snapshot().await.map_err(stopped)?;
+            let seen = metrics.wait_until(|m| index(&m.snapshot) >= upto || m.running_state.is_err());
+            match tokio::time::timeout(SNAPSHOT_WAIT, seen).await {
+                Ok(Ok(_)) => {}
+                Ok(Err(error)) => return Err(stopped(error)),
+                // Another snapshot is being built; the next round of maintenance comes back to it.
+                Err(_) => return Ok(()),
+            }
         }
-        self.raft.trigger().purge_log(upto).await.map_err(stopped)?;
-        self.purge_asked.store(upto, Ordering::Release);
+        if index(&metrics.borrow_watched().purged) < upto {
+            self.raft.trigger().purge_log(upto).await.map_err(stopped)?;
+        }
         Ok(())
     }
 
@@ -397,7 +397,7 @@ struct Thread {
 impl Thread {
     fn start(id: MemberId) -> Result<Self, GroupError> {
         let thread = |e: io::Error| GroupError::Thread(Arc::new(e));
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(thread)?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(thread)?;
         let handle = runtime.handle().clone();
         let (stop, stopped) = oneshot::channel::<()>();
         let join = std::thread::Builder::new()

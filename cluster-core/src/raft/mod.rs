@@ -5,3 +5,6 @@ pub mod in_process;
 pub mod log_store;
 pub mod state_machine;
 pub mod types;
+
+#[cfg(test)]
+mod tests;

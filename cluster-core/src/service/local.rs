@@ -37,6 +37,7 @@ impl Propose for Arc<RaftGroup<MetaMachine>> {
 
 /// What frontend and maintenance share.
 pub(super) struct Shared {
+    pub(super) cluster: [u8; 16],
     pub(super) disk: Arc<dyn Disk>,
     pub(super) log: LogStore,
     pub(super) store: Arc<StateStore>,
@@ -59,6 +60,7 @@ struct Told {
 }
 
 pub(super) struct Parts {
+    pub(super) cluster: [u8; 16],
     pub(super) disk: Arc<dyn Disk>,
     pub(super) log: LogStore,
     pub(super) store: Arc<StateStore>,
@@ -71,9 +73,10 @@ pub(super) struct Parts {
 
 impl Shared {
     pub(super) fn new(parts: Parts) -> Arc<Self> {
-        let Parts { disk, log, store, published, group, counters, clock, limits } = parts;
+        let Parts { cluster, disk, log, store, published, group, counters, clock, limits } = parts;
         let proposer = Proposer::new(group.clone(), limits);
         Arc::new(Self {
+            cluster,
             disk,
             log,
             store,
@@ -101,6 +104,10 @@ impl Shared {
         if self.log.failed().is_some() {
             self.proposer.fail();
         }
+        // No command may come before the genesis in the log; once that is applied here, it cannot.
+        if !self.published.is_founded() {
+            return Err(FsError::Delay);
+        }
         let command = Command { stamp: self.stamp(), call };
         let encoded = command.encode();
         drop(command);
@@ -114,13 +121,14 @@ impl Shared {
 
     #[cold]
     async fn linearize(&self) -> Result<(), FsError> {
-        self.group.linearize().await.map_err(|error| match error {
-            GroupError::NotLeader => FsError::Delay,
-            error => {
+        match self.group.linearize().await {
+            Ok(()) if self.published.is_founded() => Ok(()),
+            Ok(()) | Err(GroupError::NotLeader) => Err(FsError::Delay),
+            Err(error) => {
                 tracing::warn!(%error, "a read cannot be made sure to be the newest");
-                FsError::Delay
+                Err(FsError::Delay)
             }
-        })
+        }
     }
 
     /// Reads from the published view.
@@ -162,7 +170,6 @@ fn unreadable(error: &KvError) -> FsError {
 pub struct LocalMetadata {
     pub(super) shared: Arc<Shared>,
     pub(super) maintenance: super::maintenance::Maintenance,
-    pub(super) cluster: [u8; 16],
 }
 
 impl MetadataService for LocalMetadata {
@@ -266,7 +273,7 @@ impl MetadataService for LocalMetadata {
 impl LocalMetadata {
     /// The cluster's id, as given when it was founded.
     pub fn cluster(&self) -> [u8; 16] {
-        self.cluster
+        self.shared.cluster
     }
 
     /// Who leads the group.

@@ -1,6 +1,7 @@
 //! Background work of a member: durable commits, purging the log, sweeping, watching the room on the disk.
 
 use super::local::Shared;
+use super::open::found;
 use atoll_base::access::Cred;
 use atoll_meta::{Call, Op, Outcome, Response};
 use atoll_model::read;
@@ -83,6 +84,12 @@ async fn run(shared: Arc<Shared>, options: MaintenanceOptions, stop: Arc<AtomicB
         if shared.group.failure().is_some() {
             shared.proposer.fail();
             return;
+        }
+        if shared.group.leadership().borrow().leads
+            && !shared.published.is_founded()
+            && let Err(error) = found(&shared.group, shared.cluster, &*shared.clock).await
+        {
+            tracing::warn!(%error, "tried again soon");
         }
         let mut result = Ok(());
         if last_commit.elapsed() >= options.durable_every {

@@ -6,7 +6,8 @@
 //! | `log/` | the Raft log ([`crate::log`]) |
 //! | `state/` | the replicated state ([`crate::state`]) |
 //!
-//! `FORMAT` comes first and atomically; whatever else is missing is made again. A directory with other things in it and no
+//! `FORMAT` comes first and atomically; whatever else is missing is made again. The entries of all three are made durable by the
+//! log, which is opened last and syncs the directory that it is in, before anything is counted on. A directory with other things in it and no
 //! `FORMAT` is not ours and left alone. That no other process uses the directory is the caller's business.
 
 use super::Limits;
@@ -38,10 +39,8 @@ const STATE: &str = "state";
 const MAGIC: &str = "atoll metadata 1";
 /// Longest `FORMAT` that is read.
 const FORMAT_MAX: u64 = 4096;
-/// Sites of the syncs of `FORMAT` and of the directory.
+/// Site of the sync of `FORMAT`.
 pub const SYNC_FORMAT: &str = "meta.format";
-/// See [`SYNC_FORMAT`].
-pub const SYNC_META_DIR: &str = "meta.dir";
 
 /// How long an opening may take before its progress is told, and how often it is then.
 const QUIET: Duration = Duration::from_secs(1);
@@ -166,13 +165,23 @@ where
         progress(Progress::Replay { applied, last });
     });
     let group = Arc::new(group.await?);
-    if group.reads_locally() && published.current().view.applied().is_none_or(|_| published.verifier() == 0) {
+    if group.reads_locally() && !published.is_founded() {
         found(&group, identity.cluster, &*clock).await?;
     }
-    let limits = options.limits;
-    let shared = Shared::new(Parts { disk, log, store, published, group, counters, clock, limits });
+    let limits = options.limits.within(LogStore::max_batch_bytes(&options.log));
+    let shared = Shared::new(Parts {
+        cluster: identity.cluster,
+        disk,
+        log,
+        store,
+        published,
+        group,
+        counters,
+        clock,
+        limits,
+    });
     let maintenance = Maintenance::start(shared.clone(), options.maintenance);
-    Ok(LocalMetadata { shared, maintenance, cluster: identity.cluster })
+    Ok(LocalMetadata { shared, maintenance })
 }
 
 /// Awaits `work` and calls `tell` now and then if that takes long.
@@ -189,7 +198,7 @@ async fn telling<R>(work: impl Future<Output = R>, tell: impl Fn()) -> R {
 }
 
 /// Proposes the genesis and waits for it.
-async fn found(
+pub(super) async fn found(
     group: &RaftGroup<MetaMachine>,
     cluster: [u8; 16],
     clock: &dyn Clock,
@@ -222,7 +231,7 @@ fn open_files(
     let identity = identity(&*disk, new)?;
     match disk.create_dir(Path::new(STATE)) {
         Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e.into()),
-        _ => disk.sync_dir(Path::new(""), SYNC_META_DIR)?,
+        _ => {}
     }
     let repair = Arc::new(move |done| progress(Progress::Repair(done)));
     let store = StateStore::open(disk.clone(), Path::new(STATE), cache_bytes, Some(repair))?;
@@ -266,8 +275,6 @@ fn identity(disk: &dyn Disk, new: Identity) -> Result<Identity, OpenError> {
         if found.member != new.member {
             return Err(OpenError::Format(format!("this is member {}, not {}", found.member, new.member)));
         }
-        // Found, but perhaps never synced: it must not go once something was built on it.
-        disk.sync_dir(root, SYNC_META_DIR)?;
         return Ok(found);
     }
     if let Some(foreign) = entries.iter().find(|e| e.name != FORMAT_NEW) {
@@ -279,7 +286,6 @@ fn identity(disk: &dyn Disk, new: Identity) -> Result<Identity, OpenError> {
     file.write_at(&[IoSlice::new(text.as_bytes())], 0)?;
     file.sync(SYNC_FORMAT)?;
     disk.rename(Path::new(FORMAT_NEW), Path::new(FORMAT))?;
-    disk.sync_dir(root, SYNC_META_DIR)?;
     Ok(new)
 }
 
@@ -311,6 +317,7 @@ mod tests {
     fn identity_is_kept() {
         let disk = SimDisk::new();
         assert_eq!(identity(&disk, NEW).unwrap(), NEW);
+        disk.sync_dir(Path::new(""), "test").unwrap();
         let other = Identity { cluster: [9; 16], member: 1 };
         assert_eq!(identity(&disk.crash(3), other).unwrap(), NEW);
     }

@@ -45,6 +45,18 @@ impl Default for Limits {
     }
 }
 
+/// Bytes that an entry of the log adds to each command.
+const PER_COMMAND: usize = 4;
+
+impl Limits {
+    /// Within what one entry of the log takes. The log refusing an entry would stop the group.
+    pub(super) fn within(mut self, entry_bytes: usize) -> Self {
+        self.batch_bytes = self.batch_bytes.min(entry_bytes);
+        self.call_bytes = self.call_bytes.min(entry_bytes.saturating_sub(PER_COMMAND));
+        self
+    }
+}
+
 /// Whatever takes batches; the Raft group.
 pub(super) trait Propose: Send + Sync + 'static {
     /// As [`crate::raft::group::RaftGroup::propose`].
@@ -111,10 +123,6 @@ impl<P: Propose> Proposer<P> {
         })
     }
 
-    pub(super) fn group(&self) -> &P {
-        &self.group
-    }
-
     fn queue(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -164,16 +172,17 @@ impl<P: Propose> Proposer<P> {
         while ready.commands.len() < self.limits.batch_calls
             && let Some((command, _)) = queue.waiting.front()
         {
-            if bytes > 0 && bytes + command.len() > self.limits.batch_bytes {
+            let size = command.len() + PER_COMMAND;
+            if bytes > 0 && bytes + size > self.limits.batch_bytes {
                 break;
             }
-            bytes += command.len();
+            bytes += size;
+            queue.bytes -= command.len();
             if let Some((command, answer)) = queue.waiting.pop_front() {
                 ready.commands.push(command);
                 ready.answers.push(answer);
             }
         }
-        queue.bytes -= bytes;
         queue.in_flight += 1;
         Some(ready)
     }

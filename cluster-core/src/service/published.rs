@@ -183,6 +183,12 @@ impl Published {
         self.current.load()
     }
 
+    /// Whether the first state of the cluster is there.
+    pub(super) fn is_founded(&self) -> bool {
+        // Its lower half counts from 1.
+        self.verifier() != 0
+    }
+
     /// Runs `f`, and gives its result only if no publication fell into it.
     fn steady<R>(&self, f: impl FnOnce() -> Option<R>) -> Option<R> {
         let before = self.sequence.load(Ordering::Acquire);

@@ -43,7 +43,7 @@ fn failed(error: redb::StorageError) -> KvError {
 }
 
 fn get<R>(
-    state: &impl ReadableTable<&'static [u8], &'static [u8]>,
+    state: &impl ReadableTable<Raw, Raw>,
     table: Table,
     key: &[u8],
     f: impl FnOnce(Option<&[u8]>) -> R,
@@ -52,12 +52,14 @@ fn get<R>(
     Ok(f(found.as_ref().map(|v| v.value())))
 }
 
+type Raw = &'static [u8];
+
 fn range<'a>(
-    state: &'a impl ReadableTable<&'static [u8], &'static [u8]>,
+    state: &'a impl ReadableTable<Raw, Raw>,
     table: Table,
     from: Bound<&[u8]>,
     to: Bound<&[u8]>,
-) -> Result<Option<redb::Range<'a, &'static [u8], &'static [u8]>>, KvError> {
+) -> Result<Option<redb::Range<'a, Raw, Raw>>, KvError> {
     let from = match prefixed(table, from) {
         Bound::Unbounded => Bound::Included(vec![table as u8]),
         bound => bound,
@@ -83,7 +85,7 @@ fn is_empty(from: &Bound<Vec<u8>>, to: &Bound<Vec<u8>>) -> bool {
 }
 
 fn scan(
-    state: &impl ReadableTable<&'static [u8], &'static [u8]>,
+    state: &impl ReadableTable<Raw, Raw>,
     table: Table,
     from: Bound<&[u8]>,
     to: Bound<&[u8]>,
@@ -102,7 +104,7 @@ fn scan(
 
 /// One consistent state, for reading. Cheap to share; while it lives, redb keeps its pages.
 pub struct StateReader {
-    pub(super) table: ReadOnlyTable<&'static [u8], &'static [u8]>,
+    pub(super) table: ReadOnlyTable<Raw, Raw>,
 }
 
 impl KvRead for StateReader {
@@ -133,7 +135,7 @@ impl KvRead for StateReader {
 
 /// The state within one write transaction.
 pub struct StateWriter<'t> {
-    pub(super) table: redb::Table<'t, &'static [u8], &'static [u8]>,
+    pub(super) table: redb::Table<'t, Raw, Raw>,
 }
 
 impl KvRead for StateWriter<'_> {

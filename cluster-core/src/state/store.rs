@@ -22,6 +22,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 const FILE: &str = "state.redb";
 /// Begins the names of states being received; a number follows.
 const INCOMING: &str = "state.incoming.";
+/// Size of redb's pages; part of its format.
+const PAGE: u64 = 4096;
 /// Site of the directory sync that makes the state's file, or its replacement, survive.
 pub const SYNC_STATE_DIR: &str = "state.dir";
 
@@ -275,7 +277,14 @@ fn open_file(
     cache_bytes: usize,
     repair: Option<RepairProgress>,
 ) -> Result<Database, StateError> {
-    let file = RedbFile::new(disk.open(path, how)?, SYNC_STATE);
+    let file = disk.open(path, how)?;
+    // redb refuses a file that doesn't end on a page. One that was growing when the power went may, and what is beyond
+    // the last whole page is beyond anything that was ever made durable.
+    let len = file.len()?;
+    if !len.is_multiple_of(PAGE) {
+        file.set_len(len - len % PAGE)?;
+    }
+    let file = RedbFile::new(file, SYNC_STATE);
     let mut builder = Database::builder();
     builder.set_cache_size(cache_bytes);
     if let Some(repair) = repair {

@@ -213,6 +213,20 @@ fn after_a_failed_write_the_log_takes_nothing_more() {
 }
 
 #[test]
+fn a_panic_in_a_callback_fails_the_log_instead_of_hanging_it() {
+    let sim = SimDisk::new();
+    let wal = open(&sim);
+    wal.append(vec![entry(1, 1, &[])], Box::new(|_| panic!("on purpose"))).unwrap();
+    // This one may be in the same group, whose callbacks are lost, or be refused.
+    let (tx, rx) = mpsc::channel::<()>();
+    let _ = wal.append(vec![entry(1, 2, &[])], Box::new(move |_| drop(tx)));
+    rx.recv().unwrap_err();
+    while wal.failed().is_none() {
+        std::thread::yield_now();
+    }
+}
+
+#[test]
 fn what_a_failed_sync_lost_counts_only_after_it_was_written_again() {
     let sim = SimDisk::new();
     let wal = by_hand(&sim);
@@ -389,4 +403,24 @@ fn a_foreign_file_and_a_broken_header_are_errors() {
     drop(wal);
     sim.rot(&path(0), 20, 1).unwrap();
     assert_eq!(damaged(Wal::open(disk(&sim), dir(), config())), (path(0).display().to_string(), 0));
+}
+
+#[test]
+fn it_works_on_the_machine_s_own_file_system() {
+    let root = std::env::temp_dir().join(format!("atoll-log-{}", std::process::id()));
+    std::fs::create_dir(&root).unwrap();
+    let real: Arc<dyn Disk> = Arc::new(atoll_base::disk::RealDisk::new(&root));
+    let entries: Vec<Entry> = (1..30).map(|index| entry(1, index, &[5000, 10])).collect();
+    for (i, entry) in entries.iter().enumerate() {
+        let wal = Wal::open(real.clone(), dir(), config()).unwrap();
+        assert_eq!(wal.entries(0..99, usize::MAX).unwrap(), entries[..i]);
+        append(&wal, vec![entry.clone()]).unwrap();
+    }
+    let wal = Wal::open(real.clone(), dir(), config()).unwrap();
+    wait(|done| wal.purge(id(1, 20), done)).unwrap();
+    drop(wal);
+    let wal = Wal::open(real, dir(), config()).unwrap();
+    assert_eq!(wal.entries(0..99, usize::MAX).unwrap(), entries[20..]);
+    drop(wal);
+    std::fs::remove_dir_all(&root).unwrap();
 }

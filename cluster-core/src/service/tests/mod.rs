@@ -3,6 +3,10 @@
 #![allow(clippy::unwrap_used)]
 
 mod basics;
+mod coherence;
+mod crash;
+mod grants;
+mod members;
 
 use super::{CacheSizes, LocalMetadata, MaintenanceOptions, OpenError, Options, open};
 use crate::log;
