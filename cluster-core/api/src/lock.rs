@@ -64,7 +64,9 @@ pub enum LockOp {
         ino: Ino,
         /// Its generation.
         generation: u32,
-        /// Owner, access and deny bits.
+        /// Owner.
+        owner: LockOwner,
+        /// Access and deny bits.
         share: Share,
         /// As in `Lock`.
         client_state: i32,

@@ -1,14 +1,39 @@
-//! What one slot of a log entry's batch holds: a call and the time that the leader gave it.
+//! What one slot of a log entry's batch holds: a call and the time that the leader gave it; and what goes back.
 
+use crate::codec::{self, DecodeError};
 use atoll_base::time::Timestamp;
-use atoll_meta::Call;
+use atoll_meta::{Call, Response};
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 /// A call with the leader's stamp.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Command {
-    /// Time of the proposal by the leader's clock. The state machine uses the later of this and its own last time, so time never goes back.
+    /// Time of the proposal by the leader's clock. The state machine uses the later of this and its own last
+    /// time, so time never goes back.
     pub stamp: Timestamp,
     /// The call.
     pub call: Call,
+}
+
+impl Command {
+    /// The bytes that the log keeps.
+    pub fn encode(&self) -> Bytes {
+        codec::encode(self).into()
+    }
+
+    /// From the bytes that the log kept.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        codec::decode(bytes)
+    }
+}
+
+/// The bytes of a response, as stored outcomes and messages between members hold it.
+pub fn encode_response(response: &Response) -> Bytes {
+    codec::encode(response).into()
+}
+
+/// From the bytes of [`encode_response`].
+pub fn decode_response(bytes: &[u8]) -> Result<Response, DecodeError> {
+    codec::decode(bytes)
 }

@@ -55,11 +55,15 @@ pub enum Table {
     Volume,
     /// Frontends and their epochs.
     Frontend,
+    /// Lock clients whose release is not finished.
+    LockRelease,
+    /// Files worth repacking.
+    Repack,
 }
 
 impl Table {
     /// All of them, in order.
-    pub const ALL: [Table; 20] = [
+    pub const ALL: [Table; 22] = [
         Table::Meta,
         Table::Inode,
         Table::Dirent,
@@ -80,6 +84,8 @@ impl Table {
         Table::Export,
         Table::Volume,
         Table::Frontend,
+        Table::LockRelease,
+        Table::Repack,
     ];
 
     /// The table's name in the store.
@@ -105,6 +111,8 @@ impl Table {
             Table::Export => "export",
             Table::Volume => "volume",
             Table::Frontend => "frontend",
+            Table::LockRelease => "lock_release",
+            Table::Repack => "repack",
         }
     }
 }

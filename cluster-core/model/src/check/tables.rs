@@ -1,0 +1,158 @@
+//! Volumes, leases, outcomes, exports.
+
+use super::Checker;
+use crate::keys::{self, Parts};
+use crate::kv::{KvError, KvRead, Table};
+use crate::record::{FrontendRecord, Inode, Lease, OutcomeAge, StoredOutcome, VolumeRecord};
+use crate::{codec, store};
+use atoll_base::id::{ExportId, FrontendId, VolumeId};
+use atoll_base::time::Timestamp;
+use atoll_meta::{ExportSpec, OnceKey};
+use std::collections::{BTreeMap, BTreeSet};
+
+fn once_key(key: &[u8]) -> Result<OnceKey, KvError> {
+    let mut parts = Parts::new(Table::Outcome, key);
+    let key = OnceKey { client: parts.take()?, xid: parts.u32()?, fingerprint: parts.u64()? };
+    parts.end().map(|()| key)
+}
+
+impl<K: KvRead> Checker<'_, K> {
+    pub(super) fn volume_counts(&mut self) -> Result<(), KvError> {
+        let mut names = BTreeSet::new();
+        let mut roots = BTreeSet::new();
+        self.rows(Table::Volume, |c, key, value| {
+            let Some(id) = c.noted(Parts::new(Table::Volume, key).u32().map(VolumeId)) else { return };
+            let Some(record) = c.decode::<VolumeRecord>(Table::Volume, key, value) else { return };
+            let (inodes, bytes) = c.volumes.remove(&id).unwrap_or_default();
+            let mut say = |what: String| c.find(Some(id), String::new(), what);
+            if (inodes, bytes) != (record.inodes, record.bytes) {
+                let (i, b) = (record.inodes, record.bytes);
+                say(format!("counts {i} inodes and {b} bytes but has {inodes} and {bytes}"));
+            }
+            if id.0 >= c.meta.next_volume {
+                c.find(Some(id), String::new(), "its number was never given out".into());
+            }
+            if !names.insert(record.name.clone()) {
+                c.find(Some(id), String::new(), format!("its name {} is taken twice", record.name));
+            }
+            let root = c.nodes.get(&record.root).map(|node| (node.parent, node.volume));
+            if root != Some((Some(record.root), id)) {
+                c.find(Some(id), "/".into(), "is not a root directory".into());
+            }
+            roots.insert(record.root);
+        })?;
+        for (id, _) in std::mem::take(&mut self.volumes) {
+            self.find(Some(id), String::new(), "has inodes but does not exist".into());
+        }
+        let false_roots: Vec<_> = self
+            .nodes
+            .iter()
+            .filter(|(ino, node)| node.parent == Some(**ino) && !roots.contains(ino))
+            .map(|(ino, _)| *ino)
+            .collect();
+        for ino in false_roots {
+            self.about(ino, "says that it is a root, but is no volume's");
+        }
+        Ok(())
+    }
+
+    pub(super) fn leases(&mut self) -> Result<(), KvError> {
+        let mut held: BTreeMap<FrontendId, u32> = BTreeMap::new();
+        let mut epochs: BTreeMap<FrontendId, BTreeSet<u32>> = BTreeMap::new();
+        self.rows(Table::Dirty, |c, key, value| {
+            let mut parts = Parts::new(Table::Dirty, key);
+            let place = parts.u32().and_then(|frontend| Ok((FrontendId(frontend), parts.ino()?)));
+            let Some((frontend, ino)) = c.noted(place) else { return };
+            let Some(lease) = c.decode::<Lease>(Table::Dirty, key, value) else { return };
+            *held.entry(frontend).or_default() += 1;
+            epochs.entry(frontend).or_default().insert(lease.epoch.0);
+            let inode: Option<Inode> =
+                c.kv.get(Table::Inode, &keys::ino(ino), |v| v.and_then(|v| codec::decode(v).ok()))
+                    .ok()
+                    .flatten();
+            if inode.and_then(|i| i.file).and_then(|f| f.lease) != Some(frontend) {
+                let what =
+                    format!("frontend {} has a write lease on it that it does not know of", frontend.0);
+                c.about(ino, what);
+            }
+        })?;
+        self.rows(Table::Frontend, |c, key, value| {
+            let Some(id) = c.noted(Parts::new(Table::Frontend, key).u32().map(FrontendId)) else { return };
+            let Some(record) = c.decode::<FrontendRecord>(Table::Frontend, key, value) else { return };
+            let leases = held.remove(&id).unwrap_or_default();
+            if leases != record.leases {
+                c.general(format!(
+                    "frontend {} counts {} write leases but has {leases}",
+                    id.0, record.leases
+                ));
+            }
+            if record.epoch.0 >= c.meta.next_epoch {
+                c.general(format!("frontend {} has an epoch that was never given out", id.0));
+            }
+            if epochs.get(&id).is_some_and(|e| e.iter().any(|e| *e != record.epoch.0)) {
+                c.general(format!("frontend {} has write leases of a former life", id.0));
+            }
+        })?;
+        for (id, _) in held {
+            self.general(format!("frontend {} has write leases but never registered", id.0));
+        }
+        Ok(())
+    }
+
+    pub(super) fn outcomes(&mut self) -> Result<(), KvError> {
+        let mut count = 0;
+        self.rows(Table::Outcome, |c, key, value| {
+            count += 1;
+            let Some(once) = c.noted(once_key(key)) else { return };
+            let Some(stored) = c.decode::<StoredOutcome>(Table::Outcome, key, value) else { return };
+            let number = stored.number.to_be_bytes();
+            let age: Option<OutcomeAge> =
+                c.kv.get(Table::OutcomeAge, &number, |v| v.and_then(|v| codec::decode(v).ok()))
+                    .ok()
+                    .flatten();
+            if age.map(|age| age.key) != Some(once) || stored.number >= c.meta.next_outcome {
+                c.general(format!("outcome {} is not in the order of age", stored.number));
+            }
+        })?;
+        let (mut ages, mut last) = (0, Timestamp { secs: i64::MIN, nanos: 0 });
+        self.rows(Table::OutcomeAge, |c, key, value| {
+            ages += 1;
+            let Some(number) = c.noted(Parts::new(Table::OutcomeAge, key).u64()) else { return };
+            let Some(age) = c.decode::<OutcomeAge>(Table::OutcomeAge, key, value) else { return };
+            if age.time < last {
+                c.general(format!("outcome {number} is older than one before it"));
+            }
+            last = age.time;
+            let key = keys::once(&age.key);
+            let stored: Option<StoredOutcome> = store::get(c.kv, Table::Outcome, &key).ok().flatten();
+            if stored.map(|s| s.number) != Some(number) {
+                c.general(format!("outcome {number} is listed by age but not stored"));
+            }
+        })?;
+        if (count, ages) != (self.meta.outcomes, self.meta.outcomes) {
+            let what = format!("{} outcomes are counted, {count} stored, {ages} listed", self.meta.outcomes);
+            self.general(what);
+        }
+        Ok(())
+    }
+
+    pub(super) fn exports(&mut self) -> Result<(), KvError> {
+        let mut paths = BTreeSet::new();
+        self.rows(Table::Export, |c, key, value| {
+            let Some(id) = c.noted(Parts::new(Table::Export, key).u32().map(ExportId)) else { return };
+            let Some(spec) = c.decode::<ExportSpec>(Table::Export, key, value) else { return };
+            if id.0 >= c.meta.next_export {
+                c.general(format!("export {} has a number that was never given out", id.0));
+            }
+            if !matches!(store::has(c.kv, Table::Volume, &keys::volume(spec.volume)), Ok(true)) {
+                c.general(format!(
+                    "export {} is of volume {}, which does not exist",
+                    spec.path, spec.volume.0
+                ));
+            }
+            if !paths.insert(spec.path.clone()) {
+                c.general(format!("path {} is exported twice", spec.path));
+            }
+        })
+    }
+}

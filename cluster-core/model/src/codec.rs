@@ -1,0 +1,46 @@
+//! How commands, responses and records become bytes: one byte of format version, then postcard.
+//!
+//! What is read back is what this program (or an earlier release of it) wrote, over a log or a store with checksums of
+//! its own; still nothing here trusts it: a wrong version, a truncated value or bytes left over are errors.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// The format written today, and the only one so far.
+pub const FORMAT: u8 = 1;
+
+/// Why bytes are not what they should be.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// There are none.
+    #[error("no bytes")]
+    Empty,
+    /// A format this release does not know.
+    #[error("unknown format version {0}")]
+    Version(u8),
+    /// The body is damaged or of another type.
+    #[error("undecodable: {0}")]
+    Body(String),
+    /// More bytes than the value has.
+    #[error("{0} bytes too many")]
+    Trailing(usize),
+}
+
+/// The bytes of a value.
+pub(crate) fn encode<T: Serialize + ?Sized>(value: &T) -> Vec<u8> {
+    match postcard::to_extend(value, vec![FORMAT]) {
+        Ok(bytes) => bytes,
+        // The types have no maps of unknown length and no fallible Serialize; a Vec does not run full.
+        Err(e) => panic!("a value of {} cannot be encoded: {e}", std::any::type_name::<T>()),
+    }
+}
+
+/// The value of bytes.
+pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
+    let (&version, body) = bytes.split_first().ok_or(DecodeError::Empty)?;
+    if version != FORMAT {
+        return Err(DecodeError::Version(version));
+    }
+    let (value, rest) = postcard::take_from_bytes(body).map_err(|e| DecodeError::Body(e.to_string()))?;
+    if rest.is_empty() { Ok(value) } else { Err(DecodeError::Trailing(rest.len())) }
+}

@@ -1,0 +1,107 @@
+//! What bounds the work of one command and the size of each table. In the crate's own tests they are small, so that
+//! random short histories reach them.
+
+use std::time::Duration;
+
+macro_rules! limits {
+    ($($(#[$doc:meta])* $name:ident: $type:ty = $product:expr, $test:expr;)*) => {
+        $($(#[$doc])* pub const $name: $type = if cfg!(test) { $test } else { $product };)*
+    };
+}
+
+limits! {
+    /// Most pieces of one Write or Repack; each costs a few look-ups and stores. A flush of more is sent in parts.
+    PIECES_MAX: usize = 4096, 64;
+
+    /// Most outcomes that one flush brings along.
+    COVERED_MAX: usize = 4096, 64;
+
+    /// Stored extents that one Write replaces at once. Where more give way, a cut hides them and Sweep removes them.
+    WRITE_ROWS_MAX: usize = 8192, 6;
+
+    /// Stored extents that a truncation or the removal of a file releases at once; more are left to Sweep.
+    RELEASE_ROWS_MAX: usize = 1024, 4;
+
+    /// Stored extents, or files with locks to free, that one Sweep looks at.
+    SWEEP_ROWS: usize = 2048, 3;
+
+    /// Cuts of one file that wait for Sweep; a write or truncation that would need one more is told to come again.
+    /// They are part of the inode's record, and every read of extents compares with each.
+    CUTS_MAX: usize = 16, 2;
+
+    /// Longest inline extent: the most that one command can bring anyway; splits of larger merges keep rows below this.
+    INLINE_EXTENT_MAX: u32 = 64 << 10, 8 << 10;
+
+    /// Touching inline extents are merged within one page of this alignment: what page caches write.
+    PAGE: u64 = 4096, 16;
+
+    /// Most blocks in one Collected.
+    COLLECTED_MAX: usize = 16384, 64;
+
+    /// Most inodes in one Touch.
+    TOUCH_MAX: usize = 4096, 64;
+
+    /// Write leases of one frontend. When it registers anew, all end within one command.
+    LEASES_MAX: u32 = 16384, 6;
+
+    /// How many change values a write lease reserves.
+    LEASE_CHANGES: u64 = 1 << 20, 8;
+
+    /// For how long ahead a write lease reserves change times, in nanoseconds.
+    LEASE_NANOS: i64 = 60_000_000_000, 1000;
+
+    /// Least time for which an outcome is kept for replay (unless there are [`OUTCOMES_MAX`]).
+    OUTCOME_KEEP: Duration = Duration::from_secs(600), Duration::from_nanos(2000);
+
+    /// Most outcomes kept; the oldest go earlier then. About 1.5 GB in the store.
+    OUTCOMES_MAX: u64 = 4 << 20, 40;
+
+    /// Expired outcomes removed by each command that stores one: more than one, so the table shrinks again.
+    EXPIRE_STEP: usize = 4, 2;
+
+    /// Expired outcomes removed by one Sweep.
+    SWEEP_OUTCOMES: usize = 1024, 3;
+
+    /// Most extended attributes of one inode: removing it removes all at once.
+    XATTRS_MAX: u32 = 1024, 4;
+
+    /// Most volumes; all are kept in memory.
+    VOLUMES_MAX: usize = 1024, 3;
+
+    /// Most frontends ever registered; all are kept in memory.
+    FRONTENDS_MAX: usize = 4096, 4;
+
+    /// Files in which a release of a lock client frees at once; the rest is left to Sweep.
+    RELEASE_FILES_MAX: usize = 1024, 2;
+
+    /// Most clients that one release by name or address concerns; more take another call.
+    RELEASE_CLIENTS_MAX: usize = 1024, 3;
+
+    /// Most lock clients whose NSM state is remembered. Beyond, those that hold nothing are forgotten.
+    NSM_CLIENTS_MAX: u64 = 65536, 3;
+
+    /// Directories that a rename climbs to see whether it would make a circle. A deeper tree can be neither made by
+    /// moving a directory below this depth nor is it reachable by any client (PATH_MAX is 4096 bytes, 2 per level).
+    DEPTH_MAX: usize = 65536, 24;
+
+    /// Inline bytes from which a file is worth repacking into blocks: small files stay inline.
+    REPACK_INLINE: u64 = 64 << 10, 64;
+
+    /// Extents that a file may have whatever its size before it is worth repacking.
+    REPACK_EXTENTS: u64 = 16, 4;
+
+    /// Bytes that one extent should cover on average in larger files.
+    REPACK_BYTES_PER_EXTENT: u64 = 256 << 10, 32;
+
+    /// Extents in one answer to a read of a file's map.
+    MAP_EXTENTS_MAX: usize = 4096, 5;
+}
+
+/// Longest path of an export (MNTPATHLEN, RFC 1813 §5.1.1).
+pub const EXPORT_PATH_MAX: usize = 1024;
+
+/// Most client patterns of one export.
+pub const EXPORT_CLIENTS_MAX: usize = 256;
+
+/// Shown as the size of every directory: there is nothing in it that grows with a block.
+pub const DIRECTORY_SIZE: u64 = 4096;

@@ -1,0 +1,181 @@
+//! SETATTR (RFC 1813 §3.3.2), access times, extended attributes (RFC 8276).
+//!
+//! SETATTR follows Linux (`setattr_prepare`, `chown_common`, `setattr_should_drop_sgid`; fs/nfsd/vfs.c): a change of owner
+//! or group takes set-uid and set-gid from what is no directory, whoever makes it, before a mode in the same call is
+//! set; a mode set by who is not in the file's group loses set-gid; a mode for a symbolic link is passed over;
+//! explicit times are the owner's, the server's time also of who may write. A call that sets nothing changes nothing.
+
+use super::data;
+use crate::kv::{KvWrite, Table};
+use crate::limits::{TOUCH_MAX, XATTRS_MAX};
+use crate::transaction::{At, Step, Transaction, require};
+use crate::{keys, store};
+use atoll_base::access::{Perm, permits};
+use atoll_base::attr::{FileKind, SetAttr, SetTime};
+use atoll_base::id::Ino;
+use atoll_base::limits::{FILE_SIZE_MAX, XATTR_NAME_MAX, XATTR_TOTAL_MAX, XATTR_VALUE_MAX};
+use atoll_base::time::{NANOS_PER_SEC, Timestamp};
+use atoll_meta::{FsError, Outcome};
+use bytes::Bytes;
+
+const SET_GID: u32 = 0o2000;
+/// `(uid_t) -1`: "leave it" in chown(2), and no one's.
+const NOBODY: u32 = u32::MAX;
+
+pub(super) fn is_time(time: Timestamp) -> bool {
+    time.nanos < NANOS_PER_SEC
+}
+
+fn check_set<K: KvWrite>(t: &Transaction<'_, K>, at: At, set: &SetAttr) -> Result<(), FsError> {
+    let (cred, attr) = (t.cred, &t[at].attr);
+    let is_owner = cred.owns(attr);
+    require(set.uid != Some(NOBODY) && set.gid != Some(NOBODY), FsError::Invalid)?;
+    if let Some(size) = set.size {
+        match attr.kind {
+            FileKind::Regular => {}
+            FileKind::Directory => return Err(FsError::IsDirectory),
+            _ => return Err(FsError::Invalid),
+        }
+        require(size <= FILE_SIZE_MAX, FsError::TooLarge)?;
+        data::check_write_permission(t, at)?;
+    }
+    if let Some(uid) = set.uid {
+        require(cred.is_superuser() || (is_owner && uid == attr.uid), FsError::NotOwner)?;
+    }
+    if let Some(gid) = set.gid {
+        let may = is_owner && (gid == attr.gid || cred.in_group(gid));
+        require(cred.is_superuser() || may, FsError::NotOwner)?;
+    }
+    require(set.mode.is_none() || is_owner, FsError::NotOwner)?;
+    for time in [set.atime, set.mtime] {
+        match time {
+            SetTime::Keep => {}
+            SetTime::Server => {
+                require(is_owner || permits(cred, attr, Perm::WRITE), FsError::AccessDenied)?;
+            }
+            SetTime::Client(time) => {
+                require(is_time(time), FsError::Invalid)?;
+                require(is_owner, FsError::NotOwner)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// SETATTR.
+pub(crate) fn set<K: KvWrite>(
+    t: &mut Transaction<'_, K>,
+    ino: Ino,
+    generation: u32,
+    set: &SetAttr,
+    guard: Option<Timestamp>,
+) -> Step<Outcome> {
+    let at = t.load_generation(ino, generation)?;
+    require(guard.is_none_or(|ctime| t[at].attr.ctime == ctime), FsError::NotSync)?;
+    let mut set = set.clone();
+    if t[at].attr.kind == FileKind::Symlink {
+        set.mode = None;
+    }
+    if set.is_empty() {
+        return Ok(Outcome::Done);
+    }
+    check_set(t, at, &set)?;
+    if let Some(size) = set.size {
+        data::set_size(t, at, size)?;
+    }
+
+    let ctime = t.changed(at)?;
+    if let Some(file) = &mut t[at].file {
+        file.verifier = None;
+    }
+    let cred = t.cred;
+    let attr = &mut t[at].attr;
+    if set.uid.is_some() || set.gid.is_some() {
+        if attr.kind != FileKind::Directory {
+            attr.mode = data::without_privileges(attr.mode);
+            if !cred.is_superuser() && !cred.in_group(attr.gid) {
+                attr.mode &= !SET_GID;
+            }
+        }
+        attr.uid = set.uid.unwrap_or(attr.uid);
+        attr.gid = set.gid.unwrap_or(attr.gid);
+    }
+    if set.size.is_some() {
+        attr.mode = data::mode_after_write(cred, attr.mode);
+        attr.mtime = ctime;
+    }
+    if let Some(mode) = set.mode {
+        attr.mode = mode & 0o7777;
+        if !cred.is_superuser() && !cred.in_group(attr.gid) {
+            attr.mode &= !SET_GID;
+        }
+    }
+    let time = |set, now| match set {
+        SetTime::Keep => now,
+        SetTime::Server => ctime,
+        SetTime::Client(time) => time,
+    };
+    attr.atime = time(set.atime, attr.atime);
+    attr.mtime = time(set.mtime, attr.mtime);
+    Ok(Outcome::Done)
+}
+
+/// Access times.
+pub(crate) fn touch<K: KvWrite>(t: &mut Transaction<'_, K>, times: &[(Ino, Timestamp)]) -> Step<Outcome> {
+    require(times.len() <= TOUCH_MAX, FsError::Invalid)?;
+    require(times.iter().all(|(_, time)| is_time(*time)), FsError::Invalid)?;
+    for (ino, time) in times {
+        let Some(mut inode) = store::inode(t.kv, *ino)? else { continue };
+        if *time > inode.attr.atime {
+            inode.attr.atime = *time;
+            store::put(t.kv, Table::Inode, &keys::ino(*ino), &inode)?;
+            t.touch(*ino);
+        }
+    }
+    Ok(Outcome::Done)
+}
+
+/// Sets or removes an extended attribute. As Linux's `user.` attributes: of regular files and directories only, with permission
+/// to write; of a sticky directory by its owner only.
+pub(crate) fn set_xattr<K: KvWrite>(
+    t: &mut Transaction<'_, K>,
+    ino: Ino,
+    generation: u32,
+    name: &Bytes,
+    value: Option<&Bytes>,
+) -> Step<Outcome> {
+    let at = t.load_generation(ino, generation)?;
+    require(name.len() <= XATTR_NAME_MAX, FsError::NameTooLong)?;
+    require(!name.is_empty() && !name.contains(&0), FsError::Invalid)?;
+    let attr = &t[at].attr;
+    require(matches!(attr.kind, FileKind::Regular | FileKind::Directory), FsError::NotOwner)?;
+    let sticky = attr.kind == FileKind::Directory && attr.mode & 0o1000 != 0;
+    require(!sticky || t.cred.owns(attr), FsError::NotOwner)?;
+    require(permits(t.cred, attr, Perm::WRITE), FsError::AccessDenied)?;
+    let key = keys::named(ino, name);
+    let former = t.kv.get(Table::Xattr, &key, |v| v.map(<[u8]>::len))?;
+    let cost = |value: usize| (name.len() + value) as u32;
+    let (count, bytes) = match former {
+        Some(len) => (t[at].xattrs - 1, t[at].xattr_bytes - cost(len)),
+        None => (t[at].xattrs, t[at].xattr_bytes),
+    };
+    match value {
+        None => {
+            require(former.is_some(), FsError::NoXattr)?;
+            t.changed(at)?;
+            t.kv.delete(Table::Xattr, &key)?;
+            t[at].xattrs = count;
+            t[at].xattr_bytes = bytes;
+        }
+        Some(value) => {
+            require(value.len() <= XATTR_VALUE_MAX, FsError::TooLarge)?;
+            let total = bytes + cost(value.len());
+            require(total as usize <= XATTR_TOTAL_MAX && count < XATTRS_MAX, FsError::NoSpace)?;
+            t.changed(at)?;
+            t.kv.put(Table::Xattr, &key, value)?;
+            t[at].xattrs = count + 1;
+            t[at].xattr_bytes = total;
+        }
+    }
+    Ok(Outcome::Done)
+}

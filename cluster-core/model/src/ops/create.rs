@@ -1,0 +1,201 @@
+//! CREATE, MKDIR, SYMLINK, MKNOD (RFC 1813 §3.3.8 to §3.3.11), with the checks of Linux (`may_create`, `inode_init_owner`,
+//! `mode_strip_sgid`; fs/nfsd/nfs3proc.c):
+//!
+//! - search permission on the directory, then whether the name exists, then permission to write;
+//! - of the initial attributes, owner and group are taken from the superuser only and otherwise passed over; the
+//!   group of a set-gid directory goes to what is made in it, and its set-gid bit to directories;
+//! - without a mode: 0600, of directories 0700; of symbolic links always 0777;
+//! - devices are for the superuser only.
+
+use super::{data, names};
+use crate::kv::{KvWrite, Table};
+use crate::limits::DIRECTORY_SIZE;
+use crate::record::{Dir, File, Inode};
+use crate::transaction::{At, Step, Transaction, require};
+use crate::{keys, store};
+use atoll_base::access::{Perm, permits};
+use atoll_base::attr::{Attr, Device, FileKind, SetAttr, SetTime};
+use atoll_base::id::{Cookie, Ino};
+use atoll_base::limits::{FILE_SIZE_MAX, LINK_MAX, SYMLINK_MAX};
+use atoll_base::time::Timestamp;
+use atoll_meta::{CreateHow, FsError, NewNode, Outcome};
+use bytes::Bytes;
+
+const SET_GID: u32 = 0o2000;
+const GROUP_EXEC: u32 = 0o0010;
+
+/// What is to be made, checked as far as it can be without the directory.
+struct Plan<'a> {
+    kind: FileKind,
+    device: Device,
+    target: Option<&'a Bytes>,
+    default_mode: u32,
+}
+
+fn plan(node: &NewNode) -> Result<Plan<'_>, FsError> {
+    let plan = |kind, default_mode| Plan { kind, device: Device::default(), target: None, default_mode };
+    Ok(match node {
+        NewNode::Regular => plan(FileKind::Regular, 0o600),
+        NewNode::Directory => plan(FileKind::Directory, 0o700),
+        NewNode::Symlink(target) => {
+            require(!target.is_empty(), FsError::NotFound)?;
+            require(target.len() <= SYMLINK_MAX, FsError::NameTooLong)?;
+            require(!target.contains(&0), FsError::Invalid)?;
+            Plan { target: Some(target), ..plan(FileKind::Symlink, 0o777) }
+        }
+        NewNode::Special(kind @ (FileKind::BlockDevice | FileKind::CharDevice), device) => {
+            Plan { device: *device, ..plan(*kind, 0o600) }
+        }
+        NewNode::Special(kind @ (FileKind::Fifo | FileKind::Socket), _) => plan(*kind, 0o600),
+        NewNode::Special(FileKind::Regular | FileKind::Directory | FileKind::Symlink, _) => {
+            return Err(FsError::Invalid);
+        }
+    })
+}
+
+/// Makes an inode and its name, or finds that it is there.
+pub(crate) fn create<K: KvWrite>(
+    t: &mut Transaction<'_, K>,
+    dir: Ino,
+    name: &Bytes,
+    node: &NewNode,
+    how: CreateHow,
+    attrs: &SetAttr,
+) -> Step<Outcome> {
+    let plan = plan(node)?;
+    let dir = t.load_dir(dir)?;
+    names::check(name, FsError::Exists)?;
+    let is_file = plan.kind == FileKind::Regular;
+    require(is_file || how == CreateHow::Guarded, FsError::Invalid)?;
+    require(permits(t.cred, &t[dir].attr, Perm::EXEC), FsError::AccessDenied)?;
+    if let Some((ino, _)) = store::dirent(t.kv, t[dir].attr.ino, name)? {
+        let at = t.follow(ino, "a directory entry")?;
+        return existing(t, at, how, attrs);
+    }
+    require(permits(t.cred, &t[dir].attr, Perm::WRITE_EXEC), FsError::AccessDenied)?;
+    let is_device = matches!(plan.kind, FileKind::BlockDevice | FileKind::CharDevice);
+    require(!is_device || t.cred.is_superuser(), FsError::NotOwner)?;
+    let is_dir = plan.kind == FileKind::Directory;
+    require(!is_dir || t[dir].attr.nlink < LINK_MAX, FsError::TooManyLinks)?;
+    let size = attrs.size.unwrap_or(0);
+    require(!is_file || size <= FILE_SIZE_MAX, FsError::TooLarge)?;
+
+    // Nothing refuses from here on.
+    let now = t.data_changed(dir).map(|()| t[dir].attr.ctime)?;
+    let inode = new_inode(t, dir, &plan, how, attrs, now);
+    let attr = inode.attr.clone();
+    t.add(inode);
+    if let Some(target) = plan.target {
+        t.kv.put(Table::Symlink, &keys::ino(attr.ino), target)?;
+    }
+    if is_dir {
+        t[dir].attr.nlink += 1;
+    }
+    add_name(t, dir, name, attr.ino)?;
+    Ok(Outcome::Created { attr, new: true })
+}
+
+/// Adds an entry to a directory whose times the caller has moved.
+pub(crate) fn add_name<K: KvWrite>(t: &mut Transaction<'_, K>, dir: At, name: &Bytes, ino: Ino) -> Step<()> {
+    let dir_ino = t[dir].attr.ino;
+    let record = t[dir].dir.as_mut().expect("a directory without its part");
+    let cookie = Cookie(record.next_cookie);
+    record.next_cookie += 1;
+    record.entries += 1;
+    store::put_dirent(t.kv, dir_ino, name, ino, cookie)?;
+    t.touch_name(dir_ino, name);
+    Ok(())
+}
+
+fn existing<K: KvWrite>(
+    t: &mut Transaction<'_, K>,
+    at: At,
+    how: CreateHow,
+    attrs: &SetAttr,
+) -> Step<Outcome> {
+    require(t[at].attr.kind == FileKind::Regular, FsError::Exists)?;
+    match how {
+        CreateHow::Guarded => return Err(FsError::Exists.into()),
+        CreateHow::Exclusive(verifier) => {
+            require(t.file(at).verifier == Some(verifier), FsError::Exists)?;
+        }
+        CreateHow::Unchecked => {
+            if let Some(size) = attrs.size {
+                data::check_write_permission(t, at)?;
+                data::set_size(t, at, size)?;
+                data::data_written(t, at)?;
+            }
+        }
+    }
+    Ok(Outcome::Created { attr: t[at].attr.clone(), new: false })
+}
+
+fn new_inode<K: KvWrite>(
+    t: &mut Transaction<'_, K>,
+    dir: At,
+    plan: &Plan<'_>,
+    how: CreateHow,
+    attrs: &SetAttr,
+    now: Timestamp,
+) -> Inode {
+    let parent = t[dir].attr.clone();
+    let (ino, generation) = t.model.new_ino(t.txn);
+    let superuser = t.cred.is_superuser();
+    let inherits = parent.mode & SET_GID != 0;
+    let uid = attrs.uid.filter(|_| superuser).unwrap_or(t.cred.uid);
+    let default_gid = if inherits { parent.gid } else { t.cred.gid };
+    let gid = attrs.gid.filter(|_| superuser).unwrap_or(default_gid);
+    let mut mode = attrs.mode.unwrap_or(plan.default_mode) & 0o7777;
+    match plan.kind {
+        FileKind::Symlink => mode = 0o777,
+        FileKind::Directory if inherits => mode |= SET_GID,
+        FileKind::Directory => {}
+        _ => {
+            let foreign = inherits && !superuser && !t.cred.in_group(gid);
+            if foreign && mode & (SET_GID | GROUP_EXEC) == SET_GID | GROUP_EXEC {
+                mode &= !SET_GID;
+            }
+        }
+    }
+    let time = |set| match set {
+        SetTime::Client(time) => time,
+        SetTime::Keep | SetTime::Server => now,
+    };
+    let is_dir = plan.kind == FileKind::Directory;
+    let is_file = plan.kind == FileKind::Regular;
+    let size = match plan.kind {
+        FileKind::Regular => attrs.size.unwrap_or(0),
+        FileKind::Directory => DIRECTORY_SIZE,
+        FileKind::Symlink => plan.target.map_or(0, |target| target.len() as u64),
+        _ => 0,
+    };
+    let attr = Attr {
+        ino,
+        volume: parent.volume,
+        generation,
+        kind: plan.kind,
+        mode,
+        nlink: if is_dir { 2 } else { 1 },
+        uid,
+        gid,
+        size,
+        used: 0,
+        device: plan.device,
+        atime: time(attrs.atime),
+        mtime: time(attrs.mtime),
+        ctime: now,
+        btime: now,
+        change: 1,
+    };
+    let verifier = match how {
+        CreateHow::Exclusive(verifier) => Some(verifier),
+        CreateHow::Unchecked | CreateHow::Guarded => None,
+    };
+    Inode {
+        attr,
+        dir: is_dir.then(|| Dir { parent: parent.ino, next_cookie: Cookie::FIRST_ENTRY.0, entries: 0 }),
+        file: is_file.then(|| File { verifier, ..File::default() }),
+        xattrs: 0,
+        xattr_bytes: 0,
+    }
+}

@@ -1,0 +1,226 @@
+//! LINK, REMOVE, RMDIR, RENAME (RFC 1813 §3.3.12 to §3.3.15), with the checks of Linux and their order (fs/nfsd/vfs.c; `may_delete`,
+//! `vfs_link`, `vfs_rename` in fs/namei.c):
+//!
+//! - permission on the directories first, then whether the names exist;
+//! - the sticky bit answers `NotOwner` (EPERM);
+//! - a directory over another type is `NotDirectory`, another type over a directory `IsDirectory`;
+//! - a directory that changes its parent needs permission to write itself, because its `..` changes;
+//! - a directory into itself or below is `Invalid`: the parents of the target directory are followed up to the root.
+//!
+//! A name that is replaced keeps its cookie, so a listing under way shows it once; a name that moves gets a new one.
+
+use super::create::add_name;
+use super::{locks, names};
+use crate::kv::{KvWrite, Table};
+use crate::limits::DEPTH_MAX;
+use crate::transaction::{At, Step, Stop, Transaction, require};
+use crate::{extents, keys, kv, store};
+use atoll_base::access::{Perm, permits, sticky_forbids};
+use atoll_base::attr::FileKind;
+use atoll_base::id::{Cookie, Ino};
+use atoll_base::limits::LINK_MAX;
+use atoll_meta::{FsError, Outcome, RemoveKind};
+use bytes::Bytes;
+use std::ops::ControlFlow;
+
+/// LINK.
+pub(crate) fn link<K: KvWrite>(
+    t: &mut Transaction<'_, K>,
+    ino: Ino,
+    generation: u32,
+    dir: Ino,
+    name: &Bytes,
+) -> Step<Outcome> {
+    let dir = t.load(dir)?;
+    let at = t.load_generation(ino, generation)?;
+    require(t[dir].is_dir(), FsError::NotDirectory)?;
+    names::check(name, FsError::Exists)?;
+    require(permits(t.cred, &t[dir].attr, Perm::WRITE_EXEC), FsError::AccessDenied)?;
+    require(!t[at].is_dir(), FsError::IsDirectory)?;
+    require(store::dirent(t.kv, t[dir].attr.ino, name)?.is_none(), FsError::Exists)?;
+    require(t[dir].attr.volume == t[at].attr.volume, FsError::CrossVolume)?;
+    require(t[at].attr.nlink < LINK_MAX, FsError::TooManyLinks)?;
+
+    t.data_changed(dir)?;
+    t.changed(at)?;
+    t[at].attr.nlink += 1;
+    add_name(t, dir, name, ino)?;
+    Ok(Outcome::Done)
+}
+
+/// REMOVE, RMDIR.
+pub(crate) fn remove<K: KvWrite>(
+    t: &mut Transaction<'_, K>,
+    dir: Ino,
+    name: &Bytes,
+    kind: RemoveKind,
+) -> Step<Outcome> {
+    let dir = t.load_dir(dir)?;
+    names::check(name, FsError::AccessDenied)?;
+    require(permits(t.cred, &t[dir].attr, Perm::WRITE_EXEC), FsError::AccessDenied)?;
+    let (ino, cookie) = store::dirent(t.kv, t[dir].attr.ino, name)?.ok_or(FsError::NotFound)?;
+    let victim = t.follow(ino, "a directory entry")?;
+    t.report(victim);
+    require(!sticky_forbids(t.cred, &t[dir].attr, &t[victim].attr), FsError::NotOwner)?;
+    match kind {
+        RemoveKind::NonDirectory => require(!t[victim].is_dir(), FsError::IsDirectory)?,
+        RemoveKind::Directory => require(t[victim].is_dir(), FsError::NotDirectory)?,
+        RemoveKind::Any => {}
+    }
+    require(is_empty(t, victim), FsError::NotEmpty)?;
+
+    t.data_changed(dir)?;
+    take_name(t, dir, name, cookie)?;
+    drop_link(t, dir, victim)?;
+    Ok(Outcome::Done)
+}
+
+/// Whether it is no directory with entries.
+fn is_empty<K: KvWrite>(t: &Transaction<'_, K>, at: At) -> bool {
+    t[at].dir.as_ref().is_none_or(|dir| dir.entries == 0)
+}
+
+/// Takes an entry out of a directory whose times the caller has moved.
+fn take_name<K: KvWrite>(t: &mut Transaction<'_, K>, dir: At, name: &Bytes, cookie: Cookie) -> Step<()> {
+    let ino = t[dir].attr.ino;
+    let record = t[dir].dir.as_mut().expect("a directory without its part");
+    record.entries = record.entries.checked_sub(1).expect("a directory counts fewer entries than it has");
+    store::delete_dirent(t.kv, ino, name, cookie)?;
+    t.touch_name(ino, name);
+    Ok(())
+}
+
+/// Takes away the link that an entry of `parent` was.
+fn drop_link<K: KvWrite>(t: &mut Transaction<'_, K>, parent: At, at: At) -> Step<()> {
+    t.changed(at)?;
+    if t[at].is_dir() {
+        t[parent].attr.nlink -= 1;
+        t[at].attr.nlink = 0;
+    } else {
+        t[at].attr.nlink -= 1;
+    }
+    if t[at].attr.nlink == 0 { destroy(t, at) } else { Ok(()) }
+}
+
+/// Removes an inode that has no name any more, and all that belongs to it.
+fn destroy<K: KvWrite>(t: &mut Transaction<'_, K>, at: At) -> Step<()> {
+    let ino = t[at].attr.ino;
+    let key = keys::ino(ino);
+    match t[at].attr.kind {
+        FileKind::Regular => {
+            super::lease::end(t, at)?;
+            locks::drop_file(t, ino)?;
+            extents::release_all(t, at)?;
+        }
+        FileKind::Symlink => t.kv.delete(Table::Symlink, &key)?,
+        _ => {}
+    }
+    if t[at].xattrs > 0 {
+        let mut rows = Vec::new();
+        store::each_prefixed(t.kv, Table::Xattr, &key, |row, _| {
+            rows.push(row.to_vec());
+            Ok(ControlFlow::Continue(()))
+        })?;
+        for row in rows {
+            t.kv.delete(Table::Xattr, &row)?;
+        }
+    }
+    t.vanish(at);
+    Ok(())
+}
+
+/// RENAME.
+pub(crate) fn rename<K: KvWrite>(
+    t: &mut Transaction<'_, K>,
+    (from_dir, from_name): (Ino, &Bytes),
+    (to_dir, to_name): (Ino, &Bytes),
+) -> Step<Outcome> {
+    let from = t.load(from_dir)?;
+    let to = t.load(to_dir)?;
+    require(t[from].is_dir() && t[to].is_dir(), FsError::NotDirectory)?;
+    names::check(from_name, FsError::Invalid)?;
+    names::check(to_name, FsError::Invalid)?;
+    for dir in [from, to] {
+        require(permits(t.cred, &t[dir].attr, Perm::WRITE_EXEC), FsError::AccessDenied)?;
+    }
+    require(t[from].attr.volume == t[to].attr.volume, FsError::CrossVolume)?;
+    let (ino, cookie) = store::dirent(t.kv, from_dir, from_name)?.ok_or(FsError::NotFound)?;
+    let moved = t.follow(ino, "a directory entry")?;
+    t.report(moved);
+    let target = match store::dirent(t.kv, to_dir, to_name)? {
+        Some((target, _)) if target == ino => return Ok(Outcome::Done),
+        Some((target, cookie)) => {
+            let victim = t.follow(target, "a directory entry")?;
+            t.report(victim);
+            Some((victim, cookie))
+        }
+        None => None,
+    };
+    check_rename(t, from, to, moved, target.map(|(victim, _)| victim))?;
+
+    t.data_changed(from)?;
+    t.data_changed(to)?;
+    t.changed(moved)?;
+    take_name(t, from, from_name, cookie)?;
+    match target {
+        None => add_name(t, to, to_name, ino)?,
+        Some((victim, cookie)) => {
+            store::put_dirent(t.kv, to_dir, to_name, ino, cookie)?;
+            t.touch_name(to_dir, to_name);
+            drop_link(t, to, victim)?;
+        }
+    }
+    if t[moved].is_dir() && from != to {
+        t[from].attr.nlink -= 1;
+        t[to].attr.nlink += 1;
+        t[moved].dir.as_mut().expect("a directory without its part").parent = to_dir;
+    }
+    Ok(Outcome::Done)
+}
+
+fn check_rename<K: KvWrite>(
+    t: &Transaction<'_, K>,
+    from: At,
+    to: At,
+    moved: At,
+    victim: Option<At>,
+) -> Step<()> {
+    let is_dir = t[moved].is_dir();
+    if is_dir && from != to {
+        require(!is_within(t, to, t[moved].attr.ino)?, FsError::Invalid)?;
+    }
+    require(!sticky_forbids(t.cred, &t[from].attr, &t[moved].attr), FsError::NotOwner)?;
+    if let Some(victim) = victim {
+        require(!sticky_forbids(t.cred, &t[to].attr, &t[victim].attr), FsError::NotOwner)?;
+        match (is_dir, t[victim].is_dir()) {
+            (true, false) => return Err(FsError::NotDirectory.into()),
+            (false, true) => return Err(FsError::IsDirectory.into()),
+            _ => require(is_empty(t, victim), FsError::NotEmpty)?,
+        }
+    }
+    if is_dir && from != to {
+        require(permits(t.cred, &t[moved].attr, Perm::WRITE), FsError::AccessDenied)?;
+        let room = t[to].attr.nlink < LINK_MAX || victim.is_some();
+        require(room, FsError::TooManyLinks)?;
+    }
+    Ok(())
+}
+
+/// Whether `dir` is `ancestor` or below it.
+fn is_within<K: KvWrite>(t: &Transaction<'_, K>, dir: At, ancestor: Ino) -> Step<bool> {
+    let broken = |ino: Ino| Stop::Store(kv::KvError(format!("directory {ino}, a parent, does not exist")));
+    let mut ino = t[dir].attr.ino;
+    let mut parent = t[dir].dir.as_ref().map_or(ino, |d| d.parent);
+    for _ in 0..DEPTH_MAX {
+        if ino == ancestor {
+            return Ok(true);
+        }
+        if parent == ino {
+            return Ok(false);
+        }
+        ino = parent;
+        parent = store::inode(t.kv, ino)?.and_then(|i| i.dir).ok_or_else(|| broken(ino))?.parent;
+    }
+    // Deeper than anything that can be named: refused as if it were a circle.
+    Ok(true)
+}

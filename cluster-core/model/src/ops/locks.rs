@@ -1,0 +1,225 @@
+//! Locks: lockd's table of each file, and the indexes around it.
+//!
+//! A file's table is loaded, changed by one call, and stored, or deleted when empty. `LockClient` has a row for each client
+//! and file in which it has anything (holds, waits or reserves), `PendingGrant` one for each file with grants that their
+//! clients have not acknowledged.
+
+use super::lock_clients;
+use crate::kv::{KvWrite, Table};
+use crate::transaction::{Step, Transaction, require};
+use crate::{keys, store};
+use atoll_base::id::Ino;
+use atoll_lockd::{
+    CancelOutcome, ClientMatch, Effect, FileLocks, GrantId, GrantOutcome, LockClient, LockError, LockOwner,
+    LockRequest, Share, ShareError, ShareRule,
+};
+use atoll_meta::lock::{GrantedWaiter, LockOp, LockOutcome};
+use atoll_meta::{FsError, Outcome};
+use std::collections::BTreeSet;
+
+/// A grant as the service speaks of it.
+pub(crate) fn granted(ino: Ino, effect: Effect) -> GrantedWaiter {
+    let Effect::Granted { grant, owner, range, mode, callback } = effect;
+    GrantedWaiter { ino, grant, owner, range, mode, callback }
+}
+
+fn refusal(error: LockError) -> FsError {
+    match error {
+        LockError::TooMany(_) => FsError::TableFull,
+        LockError::Deadlock => FsError::Deadlock,
+    }
+}
+
+/// A lock operation.
+pub(crate) fn run<K: KvWrite>(t: &mut Transaction<'_, K>, op: &LockOp) -> Step<Outcome> {
+    let outcome = match op {
+        LockOp::Lock { ino, generation, request, client_state } => {
+            require_file(t, *ino, *generation)?;
+            lock(t, *ino, request, *client_state)?
+        }
+        LockOp::Unlock { ino, generation, owner, range } => {
+            require_file(t, *ino, *generation)?;
+            change(t, *ino, owner.client(), |locks, effects| {
+                locks.unlock(owner, *range, effects).map(|()| LockOutcome::Unlocked).map_err(refusal)
+            })?
+            .unwrap_or(LockOutcome::Unlocked)
+        }
+        LockOp::Cancel { ino, generation, owner, range, mode } => {
+            require_file(t, *ino, *generation)?;
+            change(t, *ino, owner.client(), |locks, effects| {
+                Ok(LockOutcome::Cancel(locks.cancel(owner, *range, *mode, effects)))
+            })?
+            .unwrap_or(LockOutcome::Cancel(CancelOutcome::NotFound))
+        }
+        LockOp::Settle { ino, grant, accepted } => settle(t, *ino, *grant, *accepted)?,
+        LockOp::Share { ino, generation, owner, share: wanted, client_state } => {
+            require_file(t, *ino, *generation)?;
+            share(t, *ino, owner, *wanted, *client_state)?
+        }
+        LockOp::Unshare { ino, generation, owner } => {
+            require_file(t, *ino, *generation)?;
+            change(t, *ino, owner.client(), |locks, _| {
+                locks.unshare(owner);
+                Ok(LockOutcome::Unlocked)
+            })?
+            .unwrap_or(LockOutcome::Unlocked)
+        }
+        LockOp::ReleaseClient(which) => LockOutcome::Released(lock_clients::release_all(t, which)?),
+        LockOp::ClientRebooted { name, address, state } => {
+            LockOutcome::Released(lock_clients::rebooted(t, name, *address, *state)?)
+        }
+    };
+    Ok(Outcome::Lock(outcome))
+}
+
+fn require_file<K: KvWrite>(t: &mut Transaction<'_, K>, ino: Ino, generation: u32) -> Step<()> {
+    let at = t.find(ino)?.ok_or(FsError::Stale)?;
+    require(t[at].attr.generation == generation, FsError::Stale)?;
+    Ok(t.require_regular(at)?)
+}
+
+fn load<K: KvWrite>(t: &Transaction<'_, K>, ino: Ino) -> Step<Option<FileLocks>> {
+    Ok(store::get(t.kv, Table::Lock, &keys::ino(ino))?)
+}
+
+/// The table of a file to which `client` adds something in this `life`; without what it had in an earlier one.
+fn load_for<K: KvWrite>(
+    t: &mut Transaction<'_, K>,
+    ino: Ino,
+    client: &LockClient,
+    life: u32,
+) -> Step<FileLocks> {
+    if lock_clients::life_in(t, client, ino)?.is_some_and(|there| there < life) {
+        free(t, ino, client)?;
+    }
+    // The transaction's number is given out once, so this table differs from any former one of the file.
+    Ok(load(t, ino)?.unwrap_or_else(|| FileLocks::new(t.txn)))
+}
+
+/// Stores a file's table after an operation of `client`, and what follows from it. `life` is given if the client may have got
+/// something.
+fn keep<K: KvWrite>(
+    t: &mut Transaction<'_, K>,
+    ino: Ino,
+    locks: &FileLocks,
+    effects: Vec<Effect>,
+    client: &LockClient,
+    life: Option<u32>,
+) -> Step<()> {
+    let key = keys::ino(ino);
+    if locks.is_empty() {
+        t.kv.delete(Table::Lock, &key)?;
+    } else {
+        store::put(t.kv, Table::Lock, &key, locks)?;
+    }
+    let (had, has) = (store::has(t.kv, Table::PendingGrant, &key)?, locks.has_pending_grants());
+    match (had, has) {
+        (false, true) => t.kv.put(Table::PendingGrant, &key, &[])?,
+        (true, false) => t.kv.delete(Table::PendingGrant, &key)?,
+        _ => {}
+    }
+    t.touched.grants.extend(effects.into_iter().map(|effect| granted(ino, effect)));
+    let is_there = locks.concerns(&ClientMatch::Client(client.clone()));
+    lock_clients::index(t, client, ino, is_there, life)
+}
+
+/// Runs an operation that gives nothing to `client`; `None` if the file has no table.
+fn change<K: KvWrite>(
+    t: &mut Transaction<'_, K>,
+    ino: Ino,
+    client: &LockClient,
+    f: impl FnOnce(&mut FileLocks, &mut Vec<Effect>) -> Result<LockOutcome, FsError>,
+) -> Step<Option<LockOutcome>> {
+    let Some(mut locks) = load(t, ino)? else { return Ok(None) };
+    let mut effects = Vec::new();
+    let outcome = f(&mut locks, &mut effects)?;
+    keep(t, ino, &locks, effects, client, None)?;
+    Ok(Some(outcome))
+}
+
+fn lock<K: KvWrite>(
+    t: &mut Transaction<'_, K>,
+    ino: Ino,
+    request: &LockRequest,
+    state: i32,
+) -> Step<LockOutcome> {
+    let client = request.owner.client().clone();
+    let life = lock_clients::enter(t, &client, state)?;
+    let mut locks = load_for(t, ino, &client, life)?;
+    let mut effects = Vec::new();
+    let outcome = locks.lock(request.clone(), &mut effects).map_err(refusal)?;
+    if !matches!(outcome, atoll_lockd::LockOutcome::Denied(_)) {
+        keep(t, ino, &locks, effects, &client, Some(life))?;
+    }
+    Ok(LockOutcome::Lock(outcome))
+}
+
+fn share<K: KvWrite>(
+    t: &mut Transaction<'_, K>,
+    ino: Ino,
+    owner: &LockOwner,
+    share: Share,
+    state: i32,
+) -> Step<LockOutcome> {
+    let client = owner.client();
+    let life = lock_clients::enter(t, client, state)?;
+    let mut locks = load_for(t, ino, client, life)?;
+    let outcome = match locks.share(owner.clone(), share, ShareRule::Replace) {
+        Ok(_) => Ok(()),
+        Err(ShareError::Conflict(conflict)) => Err(conflict),
+        Err(ShareError::TooMany(_)) => return Err(FsError::TableFull.into()),
+        Err(ShareError::NoAccess | ShareError::NotHeld) => return Err(FsError::Invalid.into()),
+    };
+    if outcome.is_ok() {
+        keep(t, ino, &locks, Vec::new(), client, Some(life))?;
+    }
+    Ok(LockOutcome::Share(outcome))
+}
+
+fn settle<K: KvWrite>(
+    t: &mut Transaction<'_, K>,
+    ino: Ino,
+    grant: GrantId,
+    accepted: bool,
+) -> Step<LockOutcome> {
+    let Some(mut locks) = load(t, ino)? else {
+        return Ok(LockOutcome::Settled(GrantOutcome::NotPending));
+    };
+    let owner = locks.pending_grants().into_iter().find_map(|effect| {
+        let Effect::Granted { grant: id, owner, .. } = effect;
+        (id == grant).then_some(owner)
+    });
+    let Some(owner) = owner else { return Ok(LockOutcome::Settled(GrantOutcome::NotPending)) };
+    let mut effects = Vec::new();
+    let outcome =
+        if accepted { locks.grant_acknowledged(grant) } else { locks.release_grant(grant, &mut effects) };
+    keep(t, ino, &locks, effects, owner.client(), None)?;
+    Ok(LockOutcome::Settled(outcome))
+}
+
+/// Frees what a client has in a file.
+pub(super) fn free<K: KvWrite>(t: &mut Transaction<'_, K>, ino: Ino, client: &LockClient) -> Step<()> {
+    let mut locks =
+        load(t, ino)?.unwrap_or_else(|| panic!("file {ino}, listed for a lock client, has no lock table"));
+    let mut effects = Vec::new();
+    locks.release_client(&ClientMatch::Client(client.clone()), &mut effects);
+    keep(t, ino, &locks, effects, client, None)
+}
+
+/// All that have anything in a file.
+pub(crate) fn clients_of(locks: &FileLocks) -> BTreeSet<&LockClient> {
+    let holders = locks.holders().map(|held| held.owner);
+    let waiters = locks.waiters().map(|waiter| &waiter.owner);
+    let shares = locks.shares().iter().map(|(owner, _)| owner);
+    holders.chain(waiters).chain(shares).map(LockOwner::client).collect()
+}
+
+/// Forgets the locks of a file that is being removed; who waits is not told, for there is nothing to lock any more.
+pub(super) fn drop_file<K: KvWrite>(t: &mut Transaction<'_, K>, ino: Ino) -> Step<()> {
+    let Some(locks) = load(t, ino)? else { return Ok(()) };
+    for client in clients_of(&locks) {
+        lock_clients::index(t, client, ino, false, None)?;
+    }
+    t.kv.delete(Table::PendingGrant, &keys::ino(ino))?;
+    Ok(t.kv.delete(Table::Lock, &keys::ino(ino))?)
+}

@@ -1,0 +1,18 @@
+//! Every read of the state: pure functions over one consistent view of the store.
+//!
+//! The outer result is the store's, the inner one ([`Read`]) the file system's answer. Nothing here checks permissions: the
+//! frontend does, with the attributes that it gets.
+
+mod data;
+mod locks;
+mod namespace;
+mod service;
+
+pub use data::{
+    DirtyLease, RepackCandidate, block_is_referenced, dirty_leases, garbage, map, repack_candidates,
+};
+pub use locks::{pending_grants, test_lock};
+pub use namespace::{get_xattr, getattr, list_xattrs, lookup, parent, readdir, readlink};
+pub use service::{Counters, counters, exports, has_work, now, outcome, verifier, volume, volumes};
+
+pub use atoll_meta::service::Read;

@@ -1,0 +1,173 @@
+//! Typed access to the tables.
+//!
+//! A record that does not decode is an error of the store, named by table and key; the member that meets it stops.
+
+use crate::codec;
+use crate::keys::{self, Parts};
+use crate::kv::{KvError, KvRead, KvWrite, Table};
+use crate::record::{Inode, Lease};
+use atoll_base::block::BlockId;
+use atoll_base::id::{Cookie, FrontendId, Ino};
+use bytes::Bytes;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::ops::{Bound, ControlFlow};
+
+/// Version byte of values that are not postcard.
+pub(crate) const RAW: u8 = 1;
+
+pub(crate) fn undecodable(table: Table, key: &[u8], why: impl std::fmt::Display) -> KvError {
+    KvError(format!("record {} of table {}: {why}", key.escape_ascii(), table.name()))
+}
+
+pub(crate) fn parse<T: DeserializeOwned>(table: Table, key: &[u8], value: &[u8]) -> Result<T, KvError> {
+    codec::decode(value).map_err(|e| undecodable(table, key, e))
+}
+
+pub(crate) fn get<T: DeserializeOwned>(
+    kv: &impl KvRead,
+    table: Table,
+    key: &[u8],
+) -> Result<Option<T>, KvError> {
+    kv.get(table, key, |value| value.map(|v| parse(table, key, v)).transpose())?
+}
+
+pub(crate) fn put<T: Serialize>(
+    kv: &mut impl KvWrite,
+    table: Table,
+    key: &[u8],
+    value: &T,
+) -> Result<(), KvError> {
+    kv.put(table, key, &codec::encode(value))
+}
+
+pub(crate) fn has(kv: &impl KvRead, table: Table, key: &[u8]) -> Result<bool, KvError> {
+    kv.get(table, key, |value| value.is_some())
+}
+
+/// Calls `f` for each row from `from` on, until it breaks or fails.
+pub(crate) fn each_from(
+    kv: &impl KvRead,
+    table: Table,
+    from: Bound<&[u8]>,
+    to: Bound<&[u8]>,
+    mut f: impl FnMut(&[u8], &[u8]) -> Result<ControlFlow<()>, KvError>,
+) -> Result<(), KvError> {
+    let mut failed = None;
+    kv.scan(table, from, to, |key, value| match f(key, value) {
+        Ok(flow) => flow,
+        Err(e) => {
+            failed = Some(e);
+            ControlFlow::Break(())
+        }
+    })?;
+    failed.map_or(Ok(()), Err)
+}
+
+/// Calls `f` for each row whose key begins with `prefix`, until it breaks or fails.
+pub(crate) fn each_prefixed(
+    kv: &impl KvRead,
+    table: Table,
+    prefix: &[u8],
+    f: impl FnMut(&[u8], &[u8]) -> Result<ControlFlow<()>, KvError>,
+) -> Result<(), KvError> {
+    let after = keys::after_prefix(prefix);
+    let to = after.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+    each_from(kv, table, Bound::Included(prefix), to, f)
+}
+
+/// Whether the table has any row.
+pub(crate) fn any(kv: &impl KvRead, table: Table) -> Result<bool, KvError> {
+    let mut found = false;
+    kv.scan(table, Bound::Unbounded, Bound::Unbounded, |_, _| {
+        found = true;
+        ControlFlow::Break(())
+    })?;
+    Ok(found)
+}
+
+pub(crate) fn inode(kv: &impl KvRead, ino: Ino) -> Result<Option<Inode>, KvError> {
+    get(kv, Table::Inode, &keys::ino(ino))
+}
+
+/// What a name stands for.
+pub(crate) fn dirent(kv: &impl KvRead, dir: Ino, name: &[u8]) -> Result<Option<(Ino, Cookie)>, KvError> {
+    kv.get(Table::Dirent, &keys::named(dir, name), |v| v.map(parse_dirent).transpose())?
+}
+
+pub(crate) fn parse_dirent(value: &[u8]) -> Result<(Ino, Cookie), KvError> {
+    let mut parts = Parts::new(Table::Dirent, value);
+    check_raw(Table::Dirent, parts.take()?)?;
+    let entry = (parts.ino()?, Cookie(parts.u64()?));
+    parts.end()?;
+    Ok(entry)
+}
+
+pub(crate) fn parse_dircookie(value: &[u8]) -> Result<(Ino, &[u8]), KvError> {
+    let mut parts = Parts::new(Table::DirCookie, value);
+    check_raw(Table::DirCookie, parts.take()?)?;
+    let ino = parts.ino()?;
+    Ok((ino, parts.rest()))
+}
+
+pub(crate) fn check_raw(table: Table, [version]: [u8; 1]) -> Result<(), KvError> {
+    if version == RAW {
+        Ok(())
+    } else {
+        Err(KvError(format!("a value of table {} has the unknown version {version}", table.name())))
+    }
+}
+
+/// Writes both rows of a directory entry.
+pub(crate) fn put_dirent(
+    kv: &mut impl KvWrite,
+    dir: Ino,
+    name: &[u8],
+    ino: Ino,
+    cookie: Cookie,
+) -> Result<(), KvError> {
+    let mut value = [RAW; 17];
+    value[1..9].copy_from_slice(&keys::ino(ino));
+    value[9..].copy_from_slice(&cookie.0.to_be_bytes());
+    kv.put(Table::Dirent, &keys::named(dir, name), &value)?;
+    let mut value = Vec::with_capacity(9 + name.len());
+    value.push(RAW);
+    value.extend_from_slice(&keys::ino(ino));
+    value.extend_from_slice(name);
+    kv.put(Table::DirCookie, &keys::cookie(dir, cookie), &value)
+}
+
+/// Removes both rows of a directory entry.
+pub(crate) fn delete_dirent(
+    kv: &mut impl KvWrite,
+    dir: Ino,
+    name: &[u8],
+    cookie: Cookie,
+) -> Result<(), KvError> {
+    kv.delete(Table::Dirent, &keys::named(dir, name))?;
+    kv.delete(Table::DirCookie, &keys::cookie(dir, cookie))
+}
+
+pub(crate) fn lease(kv: &impl KvRead, frontend: FrontendId, ino: Ino) -> Result<Lease, KvError> {
+    let key = keys::lease(frontend, ino);
+    get(kv, Table::Dirty, &key)?
+        .ok_or_else(|| undecodable(Table::Dirty, &key, "missing, though the inode names it"))
+}
+
+pub(crate) fn symlink(kv: &impl KvRead, ino: Ino) -> Result<Bytes, KvError> {
+    let key = keys::ino(ino);
+    kv.get(Table::Symlink, &key, |v| v.map(Bytes::copy_from_slice))?
+        .ok_or_else(|| undecodable(Table::Symlink, &key, "missing, though the inode is a symbolic link"))
+}
+
+/// Number of extents that reference a block; 0 if none ever did or all are gone.
+pub(crate) fn block_refs(kv: &impl KvRead, id: BlockId) -> Result<u64, KvError> {
+    kv.get(Table::Block, &keys::block(id), |v| v.map(parse_count).transpose())?.map(|n| n.unwrap_or(0))
+}
+
+pub(crate) fn parse_count(value: &[u8]) -> Result<u64, KvError> {
+    let mut parts = Parts::new(Table::Block, value);
+    let count = parts.u64()?;
+    parts.end()?;
+    Ok(count)
+}

@@ -1,0 +1,174 @@
+//! The check finds what is wrong: each row of a rich state is removed, damaged, or doubled, and that must show.
+
+use super::rig::{ROOT, Rig, key, user};
+use crate::check::{Finding, check};
+use crate::limits::RELEASE_ROWS_MAX;
+use crate::{KvRead, KvWrite, MemKv, Table};
+use atoll_base::access::Cred;
+use atoll_base::attr::SetAttr;
+use atoll_base::id::{Epoch, Ino};
+use atoll_lockd::{ByteRange, Callback, LockMode, LockOwner, LockRequest, NlmClient, Wait};
+use atoll_meta::export::{AtimePolicy, ClientMatch, SecFlavor, Squash};
+use atoll_meta::lock::LockOp;
+use atoll_meta::{Call, ExportSpec, NewNode, Op, RemoveKind};
+use std::ops::{Bound, ControlFlow};
+
+fn findings(kv: &MemKv) -> Vec<Finding> {
+    check(kv, &mut |_, _| {})
+        .unwrap_or_else(|e| vec![Finding { volume: None, path: String::new(), what: e.0 }])
+}
+
+fn rows(kv: &MemKv, table: Table) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let mut rows = Vec::new();
+    kv.scan(table, Bound::Unbounded, Bound::Unbounded, |key, value| {
+        rows.push((key.to_vec(), value.to_vec()));
+        ControlFlow::Continue(())
+    })
+    .unwrap();
+    rows
+}
+
+fn lock(ino: Ino, generation: u32, host: &str, wait: Wait) -> Op {
+    let client = NlmClient::new(host.into(), Some("10.0.0.1".parse().unwrap())).unwrap();
+    let owner = LockOwner::nlm(client, b"oh", 1).unwrap();
+    let request = LockRequest { owner, range: ByteRange::WHOLE, mode: LockMode::Exclusive, wait };
+    Op::Lock(LockOp::Lock { ino, generation, request, client_state: 3 })
+}
+
+/// Something in every table.
+fn rich() -> Rig {
+    let mut rig = Rig::new();
+    let dir = rig.dir(ROOT, "dir");
+    let sub = rig.dir(dir, "sub");
+    let f = rig.make(&Cred::root(), sub, "file", NewNode::Regular, 0o644);
+    rig.make(&Cred::root(), dir, "link", NewNode::Symlink("there".into()), 0);
+    for i in 0..RELEASE_ROWS_MAX as u64 + 3 {
+        let piece = rig.block(Epoch(1), 30 * i, &[1; 10]);
+        rig.write(&Cred::root(), &f, vec![piece]).unwrap();
+    }
+    let pieces = vec![rig.inline(15, b"inline")];
+    rig.write(&Cred::root(), &f, pieces).unwrap();
+    rig.set(&Cred::root(), &f, SetAttr { size: Some(25), ..SetAttr::default() }).unwrap();
+    let xattr =
+        Op::SetXattr { ino: f.ino, generation: f.generation, name: "user.x".into(), value: Some("y".into()) };
+    rig.root(xattr).unwrap();
+    let gone = rig.file("gone");
+    for i in 0..RELEASE_ROWS_MAX as u64 + 1 {
+        let piece = rig.block(Epoch(1), 30 * i, &[1; 10]);
+        rig.write(&Cred::root(), &gone, vec![piece]).unwrap();
+    }
+    rig.root(Op::Remove { dir: ROOT, name: "gone".into(), kind: RemoveKind::Any }).unwrap();
+    let short = rig.file("short");
+    let piece = rig.block(Epoch(1), 0, &[1; 10]);
+    rig.write(&Cred::root(), &short, vec![piece]).unwrap();
+    let once = Some(key(4));
+    let op = Op::Remove { dir: ROOT, name: "short".into(), kind: RemoveKind::Any };
+    rig.call(Call { origin: None, once, cred: Cred::root(), op });
+    let origin = rig.register(1);
+    rig.begin(origin, &f);
+    let wait = Wait::Queue(Callback::new(vec![1]).unwrap());
+    rig.root(lock(f.ino, f.generation, "a", Wait::No)).unwrap();
+    rig.root(lock(f.ino, f.generation, "b", wait)).unwrap();
+    let freed = atoll_lockd::ClientMatch::NlmName(b"a".to_vec());
+    rig.root(Op::Lock(LockOp::ReleaseClient(freed))).unwrap();
+    let many: Vec<_> = (0..3).map(|i| rig.file(&format!("locked{i}"))).collect();
+    for file in &many {
+        rig.root(lock(file.ino, file.generation, "c", Wait::No)).unwrap();
+    }
+    let freed = atoll_lockd::ClientMatch::NlmName(b"c".to_vec());
+    rig.root(Op::Lock(LockOp::ReleaseClient(freed))).unwrap();
+    rig.op(&user(1), Op::Touch(vec![(f.ino, rig.model.now())]));
+    let spec = ExportSpec {
+        path: "/dir".into(),
+        volume: atoll_base::id::ROOT_VOLUME,
+        volume_path: "/dir".into(),
+        clients: vec![ClientMatch::Any],
+        read_only: false,
+        squash: Squash::Root,
+        anon_uid: 65534,
+        anon_gid: 65534,
+        sec: vec![SecFlavor::Sys],
+        secure: true,
+        manage_gids: false,
+        atime: AtimePolicy::Never,
+    };
+    rig.root(Op::PutExport(spec)).unwrap();
+    rig.check();
+    rig
+}
+
+/// Tables whose rows stand for themselves: that one is missing shows nowhere.
+fn stands_alone(table: Table) -> bool {
+    matches!(table, Table::Export | Table::LockRelease)
+}
+
+#[test]
+fn a_missing_row_shows() {
+    let rig = rich();
+    for table in Table::ALL {
+        let rows = rows(&rig.kv, table);
+        assert!(!rows.is_empty(), "table {} has nothing in it", table.name());
+        for (key, _) in rows {
+            let mut kv = rig.kv.clone();
+            kv.delete(table, &key).unwrap();
+            let found = findings(&kv);
+            assert!(stands_alone(table) || !found.is_empty(), "{} {}", table.name(), key.escape_ascii());
+        }
+    }
+}
+
+#[test]
+fn a_damaged_row_shows() {
+    let rig = rich();
+    for table in Table::ALL {
+        for (key, value) in rows(&rig.kv, table) {
+            // Whatever the bytes, the check ends and does not panic.
+            for i in 0..value.len().min(40) {
+                let mut damaged = value.clone();
+                damaged[i] ^= 0x5a;
+                let mut kv = rig.kv.clone();
+                kv.put(table, &key, &damaged).unwrap();
+                findings(&kv);
+            }
+            let has_no_form = matches!(table, Table::Symlink | Table::Xattr);
+            for bytes in [&[][..], &[0xff; 3], &[&value[..], &[7]].concat()] {
+                let empty_is_right = value.is_empty();
+                if empty_is_right || has_no_form && bytes.len() == value.len() {
+                    continue;
+                }
+                let mut kv = rig.kv.clone();
+                kv.put(table, &key, bytes).unwrap();
+                let found = findings(&kv);
+                assert!(!found.is_empty(), "{} {} as {bytes:?}", table.name(), key.escape_ascii());
+            }
+        }
+    }
+}
+
+#[test]
+fn a_row_too_many_shows() {
+    let rig = rich();
+    for table in Table::ALL {
+        let rows = rows(&rig.kv, table);
+        let (key, value) = rows.last().unwrap();
+        // The key's last number one further.
+        let mut more = key.clone();
+        *more.last_mut().unwrap() = more.last().unwrap().wrapping_add(77);
+        let mut kv = rig.kv.clone();
+        kv.put(table, &more, value).unwrap();
+        // A second singleton is never read.
+        assert!(table == Table::Meta || !findings(&kv).is_empty(), "{}", table.name());
+    }
+}
+
+#[test]
+fn findings_name_the_path() {
+    let rig = rich();
+    let file = rig.names(rig.names(rig.names(ROOT)[0].1)[0].1)[0].1;
+    let mut kv = rig.kv.clone();
+    let (key, _) = rows(&kv, Table::Extent)[0].clone();
+    assert_eq!(key[..8], file.0.to_be_bytes());
+    kv.delete(Table::Extent, &key).unwrap();
+    let found = findings(&kv);
+    assert!(found.iter().any(|f| f.path == "/dir/sub/file" && f.to_string().contains("counts")), "{found:?}");
+}

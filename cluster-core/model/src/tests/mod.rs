@@ -1,0 +1,15 @@
+//! Tests of the state machine as a whole.
+
+#![allow(clippy::unwrap_used)]
+
+mod attributes;
+mod damage;
+mod data;
+mod leases;
+mod locks;
+mod namespace;
+mod once;
+mod random;
+mod rig;
+mod tables;
+mod world;

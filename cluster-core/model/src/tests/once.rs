@@ -1,0 +1,138 @@
+//! Exactly once: replay, expiry, bounds.
+
+use super::rig::{ROOT, Rig, key, user};
+use crate::limits::{OUTCOME_KEEP, OUTCOMES_MAX};
+use crate::read;
+use atoll_base::access::Cred;
+use atoll_meta::{Call, FsError, NewNode, OnceKey, Op, Outcome, RemoveKind, Response};
+
+fn remove(once: OnceKey) -> Call {
+    let op = Op::Remove { dir: ROOT, name: "f".into(), kind: RemoveKind::Any };
+    Call { origin: None, once: Some(once), cred: Cred::root(), op }
+}
+
+#[test]
+fn a_retransmission_gets_the_first_answer_and_does_nothing() {
+    let mut rig = Rig::new();
+    rig.file("f");
+    let first = rig.call(remove(key(1)));
+    assert_eq!(first.result, Ok(Outcome::Done));
+    rig.file("f");
+    let before = rig.attr(ROOT);
+    assert_eq!(rig.call(remove(key(1))), first);
+    assert_eq!(rig.attr(ROOT), before);
+    assert!(rig.applied.as_ref().unwrap().touched.inos.is_empty());
+    assert_eq!(read::outcome(&rig.kv, &key(1)).unwrap(), Some(first));
+    // Of another client, or with other arguments, it is another request.
+    for other in [OnceKey { client: [2; 16], ..key(1) }, OnceKey { fingerprint: 1, ..key(1) }] {
+        assert_eq!(read::outcome(&rig.kv, &other).unwrap(), None);
+    }
+    rig.call(remove(OnceKey { fingerprint: 1, ..key(1) })).result.unwrap();
+    rig.check();
+}
+
+#[test]
+fn refusals_are_final_but_for_passing_ones() {
+    let mut rig = Rig::new();
+    let first = rig.call(remove(key(1)));
+    assert_eq!(first.result, Err(FsError::NotFound));
+    rig.file("f");
+    assert_eq!(rig.call(remove(key(1))), first, "a late duplicate must not remove the new file");
+    // A full table says nothing about the request.
+    let make = |n: u32, once| {
+        let op = Op::CreateVolume { name: format!("v{n}") };
+        Call { origin: None, once, cred: Cred::root(), op }
+    };
+    while rig.call(make(rig.txn as u32, None)).result.is_ok() {}
+    assert_eq!(rig.call(make(0, Some(key(2)))).result, Err(FsError::TableFull));
+    assert_eq!(read::outcome(&rig.kv, &key(2)).unwrap(), None);
+    let fenced = Call { origin: Some(rig.register(1)), ..remove(key(3)) };
+    rig.register(1);
+    assert_eq!(rig.call(fenced.clone()).result, Err(FsError::Fenced));
+    assert_eq!(read::outcome(&rig.kv, &key(3)).unwrap(), None);
+    // Nor may a fenced frontend hand out what is stored.
+    assert_eq!(rig.call(Call { once: Some(key(1)), ..fenced }).result, Err(FsError::Fenced));
+}
+
+#[test]
+fn outcomes_are_kept_for_their_time_and_then_go() {
+    let mut rig = Rig::new();
+    rig.call(remove(key(1)));
+    rig.clock += OUTCOME_KEEP.as_nanos() as i128 - 10;
+    rig.call(remove(key(2)));
+    assert!(read::outcome(&rig.kv, &key(1)).unwrap().is_some());
+    assert!(!read::has_work(&rig.kv).unwrap());
+    rig.call(remove(key(3)));
+    assert!(read::outcome(&rig.kv, &key(1)).unwrap().is_none());
+    let counters = read::counters(&rig.kv).unwrap();
+    assert_eq!(counters.outcomes, 2);
+    // With nothing stored any more, Sweep removes them.
+    rig.clock += OUTCOME_KEEP.as_nanos() as i128 + 10;
+    rig.root(Op::Touch(Vec::new())).unwrap();
+    assert!(read::has_work(&rig.kv).unwrap());
+    rig.sweep();
+    let counters = read::counters(&rig.kv).unwrap();
+    assert_eq!((counters.outcomes, counters.oldest_outcome), (0, None));
+    rig.check();
+}
+
+#[test]
+fn their_number_is_bounded_and_the_oldest_go_first() {
+    let mut rig = Rig::new();
+    for n in 0..OUTCOMES_MAX as u32 + 5 {
+        rig.call(remove(key(n)));
+    }
+    let counters = read::counters(&rig.kv).unwrap();
+    assert_eq!(counters.outcomes, OUTCOMES_MAX);
+    for n in 0..OUTCOMES_MAX as u32 + 5 {
+        assert_eq!(read::outcome(&rig.kv, &key(n)).unwrap().is_some(), n >= 5);
+    }
+    assert!(counters.oldest_outcome.is_some());
+    rig.check();
+}
+
+#[test]
+fn an_outcome_stored_again_takes_the_new_answer_and_age() {
+    let mut rig = Rig::new();
+    let f = rig.file("f");
+    let origin = rig.register(1);
+    for round in 0..3_u64 {
+        rig.begin(origin, &f);
+        let now = rig.attr(f.ino);
+        let error = [FsError::Io, FsError::NoSpace, FsError::Stale][round as usize];
+        let flush = atoll_meta::Flush {
+            mtime: now.mtime,
+            ctime: now.ctime,
+            change: now.change,
+            size: 0,
+            release: true,
+            covered: vec![(key(1), Response::refused(error)), (key(2), Response::refused(FsError::Io))],
+        };
+        let op = Op::Write { ino: f.ino, generation: f.generation, pieces: Vec::new(), flush: Some(flush) };
+        rig.by(origin, op).unwrap();
+        assert_eq!(read::outcome(&rig.kv, &key(1)).unwrap().unwrap().result, Err(error));
+        rig.check();
+    }
+    assert_eq!(read::counters(&rig.kv).unwrap().outcomes, 2);
+}
+
+#[test]
+fn what_a_stored_answer_says_is_all_of_it() {
+    let mut rig = Rig::new();
+    let dir = rig.make(&Cred::root(), ROOT, "d", NewNode::Directory, 0o777).ino;
+    let op = Op::Create {
+        dir,
+        name: "x".into(),
+        node: NewNode::Regular,
+        how: atoll_meta::CreateHow::Guarded,
+        attrs: atoll_base::attr::SetAttr { mode: Some(0o640), ..Default::default() },
+    };
+    let call = Call { origin: None, once: Some(key(1)), cred: user(1), op };
+    let first = rig.call(call.clone());
+    let Ok(Outcome::Created { attr, new: true }) = &first.result else { panic!() };
+    rig.op(&user(1), Op::Remove { dir, name: "x".into(), kind: RemoveKind::Any }).result.unwrap();
+    let again = rig.call(call);
+    assert_eq!(again, first);
+    assert_eq!(again.changes[0].after.ino, dir);
+    assert_eq!((attr.mode, attr.uid), (0o640, 1));
+}

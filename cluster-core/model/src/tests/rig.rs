@@ -1,0 +1,216 @@
+//! Two members that apply the same commands, one of them reloaded now and then, with blocks that are a map.
+
+use crate::{Applied, Command, MemKv, Model, check, decode_response, encode_response, read};
+use atoll_base::access::Cred;
+use atoll_base::attr::{Attr, SetAttr};
+use atoll_base::block::BlockId;
+use atoll_base::id::{Cookie, Epoch, FrontendId, Ino};
+use atoll_base::time::Timestamp;
+use atoll_meta::{
+    Call, CreateHow, Extent, FsError, NewNode, OnceKey, Op, Origin, Outcome, Piece, Response, Source,
+};
+use bytes::Bytes;
+use std::collections::BTreeMap;
+
+pub(super) const ROOT: Ino = Ino(1);
+
+pub(super) fn at(nanos: i128) -> Timestamp {
+    Timestamp::from_nanos(1_000_000_000_000 + nanos)
+}
+
+pub(super) fn user(uid: u32) -> Cred {
+    Cred::new(uid, uid + 100, vec![7])
+}
+
+pub(super) fn key(xid: u32) -> OnceKey {
+    OnceKey { client: [1; 16], xid, fingerprint: 9 }
+}
+
+pub(super) struct Rig {
+    pub(super) kv: MemKv,
+    pub(super) model: Model,
+    twin: (MemKv, Model),
+    pub(super) txn: u64,
+    pub(super) clock: i128,
+    pub(super) blocks: BTreeMap<BlockId, Vec<u8>>,
+    next_block: u64,
+    /// Of the last command.
+    pub(super) applied: Option<Applied>,
+}
+
+impl Rig {
+    pub(super) fn new() -> Self {
+        let mut kv = MemKv::default();
+        Model::bootstrap(&mut kv, [3; 16], at(0)).unwrap();
+        let model = Model::load(&kv).unwrap();
+        let twin = (kv.clone(), model.clone());
+        Self { kv, model, twin, txn: 0, clock: 0, blocks: BTreeMap::new(), next_block: 1, applied: None }
+    }
+
+    /// Applies a call on both members; they must agree.
+    pub(super) fn call(&mut self, call: Call) -> Response {
+        self.txn += 10;
+        self.clock += 10;
+        let command = Command { stamp: at(self.clock), call };
+        let command = Command::decode(&command.encode()).unwrap();
+        let applied = self.model.apply(&mut self.kv, self.txn, &command).unwrap();
+        self.model.end_batch(&mut self.kv).unwrap();
+        if self.txn % 30 == 0 {
+            self.twin.1 = Model::load(&self.twin.0).unwrap();
+        }
+        let other = self.twin.1.apply(&mut self.twin.0, self.txn, &command).unwrap();
+        self.twin.1.end_batch(&mut self.twin.0).unwrap();
+        assert_eq!(applied, other, "two members answer differently");
+        let response = applied.response.clone();
+        assert_eq!(decode_response(&encode_response(&response)).unwrap(), response);
+        self.applied = Some(applied);
+        response
+    }
+
+    pub(super) fn op(&mut self, cred: &Cred, op: Op) -> Response {
+        self.call(Call { origin: None, once: None, cred: cred.clone(), op })
+    }
+
+    pub(super) fn root(&mut self, op: Op) -> Result<Outcome, FsError> {
+        self.op(&Cred::root(), op).result
+    }
+
+    pub(super) fn by(&mut self, origin: Origin, op: Op) -> Result<Outcome, FsError> {
+        self.call(Call { origin: Some(origin), once: None, cred: Cred::root(), op }).result
+    }
+
+    /// Both members hold the same bytes, reloading changes nothing, and nothing is inconsistent.
+    pub(super) fn check(&self) {
+        assert_eq!(self.kv, self.twin.0, "two members hold different states");
+        assert_eq!(Model::load(&self.kv).unwrap(), self.model, "a reloaded member differs");
+        let mut referenced = Vec::new();
+        let findings = check::check(&self.kv, &mut |id, end| referenced.push((id, end))).unwrap();
+        assert_eq!(findings, []);
+        for (id, end) in referenced {
+            assert!(self.blocks[&id].len() >= end as usize, "{id:?} is referred to up to {end}");
+            assert!(read::block_is_referenced(&self.kv, id).unwrap());
+        }
+    }
+
+    pub(super) fn attr(&self, ino: Ino) -> Attr {
+        read::getattr(&self.kv, ino).unwrap().unwrap()
+    }
+
+    /// The bytes of a file.
+    pub(super) fn content(&self, ino: Ino) -> Vec<u8> {
+        let size = self.attr(ino).size;
+        let mut bytes = vec![0; size as usize];
+        let mut from = 0;
+        while from < size {
+            let map = read::map(&self.kv, ino, from, size - from).unwrap().unwrap();
+            assert!(map.complete_to > from);
+            let mut last = from;
+            for Extent { piece, .. } in map.extents {
+                assert!(piece.offset >= last && piece.end() <= map.complete_to, "extents overlap");
+                last = piece.end();
+                let data = match &piece.source {
+                    Source::Inline(data) => data.to_vec(),
+                    Source::Block { id, offset } => {
+                        self.blocks[id][*offset as usize..][..piece.len as usize].to_vec()
+                    }
+                };
+                bytes[piece.offset as usize..piece.end() as usize].copy_from_slice(&data);
+            }
+            from = map.complete_to;
+        }
+        bytes
+    }
+
+    pub(super) fn names(&self, dir: Ino) -> Vec<(Bytes, Ino)> {
+        let mut names = Vec::new();
+        let mut after = Cookie(0);
+        loop {
+            let page = read::readdir(&self.kv, dir, after, 2, 1000, true).unwrap().unwrap();
+            for entry in page.entries {
+                assert!(entry.cookie > after);
+                assert_eq!(entry.attr.unwrap().ino, entry.ino);
+                after = entry.cookie;
+                let found = read::lookup(&self.kv, dir, &entry.name).unwrap().unwrap();
+                assert_eq!(found.child.unwrap().ino, entry.ino);
+                names.push((entry.name, entry.ino));
+            }
+            if page.end {
+                return names;
+            }
+        }
+    }
+
+    // ---- shorthands
+
+    pub(super) fn make(&mut self, cred: &Cred, dir: Ino, name: &str, node: NewNode, mode: u32) -> Attr {
+        let attrs = SetAttr { mode: Some(mode), ..SetAttr::default() };
+        let op = Op::Create { dir, name: name.to_owned().into(), node, how: CreateHow::Guarded, attrs };
+        match self.op(cred, op).result {
+            Ok(Outcome::Created { attr, new: true }) => attr,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub(super) fn file(&mut self, name: &str) -> Attr {
+        self.make(&Cred::root(), ROOT, name, NewNode::Regular, 0o644)
+    }
+
+    pub(super) fn dir(&mut self, dir: Ino, name: &str) -> Ino {
+        self.make(&Cred::root(), dir, name, NewNode::Directory, 0o755).ino
+    }
+
+    pub(super) fn inline(&self, offset: u64, bytes: &[u8]) -> Piece {
+        let source = Source::Inline(Bytes::copy_from_slice(bytes));
+        Piece { offset, len: bytes.len() as u32, source }
+    }
+
+    /// A piece in a new block, a few bytes into it.
+    pub(super) fn block(&mut self, epoch: Epoch, offset: u64, bytes: &[u8]) -> Piece {
+        let id = BlockId::new(epoch, self.next_block);
+        self.next_block += 1;
+        let mut block = vec![0xee; 3];
+        block.extend_from_slice(bytes);
+        self.blocks.insert(id, block);
+        Piece { offset, len: bytes.len() as u32, source: Source::Block { id, offset: 3 } }
+    }
+
+    pub(super) fn write(&mut self, cred: &Cred, attr: &Attr, pieces: Vec<Piece>) -> Result<Outcome, FsError> {
+        let op = Op::Write { ino: attr.ino, generation: attr.generation, pieces, flush: None };
+        self.op(cred, op).result
+    }
+
+    pub(super) fn set(&mut self, cred: &Cred, attr: &Attr, set: SetAttr) -> Result<Outcome, FsError> {
+        self.op(cred, Op::SetAttr { ino: attr.ino, generation: attr.generation, set, guard: None }).result
+    }
+
+    pub(super) fn register(&mut self, frontend: u32) -> Origin {
+        let frontend = FrontendId(frontend);
+        match self.root(Op::RegisterFrontend { frontend }) {
+            Ok(Outcome::Registered { epoch, .. }) => Origin { frontend, epoch },
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub(super) fn begin(&mut self, origin: Origin, attr: &Attr) -> (u64, Timestamp) {
+        match self.by(origin, Op::BeginDirty { ino: attr.ino, generation: attr.generation }) {
+            Ok(Outcome::Dirty { change_ceiling, ctime_ceiling }) => (change_ceiling, ctime_ceiling),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Sweeps until nothing is left.
+    pub(super) fn sweep(&mut self) -> usize {
+        for step in 1.. {
+            match self.root(Op::Sweep) {
+                Ok(Outcome::More(true)) => assert!(read::has_work(&self.kv).unwrap()),
+                Ok(Outcome::More(false)) => {
+                    assert!(!read::has_work(&self.kv).unwrap());
+                    return step;
+                }
+                other => panic!("{other:?}"),
+            }
+            assert!(step < 10_000, "sweeping does not end");
+        }
+        unreachable!()
+    }
+}
