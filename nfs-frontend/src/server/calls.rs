@@ -8,6 +8,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+/// The handler panicked.
+#[derive(Debug)]
+pub(super) struct Panicked;
+
+/// What the handler says, if it could.
+pub(super) type Done = Result<Answer, Panicked>;
+
 /// Place for a handler's future. It is filled and emptied again and again, so that a call allocates none.
 pub(super) struct Slot<F>(Pin<Box<Option<F>>>);
 
@@ -17,20 +24,20 @@ impl<F: Future<Output = Answer>> Slot<F> {
     }
 
     /// Puts a future in and polls it for the first time.
-    pub(super) fn start(&mut self, xid: u32, cx: &mut Context<'_>, future: F) -> Poll<Answer> {
+    pub(super) fn start(&mut self, xid: u32, cx: &mut Context<'_>, future: F) -> Poll<Done> {
         self.0.as_mut().set(Some(future));
         self.poll(xid, cx)
     }
 
     /// A panic of the handler concerns this call alone: it is answered with SYSTEM_ERR. Engine state is behind locks of its own, or
     /// in the replicated state where a call is one transaction, so no half-made change is seen by others.
-    fn poll(&mut self, xid: u32, cx: &mut Context<'_>) -> Poll<Answer> {
+    fn poll(&mut self, xid: u32, cx: &mut Context<'_>) -> Poll<Done> {
         let slot = &mut self.0;
         let polled = catch_unwind(AssertUnwindSafe(|| {
             let future = slot.as_mut().as_pin_mut().expect("a slot is polled only while it has a future");
             let answer = ready!(future.poll(cx));
             slot.as_mut().set(None);
-            Poll::Ready(answer)
+            Poll::Ready(Ok(answer))
         }));
         polled.unwrap_or_else(|panic| {
             tracing::error!(xid, panic = text(&*panic), "a call's handler panicked");
@@ -38,7 +45,7 @@ impl<F: Future<Output = Answer>> Slot<F> {
             if catch_unwind(AssertUnwindSafe(|| self.0.as_mut().set(None))).is_err() {
                 tracing::error!(xid, "and again while it was dropped");
             }
-            Poll::Ready(Answer::SystemError)
+            Poll::Ready(Err(Panicked))
         })
     }
 }
@@ -61,7 +68,7 @@ pub(super) struct Flight<F> {
 /// A call that is done.
 pub(super) struct Landed<F> {
     pub(super) xid: u32,
-    pub(super) answer: Answer,
+    pub(super) done: Done,
     pub(super) slot: Slot<F>,
 }
 
@@ -71,9 +78,9 @@ impl<F: Future<Output = Answer>> Future for Flight<F> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Landed<F>> {
         let xid = self.xid;
         let slot = self.slot.as_mut().expect("not polled after it was ready");
-        let answer = ready!(slot.poll(xid, cx));
+        let done = ready!(slot.poll(xid, cx));
         self.charge = None;
         let slot = self.slot.take().expect("just polled");
-        Poll::Ready(Landed { xid, answer, slot })
+        Poll::Ready(Landed { xid, done, slot })
     }
 }

@@ -83,7 +83,9 @@ pub(super) struct Connection<C, F> {
     more: bool,
     overdrawn: bool,
     end_of_stream: bool,
-    stop: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+    /// Wakes the task when the server stops.
+    stop: Pin<Box<WaitForCancellationFutureOwned>>,
+    stop_registered: bool,
     timer: Pin<Box<Sleep>>,
     last_active: Instant,
     record_since: Option<Instant>,
@@ -116,7 +118,8 @@ where
         let timer = Box::pin(tokio::time::sleep_until(now + shared.limits.idle_timeout));
         Self {
             input: Input::new(shared.limits.record, admission.budget()),
-            stop: Some(Box::pin(shared.stop.clone().cancelled_owned())),
+            stop: Box::pin(shared.stop.clone().cancelled_owned()),
+            stop_registered: false,
             shared,
             _admission: admission,
             socket,
@@ -153,10 +156,9 @@ where
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Closed> {
         // The waker of a task stays the same, so to register once is enough.
-        if let Some(stop) = &mut self.stop
-            && stop.as_mut().poll(cx).is_pending()
-        {
-            self.stop = None;
+        if !self.stop_registered {
+            self.stop_registered = true;
+            let _ = self.stop.as_mut().poll(cx);
         }
         let mut turn = Turn::default();
         let polled = self.turn(cx, &mut turn);
@@ -260,7 +262,7 @@ where
                 let mut slot = self.slot.take().unwrap_or_else(Slot::new);
                 let future = (self.call)(call, begin_reply(buffer, xid));
                 match slot.start(xid, cx, future) {
-                    Poll::Ready(answer) => self.land(Landed { xid, answer, slot }),
+                    Poll::Ready(done) => self.land(Landed { xid, done, slot }),
                     Poll::Pending => {
                         self.overdrawn = record.overdrawn;
                         self.flights.push(Flight { xid, slot: Some(slot), charge: record.charge });
@@ -280,8 +282,9 @@ where
     }
 
     fn land(&mut self, landed: Landed<F>) {
+        add(&self.shared.metrics.panics, usize::from(landed.done.is_err()));
         self.slot = Some(landed.slot);
-        let buffer = match reply_header(landed.xid, landed.answer) {
+        let buffer = match reply_header(landed.xid, landed.done.unwrap_or(Answer::SystemError)) {
             None => None,
             Some(Err(reply)) => self.output.push(reply),
             Some(Ok(header)) => {
@@ -337,33 +340,33 @@ where
         // Pressure may begin later than the stall: look again soon enough to see it.
         let look = limits.write_timeout_under_pressure.min(limits.write_timeout);
         loop {
+            let fired = self.timer.as_mut().poll(cx).is_ready();
+            let now = if fired || self.stalled_since.is_some() { Instant::now() } else { self.last_active };
+            if fired {
+                if self.record_since.is_some_and(|since| now >= since + limits.record_timeout) {
+                    return Some(Closed::RecordTimeout);
+                }
+                if self.stalled_since.is_some_and(|since| now >= since + patience) {
+                    return Some(Closed::WriteTimeout);
+                }
+                if !self.flights.is_empty() {
+                    self.last_active = now;
+                } else if now >= self.last_active + limits.idle_timeout {
+                    return Some(Closed::Idle);
+                }
+            }
             let mut next = self.last_active + limits.idle_timeout;
             if let Some(since) = self.record_since {
                 next = next.min(since + limits.record_timeout);
             }
             if self.stalled_since.is_some() {
-                next = next.min(Instant::now() + look);
+                next = next.min(now + look);
             }
             // It fires early rather than being moved back at each turn.
-            if self.timer.deadline() > next || self.timer.is_elapsed() {
-                self.timer.as_mut().reset(next);
-            }
-            if self.timer.as_mut().poll(cx).is_pending() {
+            if !fired && self.timer.deadline() <= next {
                 return None;
             }
-            let now = Instant::now();
-            if self.record_since.is_some_and(|since| now >= since + limits.record_timeout) {
-                return Some(Closed::RecordTimeout);
-            }
-            if self.stalled_since.is_some_and(|since| now >= since + patience) {
-                return Some(Closed::WriteTimeout);
-            }
-            if now >= self.last_active + limits.idle_timeout && self.flights.is_empty() {
-                return Some(Closed::Idle);
-            }
-            if !self.flights.is_empty() {
-                self.last_active = now;
-            }
+            self.timer.as_mut().reset(next);
         }
     }
 

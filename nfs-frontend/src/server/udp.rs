@@ -262,7 +262,7 @@ where
                 let mut slot = Slot::new();
                 let future = (self.call)(call, begin_reply(BytesMut::new(), xid));
                 match slot.start(xid, cx, future) {
-                    Poll::Ready(answer) => self.answer(&path, Landed { xid, answer, slot }),
+                    Poll::Ready(done) => self.answer(&path, Landed { xid, done, slot }),
                     Poll::Pending => {
                         add(&self.shared.metrics.calls_now, 1);
                         let flight = Flight { xid, slot: Some(slot), charge: None };
@@ -279,7 +279,8 @@ where
     }
 
     fn answer(&self, path: &Path, landed: Landed<F>) {
-        match reply_header(landed.xid, landed.answer) {
+        add(&self.shared.metrics.panics, usize::from(landed.done.is_err()));
+        match reply_header(landed.xid, landed.done.unwrap_or(Answer::SystemError)) {
             None => {}
             Some(Ok(header)) => self.send_header(path, &header),
             Some(Err(reply)) => self.send(path, reply),
