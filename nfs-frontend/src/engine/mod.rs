@@ -267,16 +267,40 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
             pause = (pause * 2).min(RETRY_MAX);
         };
         if !held.is_empty() {
-            let origin = Some(Origin { frontend: self.frontend, epoch: new });
-            let op = Op::DataLost { inos: held.iter().map(|file| file.ino).collect() };
-            let call = Call { origin, once: None, cred: Cred::root(), op };
-            // Repeatable: at worst the verifier moves twice.
-            while let Err(FsError::Delay) = self.meta.execute(call.clone()).await {
-                tokio::time::sleep(RETRY_MAX).await;
-            }
+            self.declare_lost(new, &held).await;
         }
         held.iter().for_each(|file| self.forget_dirty(file));
         self.epoch.store(new.0, Ordering::SeqCst);
+    }
+
+    /// Moves the verifier because of data that are about to be dropped. Who fenced us moved it when the leases ended, but
+    /// since then more may have been accepted under the verifier that was new then. `DataLost` counts only what is under a
+    /// lease, so one is taken first.
+    async fn declare_lost(&self, epoch: Epoch, held: &[dirty::Pin]) {
+        let origin = Some(Origin { frontend: self.frontend, epoch });
+        let mut inos = Vec::new();
+        for file in held {
+            let Some(generation) = file.state().attr().map(|attr| attr.generation) else { continue };
+            let op = Op::BeginDirty { ino: file.ino, generation };
+            let call = Call { origin, once: None, cred: Cred::root(), op };
+            if self.until_known(call).await.is_ok_and(|r| r.result.is_ok()) {
+                inos.push(file.ino);
+            }
+        }
+        let call = Call { origin, once: None, cred: Cred::root(), op: Op::DataLost { inos } };
+        if let Err(e) = self.until_known(call).await {
+            warn!(error = %e, "the loss could not be recorded");
+        }
+    }
+
+    /// Sends a call that can be repeated until its outcome is known.
+    async fn until_known(&self, call: Call) -> Result<Response, FsError> {
+        loop {
+            match self.meta.execute(call.clone()).await {
+                Err(FsError::Delay) => tokio::time::sleep(RETRY_MAX).await,
+                answer => return answer,
+            }
+        }
     }
 
     /// Registers without letting anybody use the new epoch yet.
@@ -298,11 +322,16 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
             let fenced = match &answer {
                 Err(FsError::Fenced) => true,
                 Err(FsError::Delay) => false,
-                Ok(response) if response.result == Err(FsError::Fenced) => true,
-                Ok(_) | Err(_) => return answer,
+                Ok(response) => match response.result {
+                    Err(FsError::Fenced) => true,
+                    // Refused without effect, to be tried again shortly.
+                    Err(FsError::Delay) => false,
+                    _ => return answer,
+                },
+                Err(_) => return answer,
             };
             if Instant::now() + pause > deadline {
-                return Err(FsError::Delay);
+                return answer;
             }
             if fenced {
                 // Refused without effect: goes again in the new life. Blocks of the old one must not be referred to.

@@ -51,5 +51,5 @@ mod unstable;
 pub(crate) use budget::Budget;
 pub(crate) use flush::InRoom;
 pub(crate) use recent::Recent;
-pub(crate) use table::{Seen, Table};
+pub(crate) use table::{Pin, Seen, Table};
 pub(crate) use unstable::{Taken, UnstableWrite};

@@ -189,7 +189,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(128))]
+        #![proptest_config(ProptestConfig::with_cases(40))]
         #[test]
         fn equals_a_plain_array(steps in prop::collection::vec(any_step(), 1..25), probe in (0u64..400_000, 0u64..100_000)) {
             let mut map = RangeMap::default();

@@ -21,7 +21,7 @@ const LEASE_ATTEMPTS: usize = 8;
 pub(crate) enum Taken {
     /// It is in the map, or was refused: the outcome.
     Settled(Arc<Response>),
-    /// There cannot be more leases: write it through.
+    /// There can be no lease: write it through.
     WriteThrough,
 }
 
@@ -103,7 +103,10 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
                     }
                     match self.begin_dirty(&file, &write).await? {
                         Leasing::Granted => leased = true,
-                        Leasing::Refused(FsError::TableFull, _) => return Ok(Taken::WriteThrough),
+                        // No more leases for this frontend, or another frontend writes the file too.
+                        Leasing::Refused(FsError::TableFull | FsError::Conflict, _) => {
+                            return Ok(Taken::WriteThrough);
+                        }
                         Leasing::Refused(_, response) => return Ok(Taken::Settled(Arc::new(response))),
                     }
                 }
