@@ -235,14 +235,21 @@ fn free_port() -> io::Result<u16> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
 }
 
-/// Starts rpcbind if Ganesha is to run and nobody serves port 111: it refuses to start without one.
+/// Set by `bench/run` when the network is one of its own.
+const OWN_NETWORK: &str = "ATOLL_BENCH_OWN_NETWORK";
+
+/// Starts rpcbind if nobody serves port 111: Ganesha refuses to start without one. It listens on all addresses (Debian's
+/// crashes when told not to), so it is only started in a network that nobody else is in.
 pub fn ensure_rpcbind(pinning: &Pinning) -> Result<Option<Process>> {
     let serves = || TcpStream::connect((Ipv4Addr::LOCALHOST, 111)).is_ok();
     if serves() {
         return Ok(None);
     }
+    if std::env::var_os(OWN_NETWORK).is_none() {
+        bail!("Ganesha needs rpcbind and none runs: use bench/run as root, which gives it a network of its own");
+    }
     let mut command = Command::new("rpcbind");
-    command.args(["-w", "-f", "-h", "127.0.0.1"]).stderr(std::process::Stdio::null());
+    command.args(["-w", "-f"]).stderr(std::process::Stdio::null());
     let mut process = Process::start(command, pinning).context("rpcbind (apt install rpcbind)")?;
     process.wait_until(READY, serves).context("rpcbind")?;
     Ok(Some(process))

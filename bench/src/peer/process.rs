@@ -130,7 +130,7 @@ fn status_field(status: &str, name: &str) -> io::Result<u64> {
 /// CPU time of a process at one moment.
 ///
 /// `utime + stime` of `/proc/PID/stat` is right but counts in ticks of 10 ms. `task/*/schedstat` counts nanoseconds, but loses
-/// threads that end. So the second is taken unless a thread ended between two moments.
+/// threads that end. So the second is taken if it agrees with the first.
 #[derive(Debug, Clone)]
 pub struct CpuTime {
     ticks: Duration,
@@ -156,14 +156,15 @@ impl CpuTime {
 
     /// CPU time between an earlier moment and this one.
     pub fn since(&self, earlier: &Self) -> Duration {
-        let ended = earlier.threads.keys().any(|tid| !self.threads.contains_key(tid));
-        if ended || self.threads.is_empty() {
-            return self.ticks.saturating_sub(earlier.ticks);
-        }
+        let ticks = self.ticks.saturating_sub(earlier.ticks);
         let total = |threads: &BTreeMap<u32, u64>| threads.values().sum::<u64>();
-        Duration::from_nanos(total(&self.threads).saturating_sub(total(&earlier.threads)))
+        let threads = Duration::from_nanos(total(&self.threads).saturating_sub(total(&earlier.threads)));
+        if threads.abs_diff(ticks) <= AGREE { threads } else { ticks }
     }
 }
+
+/// Two ticks: utime and stime are each rounded down, at both moments.
+const AGREE: Duration = Duration::from_millis(20);
 
 /// utime + stime: fields 14 and 15, counted behind the name, which may hold blanks and parentheses.
 fn stat_ticks(stat: &str) -> io::Result<Duration> {
@@ -190,14 +191,16 @@ mod tests {
     }
 
     #[test]
-    fn threads_count_in_nanoseconds_until_one_ends() {
+    fn threads_count_in_nanoseconds_unless_some_that_ended_are_missing() {
         let at = |ticks, threads: &[(u32, u64)]| CpuTime {
             ticks: Duration::from_millis(ticks),
             threads: threads.iter().copied().collect(),
         };
         let before = at(10, &[(1, 100), (2, 50)]);
         assert_eq!(at(20, &[(1, 130), (2, 60), (3, 5)]).since(&before), Duration::from_nanos(45));
-        assert_eq!(at(20, &[(1, 130), (3, 5)]).since(&before), Duration::from_millis(10));
+        // One that ended was long at work; one that came and went was never seen.
+        assert_eq!(at(60, &[(1, 130)]).since(&before), Duration::from_millis(50));
+        assert_eq!(at(60, &[(1, 130), (2, 60)]).since(&before), Duration::from_millis(50));
     }
 
     #[test]
