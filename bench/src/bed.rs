@@ -118,7 +118,6 @@ impl Bed {
     /// A new file below the root, filled with `len` bytes and committed.
     pub fn file(&mut self, len: u64) -> Result<FileHandle> {
         let name = self.name("file");
-        #[allow(clippy::cast_possible_truncation)] // 1 MiB
         let noise = noise(MIB as usize);
         self.make(async |client, root| {
             let file = client.create(root, &name, 0o644).await?;
@@ -130,6 +129,18 @@ impl Bed {
             }
             Ok(file)
         })
+    }
+
+    /// As [`Self::file`], and read once, so that it is in whatever cache the server has.
+    fn cached_file(&mut self, len: u64) -> Result<FileHandle> {
+        let file = self.file(len)?;
+        self.make(async |client, _| {
+            for offset in (0..len).step_by(MIB as usize) {
+                client.read(file, offset, 1 << 20).await?;
+            }
+            Ok(())
+        })?;
+        Ok(file)
     }
 
     /// A new directory with `count` empty files; with their names and handles.
@@ -156,14 +167,14 @@ impl Bed {
 
     fn random_file(&mut self) -> Result<FileHandle> {
         if self.random.is_none() {
-            self.random = Some(self.file(self.scale.random_bytes)?);
+            self.random = Some(self.cached_file(self.scale.random_bytes)?);
         }
         Ok(self.random.expect("just made"))
     }
 
     fn block_file(&mut self) -> Result<FileHandle> {
         if self.blocks.is_none() {
-            self.blocks = Some(self.file(self.scale.block_bytes)?);
+            self.blocks = Some(self.cached_file(self.scale.block_bytes)?);
         }
         Ok(self.blocks.expect("just made"))
     }
@@ -192,7 +203,11 @@ impl Bed {
             }
             Work::Read1m => {
                 let (file, len) = (self.block_file()?, self.scale.block_bytes);
-                Box::new(Reads::new(Blocks { file, len, size: MIB as usize, order: Order::random() }, slots, &auth))
+                Box::new(Reads::new(
+                    Blocks { file, len, size: MIB as usize, order: Order::random() },
+                    slots,
+                    &auth,
+                ))
             }
             Work::ReadCold => {
                 let file = self.stream_file()?;
@@ -246,7 +261,6 @@ impl Bed {
     /// READs of 1 MiB from the front to the end.
     pub fn sequential_reads(&self, file: FileHandle, len: u64, slots: usize) -> Reads {
         let order = Order::Sequential { next: 0, again: false };
-        #[allow(clippy::cast_possible_truncation)] // 1 MiB
         let blocks = Blocks { file, len, size: MIB as usize, order };
         Reads::new(blocks, slots, &self.credential)
     }

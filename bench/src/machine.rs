@@ -78,7 +78,11 @@ impl std::fmt::Display for Pinning {
         if self.servers == self.generator {
             return write!(f, "servers and load generator share all {} cores", self.all.len());
         }
-        write!(f, "servers on cores {:?}, load generator (one thread) on core {:?}", self.servers, self.generator)
+        write!(
+            f,
+            "servers on cores {:?}, load generator (one thread) on core {:?}",
+            self.servers, self.generator
+        )
     }
 }
 

@@ -87,7 +87,9 @@ fn main() -> Result<ExitCode> {
 }
 
 fn benchmark(args: &Args) -> Result<ExitCode> {
-    let root = args.dir.join(format!("bench-data-{}", std::process::id()));
+    // Not the process id: in namespaces of their own two runs have the same.
+    let number = getrandom::u32().map_err(|error| anyhow::anyhow!("random numbers: {error}"))?;
+    let root = args.dir.join(format!("bench-data-{number:08x}"));
     fs::create_dir_all(&root).with_context(|| format!("making {}", root.display()))?;
     let root = fs::canonicalize(root)?;
     let plan = plan(args, root.clone())?;

@@ -129,7 +129,8 @@ impl Runner<'_> {
         let mut cells: BTreeMap<Peer, Cell> = BTreeMap::new();
         for _ in 0..self.plan.scale.rounds {
             for peer in self.plan.peers.iter().copied().filter(|peer| work.suits(*peer)) {
-                if cells.get(&peer).is_some_and(|cell| cell.error.is_some()) || !self.beds.contains_key(&peer) {
+                if cells.get(&peer).is_some_and(|cell| cell.error.is_some()) || !self.beds.contains_key(&peer)
+                {
                     continue;
                 }
                 // The raw peers repeat the sizes of the records of the row's first server of files.
@@ -214,8 +215,9 @@ impl Runner<'_> {
         eprintln!("making {files} files");
         let mut trial = || -> Result<Memory> {
             bed.make_files(files)?;
-            let connections: Vec<TcpStream> =
-                (0..clients).map(|_| TcpStream::connect(bed.server()?.nfs).map_err(Into::into)).collect::<Result<_>>()?;
+            let connections: Vec<TcpStream> = (0..clients)
+                .map(|_| TcpStream::connect(bed.server()?.nfs).map_err(Into::into))
+                .collect::<Result<_>>()?;
             std::thread::sleep(self.plan.scale.settle);
             let resident = bed.server()?.process.memory()?;
             drop(connections);
@@ -307,11 +309,14 @@ fn log_limits(plan: &Plan) -> Result<Vec<LogLimit>> {
     if !plan.works.iter().any(|work| work.writes()) {
         return Ok(limits);
     }
+    rustix::fs::sync();
+    let log = append::Log::create(&path)?;
     for (what, len) in LOGGED {
         for shape in &plan.scale.shapes {
             let n = shape.in_flight();
-            let grouped = plan.site.pinning.on_servers_cores(|| append::grouped(&path, len, n, duration))??;
-            let naive = plan.site.pinning.on_servers_cores(|| append::naive(&path, len, n, duration))??;
+            let grouped =
+                plan.site.pinning.on_servers_cores(|| append::grouped(&log, len, n, duration))??;
+            let naive = plan.site.pinning.on_servers_cores(|| append::naive(&log, len, n, duration))??;
             limits.push(LogLimit::new(what, len, n, &grouped, &naive));
         }
     }

@@ -18,3 +18,6 @@ pub fn credential(uid: u32, gid: u32) -> OpaqueAuth {
     let machine_name = Opaque::from_static(b"bench");
     OpaqueAuth::sys(&AuthSys { stamp: 0, machine_name, uid, gid, gids: Gids::default() })
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,8 +6,8 @@ use atoll_proto::mount::{self, DirPath, MountStat3};
 use atoll_proto::nfs3::{
     Commit3Args, Create3Args, CreateHow3, CreatedRes, DirOpArgs3, Failure, Fattr3, FileHandle, GetAttr3Args,
     Lookup3Args, Lookup3Ok, MkDir3Args, Name3, NfsStat3, Payload, Read3Args, Read3Ok, ReadDirPlus3Args,
-    ReadDirPlus3Ok, Remove3Args, Rename3Args, RmDir3Args, Sattr3, StableHow, Write3Args, Write3Ok, WriteVerf3,
-    call,
+    ReadDirPlus3Ok, Remove3Args, Rename3Args, RmDir3Args, Sattr3, StableHow, Write3Args, Write3Ok,
+    WriteVerf3, call,
 };
 use atoll_proto::rpc::{OpaqueAuth, Procedure};
 use bytes::Bytes;

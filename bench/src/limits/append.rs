@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use crate::histogram::Histogram;
 
 /// Length of the file. Appending begins again at the front when it is full.
-const LENGTH: u64 = 256 * 1024 * 1024;
+const LENGTH: u64 = 64 * 1024 * 1024;
 
 /// What was measured.
 #[derive(Debug, Clone)]
@@ -30,13 +30,14 @@ pub struct Appended {
 
 /// A preallocated file with a place to append.
 #[derive(Debug)]
-struct Log {
+pub struct Log {
     file: File,
     end: AtomicU64,
 }
 
 impl Log {
-    fn create(path: &Path) -> io::Result<Self> {
+    /// Makes the file, or makes it anew.
+    pub fn create(path: &Path) -> io::Result<Self> {
         let file = File::options().read(true).write(true).create(true).truncate(true).open(path)?;
         let zeros = vec![0; 1024 * 1024];
         for offset in (0..LENGTH).step_by(zeros.len()) {
@@ -65,8 +66,7 @@ struct Queue {
 
 /// `in_flight` threads hand records of `len` bytes to one writer, which appends all that wait by one write and one
 /// fdatasync.
-pub fn grouped(path: &Path, len: usize, in_flight: usize, duration: Duration) -> io::Result<Appended> {
-    let log = Log::create(path)?;
+pub fn grouped(log: &Log, len: usize, in_flight: usize, duration: Duration) -> io::Result<Appended> {
     let queue = Mutex::new(Queue { waiting: 0, durable: 0, failed: false });
     let (work, done) = (Condvar::new(), Condvar::new());
     let stop = AtomicBool::new(false);
@@ -126,8 +126,7 @@ pub fn grouped(path: &Path, len: usize, in_flight: usize, duration: Duration) ->
 }
 
 /// `in_flight` threads append records of `len` bytes, each with an fdatasync of its own.
-pub fn naive(path: &Path, len: usize, in_flight: usize, duration: Duration) -> io::Result<Appended> {
-    let log = Log::create(path)?;
+pub fn naive(log: &Log, len: usize, in_flight: usize, duration: Duration) -> io::Result<Appended> {
     let data = vec![0x5a; len];
     let begun = Instant::now();
     let client = || -> io::Result<Histogram> {

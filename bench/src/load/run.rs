@@ -8,7 +8,7 @@ use rustix::fd::OwnedFd;
 use rustix::time::Timespec;
 
 use super::connection::{Connection, Received};
-use super::{LoadError, Limits, Measured, Progress, Shape, Workload};
+use super::{Limits, LoadError, Measured, Progress, Shape, Workload};
 use crate::histogram::Histogram;
 use crate::xid;
 
@@ -151,8 +151,7 @@ impl<'w> Generator<'w> {
         let now = Instant::now();
         loop {
             let connection = &mut self.connections[index];
-            let record =
-                connection.input.next_record().map_err(|e| LoadError::Protocol(e.to_string()))?;
+            let record = connection.input.next_record().map_err(|e| LoadError::Protocol(e.to_string()))?;
             let Some(record) = record else { return Ok(()) };
             let slot = slot_of(record, &mut self.calls_in_flight)?;
             let results = results_of(record)?;

@@ -222,7 +222,8 @@ fn start_ganesha(site: &Site, home: &Path, data: &Path) -> Result<Started> {
     let log = home.join("ganesha.log");
     let mut command = ganesha::command(&path, &log, &home.join("ganesha.pid"));
     command.stderr(std::process::Stdio::null());
-    let mut process = Process::start(command, &site.pinning).context("ganesha.nfsd (apt install nfs-ganesha-vfs)")?;
+    let mut process =
+        Process::start(command, &site.pinning).context("ganesha.nfsd (apt install nfs-ganesha-vfs)")?;
     let address = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let (nfs, mount) = (address(ports.0), address(ports.1));
     let serves = || TcpStream::connect(nfs).is_ok() && TcpStream::connect(mount).is_ok();
@@ -246,7 +247,9 @@ pub fn ensure_rpcbind(pinning: &Pinning) -> Result<Option<Process>> {
         return Ok(None);
     }
     if std::env::var_os(OWN_NETWORK).is_none() {
-        bail!("Ganesha needs rpcbind and none runs: use bench/run as root, which gives it a network of its own");
+        bail!(
+            "Ganesha needs rpcbind and none runs: use bench/run as root, which gives it a network of its own"
+        );
     }
     let mut command = Command::new("rpcbind");
     command.args(["-w", "-f"]).stderr(std::process::Stdio::null());

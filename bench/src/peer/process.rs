@@ -50,7 +50,9 @@ impl Process {
                         return Ok(found);
                     }
                 }
-                Err(mpsc::RecvTimeoutError::Timeout) => return Err(io::Error::other("it is not ready in time")),
+                Err(mpsc::RecvTimeoutError::Timeout) => {
+                    return Err(io::Error::other("it is not ready in time"));
+                }
                 Err(mpsc::RecvTimeoutError::Disconnected) => {
                     let status = self.child.wait()?;
                     return Err(io::Error::other(format!("it ended at once: {status}")));
@@ -171,9 +173,9 @@ fn stat_ticks(stat: &str) -> io::Result<Duration> {
     let fields = stat.rsplit_once(')').map(|(_, rest)| rest.split_whitespace().collect::<Vec<_>>());
     let field = |n: usize| fields.as_ref().and_then(|f| f.get(n)).and_then(|v| v.parse::<u64>().ok());
     match (field(11), field(12)) {
-        (Some(user), Some(system)) => {
-            Ok(Duration::from_nanos((user + system) * 1_000_000_000 / rustix::param::clock_ticks_per_second()))
-        }
+        (Some(user), Some(system)) => Ok(Duration::from_nanos(
+            (user + system) * 1_000_000_000 / rustix::param::clock_ticks_per_second(),
+        )),
         _ => Err(io::Error::other("stat has no times")),
     }
 }

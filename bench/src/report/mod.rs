@@ -73,11 +73,8 @@ impl Cell {
             return None;
         }
         #[allow(clippy::cast_precision_loss)] // operations are far below 2^52
-        let rounds_ops_s: Vec<f64> = self
-            .samples
-            .iter()
-            .map(|s| s.measured.ops as f64 / s.measured.elapsed.as_secs_f64())
-            .collect();
+        let rounds_ops_s: Vec<f64> =
+            self.samples.iter().map(|s| s.measured.ops as f64 / s.measured.elapsed.as_secs_f64()).collect();
         let mut latency = Histogram::default();
         self.samples.iter().for_each(|sample| latency.merge(&sample.measured.latency));
         #[allow(clippy::cast_precision_loss)]
@@ -244,7 +241,8 @@ pub struct Report {
 impl Report {
     /// Whether something was to be measured and could not.
     pub fn has_failures(&self) -> bool {
-        !self.absent.is_empty() || self.rows.iter().any(|row| row.cells.values().any(|cell| cell.error.is_some()))
+        !self.absent.is_empty()
+            || self.rows.iter().any(|row| row.cells.values().any(|cell| cell.error.is_some()))
     }
 
     fn row(&self, work: Work, shape: Shape) -> Option<&Row> {

@@ -129,8 +129,17 @@ impl Report {
     fn figures(&self, f: &mut Formatter<'_>) -> fmt::Result {
         writeln!(f, "## Figures\n")?;
         let names = [
-            "workload", "in flight", "server", "ops/s", "MiB/s", "p50 µs", "p99 µs", "server CPU µs/op", "peak MiB",
-            "ops: Atoll/it", "CPU: Atoll/it",
+            "workload",
+            "in flight",
+            "server",
+            "ops/s",
+            "MiB/s",
+            "p50 µs",
+            "p99 µs",
+            "server CPU µs/op",
+            "peak MiB",
+            "ops: Atoll/it",
+            "CPU: Atoll/it",
         ];
         head(f, &names, 3)?;
         for row in &self.rows {
@@ -162,8 +171,15 @@ impl Report {
         if !self.log_limits.is_empty() {
             writeln!(f, "## Append + fdatasync, no network\n")?;
             writeln!(f, "Threads with one record each; preallocated file.\n")?;
-            let names =
-                ["record of", "bytes", "in flight", "grouped ops/s", "grouped p50 µs", "each its own ops/s", "its p50 µs"];
+            let names = [
+                "record of",
+                "bytes",
+                "in flight",
+                "grouped ops/s",
+                "grouped p50 µs",
+                "each its own ops/s",
+                "its p50 µs",
+            ];
             head(f, &names, 1)?;
             for l in &self.log_limits {
                 let mut cells = vec![l.what.to_owned(), l.bytes.to_string(), l.in_flight.to_string()];
@@ -173,7 +189,8 @@ impl Report {
             writeln!(f)?;
         }
         if let Some(disk) = &self.streaming {
-            let read = disk.read_mib_s.map_or("not measured".to_owned(), |rate| format!("{} MiB/s", number(rate)));
+            let read =
+                disk.read_mib_s.map_or("not measured".to_owned(), |rate| format!("{} MiB/s", number(rate)));
             writeln!(
                 f,
                 "Streaming: write with fdatasync each 64 MiB {} MiB/s; cold read {read} (a hypervisor's cache may serve it)\n",
@@ -218,7 +235,10 @@ impl Report {
             };
             let sign = if target.at_most { "≤" } else { "≥" };
             let measured = target.measured.map_or(NONE.to_owned(), number);
-            line(f, &[mark.into(), target.name.clone(), format!("{sign} {}", number(target.bound)), measured])?;
+            line(
+                f,
+                &[mark.into(), target.name.clone(), format!("{sign} {}", number(target.bound)), measured],
+            )?;
         }
         writeln!(f)?;
         writeln!(

@@ -53,13 +53,20 @@ impl Report {
             (Work::Write4k, CPU_WRITE),
         ] {
             let cpu = self.ratio(work, REFERENCE, Peer::Ganesha, |f| f.cpu_us);
-            targets.push(at_most(format!("{}: CPU per op, of Ganesha's, at {REFERENCE}", work.name()), bound, cpu));
+            targets.push(at_most(
+                format!("{}: CPU per op, of Ganesha's, at {REFERENCE}", work.name()),
+                bound,
+                cpu,
+            ));
         }
         for (work, what) in [(Work::WriteSync4k, "WRITE 4 KiB"), (Work::Create, "CREATE")] {
             for shape in &self.scale.shapes {
                 let n = shape.in_flight();
                 let limit = self.log_limits.iter().find(|l| l.what == what && l.in_flight == n);
-                let part = self.atoll(work, *shape).zip(limit).map(|(atoll, limit)| atoll.ops_s / limit.grouped_ops_s);
+                let part = self
+                    .atoll(work, *shape)
+                    .zip(limit)
+                    .map(|(atoll, limit)| atoll.ops_s / limit.grouped_ops_s);
                 let name = format!("{}: ops/s, of group append + fdatasync, at {n} in flight", work.name());
                 targets.push(at_least(name, OF_LIMIT, part));
                 let part = self.ratio(work, *shape, Peer::TcpAppend, |f| f.ops_s);
@@ -70,9 +77,15 @@ impl Report {
                 targets.push(at_least(name, 1.0, part));
             }
         }
-        for work in
-            [Work::Getattr, Work::Lookup, Work::Access, Work::Read4k, Work::Read1m, Work::ReadCold, Work::Readdirplus]
-        {
+        for work in [
+            Work::Getattr,
+            Work::Lookup,
+            Work::Access,
+            Work::Read4k,
+            Work::Read1m,
+            Work::ReadCold,
+            Work::Readdirplus,
+        ] {
             let p50 = self.ratio(work, ONE, Peer::Ganesha, |f| f.p50_us);
             targets.push(at_most(format!("{}: p50 at one in flight, of Ganesha's", work.name()), 1.0, p50));
         }
@@ -83,7 +96,11 @@ impl Report {
         };
         for work in [Work::Read1m, Work::Write1m] {
             let part = self.ratio(work, REFERENCE, Peer::TcpEcho, |f| f.ops_s);
-            targets.push(at_least(format!("{}: of the raw TCP peer, at {REFERENCE}", work.name()), OF_LIMIT, part));
+            targets.push(at_least(
+                format!("{}: of the raw TCP peer, at {REFERENCE}", work.name()),
+                OF_LIMIT,
+                part,
+            ));
         }
         // An operation is 1 MiB, so operations and MiB per second are the same number.
         let part = of_disk(Work::Write1m, disk.map(|d| d.write_mib_s));
@@ -93,11 +110,20 @@ impl Report {
         let fresh = self.atoll(Work::ReadFresh, REFERENCE);
         let after = self.atoll(Work::ReadOverwritten, REFERENCE);
         let part = fresh.zip(after).map(|(fresh, after)| after.ops_s / fresh.ops_s);
-        targets.push(at_least("sequential READ after random overwrites, of a fresh file's".into(), OF_LIMIT, part));
-        let space = self.overwriting.iter().find(|o| o.peer == Peer::Atoll).map(|o| o.settled_mib / o.fresh_mib);
+        targets.push(at_least(
+            "sequential READ after random overwrites, of a fresh file's".into(),
+            OF_LIMIT,
+            part,
+        ));
+        let space =
+            self.overwriting.iter().find(|o| o.peer == Peer::Atoll).map(|o| o.settled_mib / o.fresh_mib);
         targets.push(at_most("space after random overwrites, of a fresh file's".into(), SPACE, space));
         let memory = self.memory.map(|m| m.resident_mib);
-        targets.push(at_most("MiB resident with a million files and 64 idle clients".into(), MEMORY_MIB, memory));
+        targets.push(at_most(
+            "MiB resident with a million files and 64 idle clients".into(),
+            MEMORY_MIB,
+            memory,
+        ));
         targets
     }
 

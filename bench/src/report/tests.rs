@@ -69,8 +69,11 @@ fn record_sizes_are_those_of_a_call() {
 #[test]
 fn a_row_with_an_error_has_no_figures_and_is_shouted() {
     let failed = Cell { samples: vec![sample(100, 10)], error: Some("REMOVE: NoEnt".into()) };
-    let report =
-        report(vec![row(Work::Remove, ONE, vec![(Peer::Atoll, cell(vec![sample(10, 1)])), (Peer::Ganesha, failed)])]);
+    let report = report(vec![row(
+        Work::Remove,
+        ONE,
+        vec![(Peer::Atoll, cell(vec![sample(10, 1)])), (Peer::Ganesha, failed)],
+    )]);
     assert!(report.has_failures());
     let text = report.to_string();
     assert!(text.contains("## FAILED"));
@@ -97,7 +100,8 @@ fn ratios_are_atoll_over_the_peer() {
 
 #[test]
 fn every_line_of_a_table_has_the_columns_of_its_head() {
-    let cells = vec![(Peer::Atoll, cell(vec![sample(1000, 5)])), (Peer::GaneshaSync, cell(vec![sample(4, 25)]))];
+    let cells =
+        vec![(Peer::Atoll, cell(vec![sample(1000, 5)])), (Peer::GaneshaSync, cell(vec![sample(4, 25)]))];
     let mut report = report(vec![row(Work::Create, REFERENCE, cells)]);
     report.overwriting.push(Overwriting {
         peer: Peer::Atoll,
@@ -130,7 +134,8 @@ fn a_target_without_its_parts_is_not_measured_and_one_beyond_its_bound_is_missed
 
 #[test]
 fn json_holds_figures_errors_and_verdicts() {
-    let cells = vec![(Peer::Atoll, cell(vec![sample(1000, 5)])), (Peer::Ganesha, cell(vec![sample(400, 50)]))];
+    let cells =
+        vec![(Peer::Atoll, cell(vec![sample(1000, 5)])), (Peer::Ganesha, cell(vec![sample(400, 50)]))];
     let json = report(vec![row(Work::Getattr, REFERENCE, cells)]).to_json().unwrap();
     let value: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert_eq!(value["results"][0]["server"], "atoll");

@@ -1,6 +1,8 @@
 //! GETATTR, LOOKUP, ACCESS: one call each, in turn over some files.
 
-use atoll_proto::nfs3::{Access3Args, DirOpArgs3, FileHandle, GetAttr3Args, Lookup3Args, Name3, access, call};
+use atoll_proto::nfs3::{
+    Access3Args, DirOpArgs3, FileHandle, GetAttr3Args, Lookup3Args, Name3, access, call,
+};
 use atoll_proto::rpc::OpaqueAuth;
 use bytes::Bytes;
 

@@ -147,11 +147,17 @@ impl Workload for Reads {
         let _eof = results.u32()?;
         let len = results.u32()?;
         if count != len || len as usize != self.blocks.size {
-            return Err(BadReply(format!("READ returned count {count}, {len} bytes of {}", self.blocks.size)));
+            return Err(BadReply(format!(
+                "READ returned count {count}, {len} bytes of {}",
+                self.blocks.size
+            )));
         }
         let data = results.take(len as usize)?;
         if data[..8] != stamp(self.asked[slot]) {
-            return Err(BadReply(format!("READ at {} returned other bytes than were written", self.asked[slot])));
+            return Err(BadReply(format!(
+                "READ at {} returned other bytes than were written",
+                self.asked[slot]
+            )));
         }
         Ok(Progress::Done(1))
     }
@@ -264,7 +270,10 @@ impl Workload for Writes {
             return Err(BadReply(format!("WRITE stored {count} bytes of {}", self.blocks.size)));
         }
         if committed < self.stable as u32 {
-            return Err(BadReply(format!("WRITE {:?} was answered with stable_how {committed}", self.stable)));
+            return Err(BadReply(format!(
+                "WRITE {:?} was answered with stable_how {committed}",
+                self.stable
+            )));
         }
         self.check_verifier(results.take(8)?)?;
         if committed == StableHow::Unstable as u32 {

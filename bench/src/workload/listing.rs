@@ -32,8 +32,7 @@ pub struct Listing {
 impl Listing {
     /// Lists `dir`, which has `entries` entries.
     pub fn new(dir: FileHandle, entries: u64, slots: usize, credential: &OpaqueAuth) -> Self {
-        let args =
-            ReadDirPlus3Args { dir, cookie: 0, cookieverf: [0; 8], dircount: COUNT, maxcount: COUNT };
+        let args = ReadDirPlus3Args { dir, cookie: 0, cookieverf: [0; 8], dircount: COUNT, maxcount: COUNT };
         Self {
             template: encode::<call::ReadDirPlus>(credential, &args),
             cookie_at: args_at(credential) + handle_len(&dir),

@@ -137,10 +137,11 @@ impl Work {
             Peer::GaneshaSync => self.writes() && !self.of_overwriting(),
             // Restarted they are empty.
             Peer::Nfsserve | Peer::Nfs3Server => !self.cold() && !self.of_overwriting(),
-            Peer::TcpEcho => {
-                !matches!(self, Self::Readdirplus | Self::SmallFiles) && !self.of_overwriting()
-            }
+            Peer::TcpEcho => !matches!(self, Self::Readdirplus | Self::SmallFiles) && !self.of_overwriting(),
             Peer::TcpAppend => self.durable_calls(),
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,8 @@
 //! CREATE, MKDIR, REMOVE, RENAME of names in one directory.
 
 use atoll_proto::nfs3::{
-    Create3Args, CreateHow3, DirOpArgs3, FileHandle, MkDir3Args, Name3, Remove3Args, Rename3Args, Sattr3, call,
+    Create3Args, CreateHow3, DirOpArgs3, FileHandle, MkDir3Args, Name3, Remove3Args, Rename3Args, Sattr3,
+    call,
 };
 use atoll_proto::rpc::OpaqueAuth;
 use bytes::Bytes;
@@ -88,8 +89,8 @@ pub struct Renames {
     template: Bytes,
     from_at: usize,
     to_at: usize,
-    /// Number of the present name of each slot's file, and how often it was renamed.
-    present: Vec<(u64, u64)>,
+    /// Number of the present name of each slot's file.
+    present: Vec<u64>,
 }
 
 impl Renames {
@@ -104,7 +105,7 @@ impl Renames {
         let from_at = args_at(credential) + handle_len(&dir) + 4;
         let to_at = from_at + super::template::NAME_LEN + handle_len(&dir) + 4;
         let template = encode::<call::Rename>(credential, &args);
-        Self { template, from_at, to_at, present: (0..slots).map(|slot| (first_number(slot), 0)).collect() }
+        Self { template, from_at, to_at, present: (0..slots).map(first_number).collect() }
     }
 }
 
@@ -115,7 +116,7 @@ fn first_number(slot: usize) -> u64 {
 
 impl Workload for Renames {
     fn call(&mut self, slot: usize, out: &mut CallWriter<'_>) {
-        let (number, _) = self.present[slot];
+        let number = self.present[slot];
         out.put(&self.template);
         out.patch(self.from_at, &name(LETTER, number));
         out.patch(self.to_at, &name(LETTER, number + 1));
@@ -123,9 +124,7 @@ impl Workload for Renames {
 
     fn reply(&mut self, slot: usize, results: &[u8]) -> Result<Progress, BadReply> {
         Results::of("RENAME", results)?.take(16)?;
-        let (number, renamed) = &mut self.present[slot];
-        *number += 1;
-        *renamed += 1;
+        self.present[slot] += 1;
         Ok(Progress::Done(1))
     }
 }

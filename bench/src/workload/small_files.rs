@@ -1,8 +1,8 @@
 //! Small files: CREATE, WRITE 4 KiB UNSTABLE, COMMIT. An operation is a file, its latency that of all three calls.
 
 use atoll_proto::nfs3::{
-    Commit3Args, Create3Args, CreateHow3, DirOpArgs3, FileHandle, Name3, Payload, Sattr3, StableHow, Write3Args,
-    call,
+    Commit3Args, Create3Args, CreateHow3, DirOpArgs3, FileHandle, Name3, Payload, Sattr3, StableHow,
+    Write3Args, call,
 };
 use atoll_proto::rpc::OpaqueAuth;
 

@@ -5,9 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use nfsserve::nfs::{
-    fattr3, fileid3, filename3, ftype3, nfspath3, nfsstat3, sattr3, set_mode3, set_size3,
-};
+use nfsserve::nfs::{fattr3, fileid3, filename3, ftype3, nfspath3, nfsstat3, sattr3, set_mode3, set_size3};
 use nfsserve::tcp::{NFSTcp, NFSTcpListener};
 use nfsserve::vfs::{DirEntry, NFSFileSystem, ReadDirResult, VFSCapabilities};
 
@@ -198,7 +196,8 @@ impl NFSFileSystem for Demo {
         let mut store = self.store();
         let (_, ids) = store.directory(dir)?;
         let behind = (std::ops::Bound::Excluded(after), std::ops::Bound::Unbounded);
-        let mut page: Vec<_> = ids.range(behind).take(most + 1).map(|(id, name)| (*id, name.clone())).collect();
+        let mut page: Vec<_> =
+            ids.range(behind).take(most + 1).map(|(id, name)| (*id, name.clone())).collect();
         let end = page.len() <= most;
         page.truncate(most);
         let mut entries = Vec::with_capacity(page.len());
@@ -208,7 +207,13 @@ impl NFSFileSystem for Demo {
         Ok(ReadDirResult { entries, end })
     }
 
-    async fn symlink(&self, _: fileid3, _: &filename3, _: &nfspath3, _: &sattr3) -> Result<(fileid3, fattr3)> {
+    async fn symlink(
+        &self,
+        _: fileid3,
+        _: &filename3,
+        _: &nfspath3,
+        _: &sattr3,
+    ) -> Result<(fileid3, fattr3)> {
         Err(nfsstat3::NFS3ERR_NOTSUPP)
     }
 
