@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use serde::Serialize;
@@ -65,6 +66,47 @@ fn file_system(path: &Path, mounts: &str) -> String {
     best.1
 }
 
+/// CPU time of the whole machine and of this thread at one moment, to tell how much of it others took.
+#[derive(Debug, Clone, Copy)]
+pub struct Busy {
+    machine: Duration,
+    thread: Duration,
+    at: Instant,
+}
+
+impl Busy {
+    /// Now.
+    pub fn now() -> io::Result<Self> {
+        let schedstat = fs::read_to_string("/proc/thread-self/schedstat")?;
+        let nanos = schedstat.split(' ').next().and_then(|nanos| nanos.parse().ok()).unwrap_or(0);
+        let machine = busy_time(&fs::read_to_string("/proc/stat")?)?;
+        Ok(Self { machine, thread: Duration::from_nanos(nanos), at: Instant::now() })
+    }
+
+    /// The part of the machine's `cores` that since an earlier moment neither this thread nor the server used, but that was
+    /// used: other processes, kernel threads, the hypervisor.
+    pub fn others_since(&self, earlier: &Self, server: Duration, cores: usize) -> f64 {
+        let machine = self.machine.saturating_sub(earlier.machine);
+        let others = machine.saturating_sub(self.thread - earlier.thread).saturating_sub(server);
+        #[allow(clippy::cast_precision_loss)] // some cores
+        let all = (self.at - earlier.at).as_secs_f64() * cores as f64;
+        others.as_secs_f64() / all
+    }
+}
+
+/// Time that all cores together were not idle, waiting for disks counted as idle, a hypervisor's theft as not.
+fn busy_time(stat: &str) -> io::Result<Duration> {
+    let line = stat.lines().next().and_then(|line| line.strip_prefix("cpu "));
+    let fields: Vec<u64> =
+        line.unwrap_or_default().split_whitespace().map_while(|f| f.parse().ok()).collect();
+    // user nice system idle iowait irq softirq steal; guest time is in user.
+    let [user, nice, system, _idle, _iowait, irq, softirq, steal, ..] = fields[..] else {
+        return Err(io::Error::other("/proc/stat has no line for all cores"));
+    };
+    let ticks = user + nice + system + irq + softirq + steal;
+    Ok(Duration::from_nanos(ticks * 1_000_000_000 / rustix::param::clock_ticks_per_second()))
+}
+
 /// Which cores servers and the load generator use.
 #[derive(Debug, Clone)]
 pub struct Pinning {
@@ -96,6 +138,11 @@ impl Pinning {
             _ => (all.clone(), all.clone()),
         };
         Ok(Self { all, servers, generator })
+    }
+
+    /// How many cores there are.
+    pub fn cores(&self) -> usize {
+        self.all.len()
     }
 
     /// Runs `f` with this thread, and so every thread and process it starts, on the servers' cores.
@@ -166,6 +213,19 @@ mod tests {
         assert_eq!(file_system(Path::new("/tmp/x/y"), mounts), "xfs on /dev/b (ro)");
         assert_eq!(file_system(Path::new("/tmp/xy"), mounts), "tmpfs on tmpfs (rw)");
         assert_eq!(file_system(Path::new("/home"), mounts), "ext4 on /dev/a (rw,relatime)");
+    }
+
+    #[test]
+    fn what_neither_server_nor_generator_used_is_of_others() {
+        let tick = 1_000_000_000 / rustix::param::clock_ticks_per_second();
+        let busy = busy_time("cpu  1 2 3 1000 2000 4 5 6 7 7\ncpu0 1 1 1 1 1 1 1 1 1 1\n").unwrap();
+        assert_eq!(busy, Duration::from_nanos(21 * tick));
+        let at = Instant::now();
+        let ms = Duration::from_millis;
+        let before = Busy { machine: ms(100), thread: ms(10), at };
+        let after = Busy { machine: ms(1800), thread: ms(510), at: at + ms(1000) };
+        let others = after.others_since(&before, ms(700), 2);
+        assert!((others - 0.25).abs() < 1e-9, "1700 - 500 - 700 of 2000: {others}");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use crate::bed::Bed;
 use crate::limits::{append, streaming};
 use crate::load::{Limits, LoadError, Measured, Shape, Workload, run};
-use crate::machine::{Machine, drop_caches, space_used};
+use crate::machine::{Busy, Machine, drop_caches, space_used};
 use crate::peer::{Peer, Server, Site, ensure_rpcbind};
 use crate::report::{Cell, LogLimit, Memory, Overwriting, Report, Row, Sample, Streaming};
 use crate::scale::{REFERENCE, Scale};
@@ -261,12 +261,14 @@ fn measure(
 ) -> Result<Sample> {
     server.process.reset_peak_memory()?;
     let before = server.process.cpu_time()?;
+    let busy = Busy::now()?;
     let measured: Measured =
         plan.site.pinning.on_generators_core(|| run(server.nfs, shape, limits, workload))??;
     let cpu = server.process.cpu_time()?.since(&before);
+    let others = Busy::now()?.others_since(&busy, cpu, plan.site.pinning.cores());
     let peak = server.process.peak_memory()?;
     anyhow::ensure!(measured.ops > 0, "not one operation was completed");
-    Ok(Sample { measured, cpu, peak_mib: mib(peak) })
+    Ok(Sample { measured, cpu, peak_mib: mib(peak), others })
 }
 
 fn overwrite(bed: &mut Bed, plan: &Plan) -> Result<(Vec<Sample>, Overwriting)> {

@@ -14,6 +14,8 @@ struct Json<'r> {
     machine: &'r Machine,
     scale: &'r Scale,
     quick: bool,
+    /// Part of the CPU that neither server nor load generator had: median and most.
+    others_cpu: Option<(f64, f64)>,
     absent: Vec<Absent<'r>>,
     results: Vec<Result<'r>>,
     overwriting: &'r [Overwriting],
@@ -67,6 +69,7 @@ impl Report {
             machine: &self.machine,
             scale: &self.scale,
             quick: self.quick,
+            others_cpu: self.others(),
             absent: self.absent.iter().map(|(server, reason)| Absent { server: *server, reason }).collect(),
             results,
             overwriting: &self.overwriting,

@@ -29,6 +29,8 @@ pub struct Sample {
     pub cpu: Duration,
     /// Peak of its resident memory, in MiB.
     pub peak_mib: f64,
+    /// Part of the machine's CPU time that neither the server nor the load generator used.
+    pub others: f64,
 }
 
 impl Sample {
@@ -243,6 +245,14 @@ impl Report {
     pub fn has_failures(&self) -> bool {
         !self.absent.is_empty()
             || self.rows.iter().any(|row| row.cells.values().any(|cell| cell.error.is_some()))
+    }
+
+    /// The part of the CPU that others had, half of all measurements had more, and the most in any.
+    pub fn others(&self) -> Option<(f64, f64)> {
+        let cells = self.rows.iter().flat_map(|row| row.cells.values());
+        let others: Vec<f64> = cells.flat_map(|cell| &cell.samples).map(|sample| sample.others).collect();
+        let most = others.iter().copied().reduce(f64::max)?;
+        Some((median(&others), most))
     }
 
     fn row(&self, work: Work, shape: Shape) -> Option<&Row> {

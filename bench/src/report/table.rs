@@ -26,6 +26,9 @@ pub(super) fn number(value: f64) -> String {
     }
 }
 
+/// Part of the CPU that others may have in a benchmark that can be believed.
+const QUIET: f64 = 0.1;
+
 /// A cell without figures.
 const NONE: &str = "–";
 
@@ -65,6 +68,16 @@ impl Report {
         writeln!(f, "- machine: {} cores, {}, {} MiB", m.cores, m.processor, m.memory_mib)?;
         writeln!(f, "- kernel: {}; data on {}", m.kernel, m.file_system)?;
         writeln!(f, "- {}; load average at the start {}", m.pinning, m.load_at_start)?;
+        if let Some((median, most)) = self.others() {
+            let verdict =
+                if median > QUIET { ": **not a quiet machine, compare nothing closely**" } else { "" };
+            writeln!(
+                f,
+                "- others (kernel threads included) had {:.0} % of the CPU in the median measurement, {:.0} % in the worst{verdict}",
+                100.0 * median,
+                100.0 * most
+            )?;
+        }
         writeln!(
             f,
             "- {} s per measurement, {} rounds, servers in turn (A B A B); ops/s is the median of the rounds, percentiles \

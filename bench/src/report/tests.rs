@@ -27,7 +27,7 @@ fn sample(ops: u32, cpu_us: u32) -> Sample {
         sent: 128 * ops64,
         received: 116 * ops64,
     };
-    Sample { measured, cpu: Duration::from_micros(u64::from(cpu_us)) * ops, peak_mib: 10.0 }
+    Sample { measured, cpu: Duration::from_micros(u64::from(cpu_us)) * ops, peak_mib: 10.0, others: 0.02 }
 }
 
 fn row(work: Work, shape: Shape, cells: Vec<(Peer, Cell)>) -> Row {
