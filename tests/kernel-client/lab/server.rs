@@ -139,7 +139,7 @@ impl Server {
 
     /// Mount options that find it without a portmapper.
     pub(crate) fn mount_options(&self) -> String {
-        format!("port={PORT},mountport={}", self.mount_port())
+        format!("proto=tcp,port={PORT},mountport={}", self.mount_port())
     }
 
     /// Where it answers MOUNT, over TCP and UDP.
