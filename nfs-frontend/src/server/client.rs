@@ -4,8 +4,8 @@
 //! GRANTED that may have been received must not be taken for one that was not.
 
 use crate::rpc::Transport;
-use atoll_proto::rpc::{Accepted, AuthSys, Gids, OpaqueAuth, Procedure, ReplyBody, ReplyHeader, encode_call};
-use atoll_xdr::{Decoder, Encoder, Opaque};
+use atoll_proto::rpc::{Accepted, AuthSys, CallHeader, Gids, OpaqueAuth, Procedure, ReplyBody, ReplyHeader};
+use atoll_xdr::{Decode, Decoder, Encode, Encoder, Opaque};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::Range;
@@ -77,7 +77,21 @@ fn next_xid() -> u32 {
     NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
-fn message<P: Procedure>(xid: u32, args: &P::Args) -> Vec<u8> {
+/// A procedure known by its numbers only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Target {
+    pub(crate) program: u32,
+    pub(crate) version: u32,
+    pub(crate) procedure: u32,
+}
+
+impl Target {
+    fn of<P: Procedure>() -> Self {
+        Self { program: P::PROGRAM, version: P::VERSION, procedure: P::PROCEDURE }
+    }
+}
+
+fn message(xid: u32, target: Target, args: &impl Encode) -> Vec<u8> {
     let root = AuthSys {
         stamp: 0,
         machine_name: Opaque::from_static(b"atoll"),
@@ -86,12 +100,20 @@ fn message<P: Procedure>(xid: u32, args: &P::Args) -> Vec<u8> {
         gids: Gids::default(),
     };
     let mut e = Encoder::new();
-    encode_call::<P>(&mut e, xid, OpaqueAuth::sys(&root), args);
+    e.put(&CallHeader {
+        xid,
+        program: target.program,
+        version: target.version,
+        procedure: target.procedure,
+        credential: OpaqueAuth::sys(&root),
+        verifier: OpaqueAuth::NONE,
+    });
+    e.put(args);
     e.into_bytes().to_vec()
 }
 
 /// `None` if it answers another call.
-fn results<P: Procedure>(reply: Vec<u8>, xid: u32) -> Option<Result<P::Res, ClientError>> {
+fn results<T: Decode>(reply: Vec<u8>, xid: u32) -> Option<Result<T, ClientError>> {
     let mut d = Decoder::new(reply.into());
     let Ok(header) = d.decode::<ReplyHeader>() else { return Some(Err(ClientError::Garbage)) };
     if header.xid != xid {
@@ -109,8 +131,18 @@ pub(crate) async fn call<P: Procedure>(
     patience: Duration,
     args: &P::Args,
 ) -> Result<P::Res, ClientError> {
+    call_target(route, patience, Target::of::<P>(), args).await
+}
+
+/// As [`call`], where the version is known only as a number.
+pub(crate) async fn call_target<T: Decode>(
+    route: Route,
+    patience: Duration,
+    target: Target,
+    args: &impl Encode,
+) -> Result<T, ClientError> {
     let xid = next_xid();
-    let message = message::<P>(xid, args);
+    let message = message(xid, target, args);
     match route.transport {
         Transport::Udp => {
             let socket = datagram_socket(&route).map_err(ClientError::Unreachable)?;
@@ -121,7 +153,7 @@ pub(crate) async fn call<P: Procedure>(
                 loop {
                     match socket.recv(&mut reply).await {
                         Ok(len) => {
-                            if let Some(results) = results::<P>(reply[..len].to_vec(), xid) {
+                            if let Some(results) = results(reply[..len].to_vec(), xid) {
                                 return results;
                             }
                         }
@@ -139,7 +171,7 @@ pub(crate) async fn call<P: Procedure>(
             let connect = async { stream_socket(&route)?.connect(route.to).await };
             let connected = timeout(patience, connect).await;
             let stream = connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
-            exchange::<P, _>(stream.map_err(ClientError::Unreachable)?, patience, xid, message).await
+            exchange(stream.map_err(ClientError::Unreachable)?, patience, xid, message).await
         }
     }
 }
@@ -153,15 +185,16 @@ pub(crate) async fn call_local<P: Procedure>(
     let xid = next_xid();
     let connected = timeout(patience, UnixStream::connect(path)).await;
     let stream = connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
-    exchange::<P, _>(stream.map_err(ClientError::Unreachable)?, patience, xid, message::<P>(xid, args)).await
+    exchange(stream.map_err(ClientError::Unreachable)?, patience, xid, message(xid, Target::of::<P>(), args))
+        .await
 }
 
-async fn exchange<P: Procedure, S: AsyncRead + AsyncWrite + Unpin>(
+async fn exchange<T: Decode, S: AsyncRead + AsyncWrite + Unpin>(
     mut stream: S,
     patience: Duration,
     xid: u32,
     message: Vec<u8>,
-) -> Result<P::Res, ClientError> {
+) -> Result<T, ClientError> {
     let exchange = async {
         let mark = u32::try_from(message.len()).expect("calls are short") | LAST_FRAGMENT;
         let mut record = mark.to_be_bytes().to_vec();
@@ -182,7 +215,7 @@ async fn exchange<P: Procedure, S: AsyncRead + AsyncWrite + Unpin>(
                     break;
                 }
             }
-            if let Some(results) = results::<P>(reply, xid) {
+            if let Some(results) = results(reply, xid) {
                 return Ok(results);
             }
         }
