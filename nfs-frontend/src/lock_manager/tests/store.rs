@@ -165,16 +165,16 @@ impl MetadataService for Store {
         self.read(|kv| read::volume(kv, id)).unwrap()
     }
     async fn volumes(&self) -> Read<Vec<Volume>> {
-        Ok(self.read(|kv| read::volumes(kv)).unwrap())
+        Ok(self.read(read::volumes).unwrap())
     }
     fn exports(&self) -> Arc<Exports> {
-        Arc::new(self.read(|kv| read::exports(kv)).unwrap())
+        Arc::new(self.read(read::exports).unwrap())
     }
     fn verifier(&self) -> u64 {
-        self.read(|kv| read::verifier(kv)).unwrap()
+        self.read(read::verifier).unwrap()
     }
     fn now(&self) -> Timestamp {
-        self.read(|kv| read::now(kv)).unwrap()
+        self.read(read::now).unwrap()
     }
     async fn granted_waiters(&self) -> Vec<GrantedWaiter> {
         loop {
