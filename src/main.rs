@@ -1,5 +1,5 @@
-//! The `atoll` command.
-mod data_dir;
-mod export_syntax;
-mod import;
-fn main() {}
+//! The `atoll` command: serves a directory over NFS, and tends it.
+
+fn main() -> std::process::ExitCode {
+    atoll::cli::main()
+}

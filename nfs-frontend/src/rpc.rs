@@ -82,6 +82,13 @@ pub struct RpcCall {
     pub args: Decoder,
 }
 
+impl RpcCall {
+    /// The call without its arguments, for work that outlives the decoding of them.
+    pub fn without_args(&self) -> Self {
+        Self { credential: self.credential.clone(), args: Decoder::new(bytes::Bytes::new()), ..*self }
+    }
+}
+
 /// Why an authentication is refused (RFC 5531 §9 `auth_stat`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AuthError {

@@ -2,13 +2,13 @@
 
 use super::Summary;
 use super::source::{self, DataReader, Entry};
+use crate::maintenance::BlockIds;
 use anyhow::{Context, Result, bail};
 use atoll_base::access::Cred;
 use atoll_base::attr::{Attr, FileKind, SetAttr, SetTime};
-use atoll_base::block::{BlockId, BlockService};
+use atoll_base::block::BlockService;
 use atoll_base::id::{Ino, ROOT_VOLUME};
 use atoll_base::limits::{BLOCK_MAX, INLINE_WRITE_MAX};
-use atoll_meta::call::Origin;
 use atoll_meta::service::MetadataService;
 use atoll_meta::{Call, CreateHow, FsError, NewNode, Op, Outcome, Piece, RemoveKind, Response, Source};
 use bytes::Bytes;
@@ -24,8 +24,7 @@ type LinkCell = Arc<OnceCell<Attr>>;
 pub(super) struct Copier<M, B> {
     meta: Arc<M>,
     blocks: Arc<B>,
-    origin: Origin,
-    next_block: AtomicU64,
+    ids: Arc<BlockIds>,
     /// Inodes with several names that were met, by device and inode of the source.
     links: Mutex<HashMap<(u64, u64), LinkCell>>,
     progress: ProgressBar,
@@ -35,12 +34,11 @@ pub(super) struct Copier<M, B> {
 }
 
 impl<M: MetadataService, B: BlockService> Copier<M, B> {
-    pub(super) fn new(meta: Arc<M>, blocks: Arc<B>, origin: Origin, progress: ProgressBar) -> Self {
+    pub(super) fn new(meta: Arc<M>, blocks: Arc<B>, ids: Arc<BlockIds>, progress: ProgressBar) -> Self {
         Self {
             meta,
             blocks,
-            origin,
-            next_block: AtomicU64::new(0),
+            ids,
             links: Mutex::default(),
             progress,
             copied: AtomicU64::new(0),
@@ -149,7 +147,7 @@ impl<M: MetadataService, B: BlockService> Copier<M, B> {
             let source = if data.len() <= INLINE_WRITE_MAX {
                 Source::Inline(data)
             } else {
-                let id = BlockId::new(self.origin.epoch, self.next_block.fetch_add(1, Ordering::Relaxed));
+                let id = self.ids.next();
                 self.blocks.put(vec![(id, data)]).await?;
                 Source::Block { id, offset: 0 }
             };
@@ -199,7 +197,7 @@ impl<M: MetadataService, B: BlockService> Copier<M, B> {
     }
 
     async fn run(&self, op: Op) -> Result<Response> {
-        let call = Call { origin: Some(self.origin), once: None, cred: Cred::root(), op };
+        let call = Call { origin: Some(self.ids.origin()), once: None, cred: Cred::root(), op };
         let response = self.meta.execute(call).await?;
         match response.result {
             Err(e) => Err(e.into()),

@@ -8,10 +8,10 @@ mod copy;
 mod source;
 
 use crate::import::copy::Copier;
+use crate::maintenance::BlockIds;
 use anyhow::{Context, Result, bail};
 use atoll_base::block::BlockService;
 use atoll_base::id::Ino;
-use atoll_meta::call::Origin;
 use atoll_meta::service::MetadataService;
 use futures_util::StreamExt;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -37,7 +37,7 @@ pub struct Summary {
 pub async fn import<M: MetadataService, B: BlockService>(
     meta: Arc<M>,
     blocks: Arc<B>,
-    origin: Origin,
+    ids: Arc<BlockIds>,
     source: &Path,
     at: &str,
     progress: ProgressBar,
@@ -51,7 +51,7 @@ pub async fn import<M: MetadataService, B: BlockService>(
     )?);
     progress.set_message("counting");
     progress.set_length(source::count(source)?);
-    let copier = Copier::new(meta, blocks, origin, progress.clone());
+    let copier = Copier::new(meta, blocks, ids, progress.clone());
     let target = copier.make_path(at).await?;
     let mut finished_last = vec![(root, source.to_owned(), target)];
     let mut todo = finished_last.clone();

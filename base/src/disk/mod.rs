@@ -13,8 +13,10 @@
 mod real;
 #[cfg(feature = "sim")]
 pub mod sim;
+mod subdir;
 
 pub use real::RealDisk;
+pub use subdir::Subdir;
 
 use std::io;
 use std::path::Path;
@@ -73,6 +75,13 @@ pub trait Disk: Send + Sync + 'static {
 pub trait File: Send + Sync + 'static {
     /// Reads up to `buf.len()` bytes at `offset`; fewer only at the end of the file.
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize>;
+    /// Reads like [`File::read_at`], but only what is in the page cache, without waiting for the disk. `None` if
+    /// some of it is not, or if the system cannot tell.
+    fn read_cached_at(&self, _buf: &mut [u8], _offset: u64) -> io::Result<Option<usize>> {
+        Ok(None)
+    }
+    /// Lets the page cache forget a clean range, so that the next read comes from the disk. A hint.
+    fn forget_cached(&self, _offset: u64, _len: u64) {}
     /// Writes all of `bufs`, one after the other, starting at `offset`. Not durable before a sync. After an
     /// error the file's bytes in that range are unknown.
     fn write_at(&self, bufs: &[io::IoSlice<'_>], offset: u64) -> io::Result<()>;

@@ -93,6 +93,23 @@ impl File for RealFile {
         Ok(done)
     }
 
+    fn read_cached_at(&self, buf: &mut [u8], offset: u64) -> io::Result<Option<usize>> {
+        use rustix::io::{Errno, ReadWriteFlags, preadv2};
+        let len = buf.len();
+        match preadv2(self.0.as_fd(), &mut [io::IoSliceMut::new(buf)], offset, ReadWriteFlags::NOWAIT) {
+            Ok(n) if n == len => Ok(Some(n)),
+            // Cut short by the end of the file or of the cached part; the caller's slow path finds out which.
+            Ok(_) | Err(Errno::AGAIN | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INTR) => Ok(None),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    fn forget_cached(&self, offset: u64, len: u64) {
+        let advice = rustix::fs::Advice::DontNeed;
+        // A hint: where it is not supported, the cache's copy is read.
+        let _ = rustix::fs::fadvise(self.0.as_fd(), offset, std::num::NonZeroU64::new(len), advice);
+    }
+
     fn write_at(&self, bufs: &[IoSlice<'_>], offset: u64) -> io::Result<()> {
         let mut slices: Vec<IoSlice<'_>> = bufs.iter().map(|b| IoSlice::new(b)).collect();
         let mut rest = slices.as_mut_slice();

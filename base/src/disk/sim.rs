@@ -1,1 +1,514 @@
-//! Simulated disk.
+//! A disk in memory that loses power.
+//!
+//! [`SimDisk`] takes POSIX at its word and no more. A file has a durable image and a list of unsynced changes;
+//! a directory has durable entries and an ordered list of unsynced operations. [`SimDisk::crash`] gives what
+//! the platter holds after a power cut:
+//!
+//! - each unsynced write is kept, dropped, or torn at 512-byte sectors, independently of the others, and the
+//!   length that it implies is old, new or in between, independently of its data;
+//! - of each directory's unsynced operations a prefix survives; a rename across two directories is one
+//!   operation in both;
+//! - a synced file whose entry was never synced is lost; an unsynced file whose entry survived has any subset
+//!   of its data.
+//!
+//! Faults: the power goes after a number of operations, the sync of a *site* does nothing, or fails once, a
+//! write fails once, the disk is full, bits rot. The sites that were seen are recorded with their counts, so
+//! that a campaign can go through "delete any one sync".
+
+mod image;
+mod node;
+#[cfg(test)]
+mod tests;
+mod tree;
+
+use super::{Disk, Entry, File, Open, Space};
+use image::CHUNK;
+use node::{Luck, Node};
+use rand::SeedableRng;
+use rand::rngs::SmallRng;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, IoSlice};
+use std::ops::Range;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tree::{FileId, Target, Tree};
+
+/// Room on a disk whose capacity was not set: more than any test writes.
+const UNLIMITED: u64 = 1 << 50;
+
+/// The simulated disk. Clones are the same disk.
+#[derive(Clone)]
+pub struct SimDisk(Arc<Mutex<State>>);
+
+struct State {
+    tree: Tree,
+    files: BTreeMap<FileId, Node>,
+    power: Power,
+    /// Changes and syncs so far.
+    operations: u64,
+    /// Bytes.
+    capacity: u64,
+    /// Chunks taken by files that have an entry.
+    used: u64,
+    /// Files without an entry, which live on while a handle or the platter knows them.
+    unlinked: BTreeSet<FileId>,
+    handles: BTreeMap<FileId, usize>,
+    skipped: BTreeSet<String>,
+    failing_syncs: BTreeSet<String>,
+    failing_writes: u64,
+    sites: BTreeMap<&'static str, u64>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Power {
+    On,
+    /// Goes after so many more operations.
+    Counting(u64),
+    Off,
+}
+
+/// Whether an operation completes.
+#[derive(PartialEq, Eq)]
+enum Step {
+    Whole,
+    /// The power goes while it is under way: it may have reached the platter, but nobody hears of it.
+    Dying,
+}
+
+fn power_is_off() -> io::Error {
+    io::Error::other("the power of the simulated disk is off")
+}
+
+impl State {
+    fn powered(&self) -> io::Result<()> {
+        if self.power == Power::Off { Err(power_is_off()) } else { Ok(()) }
+    }
+
+    /// Begins a change or a sync.
+    fn step(&mut self) -> io::Result<Step> {
+        self.powered()?;
+        self.operations += 1;
+        match self.power {
+            Power::Counting(0) => {
+                self.power = Power::Off;
+                return Ok(Step::Dying);
+            }
+            Power::Counting(n) => self.power = Power::Counting(n - 1),
+            Power::On | Power::Off => {}
+        }
+        Ok(Step::Whole)
+    }
+
+    /// Records the site of a sync and says whether the sync is to take effect.
+    fn sync_takes_effect(&mut self, site: &'static str) -> io::Result<bool> {
+        *self.sites.entry(site).or_default() += 1;
+        if self.step()? == Step::Dying {
+            return Err(power_is_off());
+        }
+        Ok(!self.skipped.contains(site))
+    }
+
+    fn node(&mut self, id: FileId) -> &mut Node {
+        self.files.get_mut(&id).expect("a file lives as long as its disk")
+    }
+
+    fn reserve(&mut self, id: FileId, range: Range<u64>) -> io::Result<()> {
+        let missing = self.node(id).live().missing(range);
+        if (self.used + missing) * CHUNK > self.capacity {
+            return Err(rustix::io::Errno::NOSPC.into());
+        }
+        Ok(())
+    }
+
+    /// Runs a change of one file, with the accounts of space kept.
+    fn change(&mut self, id: FileId, change: impl FnOnce(&mut Node)) -> io::Result<()> {
+        let step = self.step()?;
+        let before = self.node(id).live().allocated();
+        change(self.node(id));
+        let after = self.node(id).live().allocated();
+        if !self.unlinked.contains(&id) {
+            self.used = self.used + after - before;
+        }
+        finish(step)
+    }
+
+    fn free(&mut self, target: Option<Target>) {
+        if let Some(Target::File(id)) = target {
+            self.used -= self.node(id).live().allocated();
+            self.unlinked.insert(id);
+        }
+    }
+
+    /// Forgets the bytes of files that nothing can bring back.
+    fn collect(&mut self) {
+        if self.unlinked.is_empty() {
+            return;
+        }
+        let mentioned = self.tree.mentioned();
+        self.unlinked.retain(|id| {
+            let keep = mentioned.contains(id) || self.handles.contains_key(id);
+            if !keep {
+                self.files.remove(id);
+            }
+            keep
+        });
+    }
+}
+
+fn finish(step: Step) -> io::Result<()> {
+    if step == Step::Dying { Err(power_is_off()) } else { Ok(()) }
+}
+
+impl Default for SimDisk {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl SimDisk {
+    /// An empty disk of unlimited capacity.
+    pub fn new() -> Self {
+        Self(Arc::new(Mutex::new(State {
+            tree: Tree::new(),
+            files: BTreeMap::new(),
+            power: Power::On,
+            operations: 0,
+            capacity: UNLIMITED,
+            used: 0,
+            unlinked: BTreeSet::new(),
+            handles: BTreeMap::new(),
+            skipped: BTreeSet::new(),
+            failing_syncs: BTreeSet::new(),
+            failing_writes: 0,
+            sites: BTreeMap::new(),
+        })))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Cuts the power, if it has not gone yet, and gives the disk as it is found afterwards, all durable. This
+    /// disk and its handles answer with errors from now on. Capacity, skipped sites and counts carry over;
+    /// faults that did not come to pass do not.
+    pub fn crash(&self, seed: u64) -> SimDisk {
+        let mut old = self.lock();
+        old.power = Power::Off;
+        let mut rng = SmallRng::seed_from_u64(seed);
+        let luck = Luck::draw(&mut rng);
+        let tree = old.tree.after_crash(&mut rng);
+        let files: BTreeMap<FileId, Node> = tree
+            .files()
+            .into_iter()
+            .filter_map(|id| Some((id, old.files.get(&id)?.after_crash(luck, &mut rng))))
+            .collect();
+        let used = files.values().map(|n| n.live().allocated()).sum();
+        SimDisk(Arc::new(Mutex::new(State {
+            tree,
+            files,
+            power: Power::On,
+            operations: 0,
+            capacity: old.capacity,
+            used,
+            unlinked: BTreeSet::new(),
+            handles: BTreeMap::new(),
+            skipped: old.skipped.clone(),
+            failing_syncs: BTreeSet::new(),
+            failing_writes: 0,
+            sites: old.sites.clone(),
+        })))
+    }
+
+    /// What a new process finds after the old one died (or its power was "cut"): all that was written is there,
+    /// durable or not. This disk and its handles answer with errors from now on. All but the faults that did not
+    /// come to pass carries over.
+    pub fn restart(&self) -> SimDisk {
+        let mut old = self.lock();
+        old.power = Power::Off;
+        let mut new = State {
+            tree: old.tree.clone(),
+            files: old.files.clone(),
+            power: Power::On,
+            operations: 0,
+            capacity: old.capacity,
+            used: old.used,
+            unlinked: old.unlinked.clone(),
+            handles: BTreeMap::new(),
+            skipped: old.skipped.clone(),
+            failing_syncs: BTreeSet::new(),
+            failing_writes: 0,
+            sites: old.sites.clone(),
+        };
+        new.collect();
+        SimDisk(Arc::new(Mutex::new(new)))
+    }
+
+    /// Cuts the power now.
+    pub fn cut_power(&self) {
+        self.lock().power = Power::Off;
+    }
+
+    /// Lets `operations` more changes and syncs through (reads don't count) and cuts the power during the
+    /// next: that one fails, but a change may have reached the platter.
+    pub fn cut_power_after(&self, operations: u64) {
+        self.lock().power = Power::Counting(operations);
+    }
+
+    /// Whether the power has gone.
+    pub fn is_off(&self) -> bool {
+        self.lock().power == Power::Off
+    }
+
+    /// Changes and syncs so far.
+    pub fn operations(&self) -> u64 {
+        self.lock().operations
+    }
+
+    /// Makes the syncs of `site` do nothing and succeed.
+    pub fn skip_site(&self, site: &str) {
+        self.lock().skipped.insert(site.to_owned());
+    }
+
+    /// Makes the next sync of `site` fail with EIO. The unsynced changes it was to cover are lost for good, as
+    /// on Linux: processes still see them, no later sync brings them to the platter. (Of a directory: the sync
+    /// only fails.)
+    pub fn fail_next_sync(&self, site: &str) {
+        self.lock().failing_syncs.insert(site.to_owned());
+    }
+
+    /// Makes the next `n` writes fail with EIO. What they would have written may or may not be there.
+    pub fn fail_next_writes(&self, n: u64) {
+        self.lock().failing_writes = n;
+    }
+
+    /// Sets the capacity in bytes; a write or allocation beyond it fails with ENOSPC and changes nothing.
+    /// Space is counted in 4 KiB units; a removed file takes none, open or not.
+    pub fn set_capacity(&self, bytes: u64) {
+        self.lock().capacity = bytes;
+    }
+
+    /// Bytes taken by files.
+    pub fn used(&self) -> u64 {
+        self.lock().used * CHUNK
+    }
+
+    /// Inverts the bits of `mask` in one byte of a file, on the platter. Beyond its end: nothing.
+    pub fn rot(&self, path: &Path, offset: u64, mask: u8) -> io::Result<()> {
+        let mut state = self.lock();
+        match state.tree.get(&state.tree.place(path)?) {
+            Some(Target::File(id)) => {
+                state.node(id).rot(offset, mask);
+                Ok(())
+            }
+            _ => Err(io::ErrorKind::NotFound.into()),
+        }
+    }
+
+    /// The sites of all syncs so far, with how often each was called (skipped and failed calls included).
+    pub fn sites(&self) -> BTreeMap<&'static str, u64> {
+        self.lock().sites.clone()
+    }
+}
+
+impl Disk for SimDisk {
+    fn open(&self, path: &Path, how: Open) -> io::Result<Arc<dyn File>> {
+        let mut state = self.lock();
+        state.powered()?;
+        let place = state.tree.place(path)?;
+        let id = match (state.tree.get(&place), how) {
+            (Some(Target::Dir(_)), _) => return Err(io::ErrorKind::IsADirectory.into()),
+            (Some(_), Open::CreateNew) => return Err(io::ErrorKind::AlreadyExists.into()),
+            (Some(Target::File(id)), _) => id,
+            (None, Open::Read | Open::ReadWrite) => return Err(io::ErrorKind::NotFound.into()),
+            (None, Open::Create | Open::CreateNew) => {
+                let step = state.step()?;
+                let id = state.tree.fresh_id();
+                state.files.insert(id, Node::default());
+                state.tree.link(&place, Target::File(id));
+                finish(step)?;
+                id
+            }
+        };
+        *state.handles.entry(id).or_default() += 1;
+        drop(state);
+        Ok(Arc::new(SimFile { disk: self.clone(), id, writable: how != Open::Read }))
+    }
+
+    fn create_dir(&self, path: &Path) -> io::Result<()> {
+        let mut state = self.lock();
+        state.powered()?;
+        let place = state.tree.place(path)?;
+        if state.tree.get(&place).is_some() {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        let step = state.step()?;
+        let id = state.tree.fresh_id();
+        state.tree.link(&place, Target::Dir(id));
+        finish(step)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut state = self.lock();
+        state.powered()?;
+        let (from, to) = (state.tree.place(from)?, state.tree.place(to)?);
+        let target = match state.tree.get(&from) {
+            Some(file @ Target::File(_)) => file,
+            Some(Target::Dir(_)) => return Err(io::ErrorKind::IsADirectory.into()),
+            None => return Err(io::ErrorKind::NotFound.into()),
+        };
+        let replaced = state.tree.get(&to);
+        if matches!(replaced, Some(Target::Dir(_))) {
+            return Err(io::ErrorKind::IsADirectory.into());
+        }
+        let step = state.step()?;
+        if replaced != Some(target) {
+            state.free(replaced);
+            state.tree.rename(&from, &to, target);
+        }
+        finish(step)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        let mut state = self.lock();
+        state.powered()?;
+        let place = state.tree.place(path)?;
+        match state.tree.get(&place) {
+            Some(Target::File(_)) => {}
+            Some(Target::Dir(_)) => return Err(io::ErrorKind::IsADirectory.into()),
+            None => return Err(io::ErrorKind::NotFound.into()),
+        }
+        let step = state.step()?;
+        let target = state.tree.get(&place);
+        state.free(target);
+        state.tree.unlink(&place);
+        finish(step)
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<Entry>> {
+        let state = self.lock();
+        state.powered()?;
+        let dir = state.tree.dir(dir)?;
+        let entry = |(name, target): (&String, &Target)| Entry {
+            name: name.clone(),
+            is_dir: matches!(target, Target::Dir(_)),
+        };
+        Ok(state.tree.list(dir).map(entry).collect())
+    }
+
+    fn sync_dir(&self, dir: &Path, site: &'static str) -> io::Result<()> {
+        let mut state = self.lock();
+        let takes_effect = state.sync_takes_effect(site)?;
+        let dir = state.tree.dir(dir)?;
+        if state.failing_syncs.remove(site) {
+            return Err(rustix::io::Errno::IO.into());
+        }
+        if takes_effect {
+            state.tree.sync(dir);
+            state.collect();
+        }
+        Ok(())
+    }
+
+    fn space(&self) -> io::Result<Space> {
+        let state = self.lock();
+        state.powered()?;
+        let available = state.capacity.saturating_sub(state.used * CHUNK);
+        Ok(Space { total: state.capacity, available })
+    }
+}
+
+struct SimFile {
+    disk: SimDisk,
+    id: FileId,
+    writable: bool,
+}
+
+impl Drop for SimFile {
+    fn drop(&mut self) {
+        let mut state = self.disk.lock();
+        if let Some(count) = state.handles.get_mut(&self.id) {
+            *count -= 1;
+            if *count == 0 {
+                state.handles.remove(&self.id);
+                state.collect();
+            }
+        }
+    }
+}
+
+impl SimFile {
+    fn for_writing(&self) -> io::Result<MutexGuard<'_, State>> {
+        let state = self.disk.lock();
+        state.powered()?;
+        if self.writable { Ok(state) } else { Err(rustix::io::Errno::BADF.into()) }
+    }
+}
+
+fn range(offset: u64, len: u64) -> io::Result<Range<u64>> {
+    match offset.checked_add(len) {
+        Some(end) if end <= i64::MAX as u64 => Ok(offset..end),
+        _ => Err(rustix::io::Errno::FBIG.into()),
+    }
+}
+
+impl File for SimFile {
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        let mut state = self.disk.lock();
+        state.powered()?;
+        Ok(state.node(self.id).live().read(buf, offset))
+    }
+
+    fn write_at(&self, bufs: &[IoSlice<'_>], offset: u64) -> io::Result<()> {
+        let data: Vec<u8> = bufs.iter().flat_map(|b| b.iter().copied()).collect();
+        let range = range(offset, data.len() as u64)?;
+        let mut state = self.for_writing()?;
+        state.reserve(self.id, range)?;
+        state.change(self.id, |node| node.write(data, offset))?;
+        if state.failing_writes > 0 {
+            state.failing_writes -= 1;
+            return Err(rustix::io::Errno::IO.into());
+        }
+        Ok(())
+    }
+
+    fn sync(&self, site: &'static str) -> io::Result<()> {
+        let mut state = self.disk.lock();
+        let takes_effect = state.sync_takes_effect(site)?;
+        if state.failing_syncs.remove(site) {
+            state.node(self.id).lose_pending();
+            return Err(rustix::io::Errno::IO.into());
+        }
+        if takes_effect {
+            state.node(self.id).sync();
+        }
+        Ok(())
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        let mut state = self.disk.lock();
+        state.powered()?;
+        Ok(state.node(self.id).live().len())
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        range(0, len)?;
+        self.for_writing()?.change(self.id, |node| node.set_len(len))
+    }
+
+    fn allocate(&self, offset: u64, len: u64) -> io::Result<()> {
+        let range = range(offset, len)?;
+        let mut state = self.for_writing()?;
+        state.reserve(self.id, range.clone())?;
+        state.change(self.id, |node| node.allocate(range))
+    }
+
+    fn punch_hole(&self, offset: u64, len: u64) -> io::Result<()> {
+        let range = range(offset, len)?;
+        self.for_writing()?.change(self.id, |node| {
+            let end = range.end.min(node.live().len());
+            if range.start < end {
+                node.punch(range.start..end);
+            }
+        })
+    }
+}

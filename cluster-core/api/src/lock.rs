@@ -107,7 +107,7 @@ pub enum LockOutcome {
     Settled(GrantOutcome),
     /// Of a share request: taken, or what stands in the way.
     Share(Result<(), ShareConflict>),
-    /// Number of files in which something was freed.
+    /// Number of files in which something was freed at once; if a client had very many, the rest follows in the background.
     Released(u64),
 }
 

@@ -78,7 +78,7 @@ fn broken(what: &str) -> KvError {
     KvError(format!("an extent row {what}"))
 }
 
-fn parse<'v>(offset: u64, value: &'v [u8]) -> Result<(Head, &'v [u8], u32), KvError> {
+fn parse(offset: u64, value: &[u8]) -> Result<(Head, &[u8], u32), KvError> {
     let mut parts = Parts::new(Table::Extent, value);
     check_raw(Table::Extent, parts.take()?)?;
     let [kind] = parts.take()?;

@@ -335,7 +335,7 @@ fn take_before<K: KvWrite>(t: &mut Transaction<'_, K>, at: At, start: u64) -> St
 
 /// Takes the bytes out of the page of `end` that an inline row has directly behind it.
 fn take_after<K: KvWrite>(t: &mut Transaction<'_, K>, at: At, end: u64) -> Step<Option<Bytes>> {
-    if end % PAGE == 0 {
+    if end.is_multiple_of(PAGE) {
         return Ok(None);
     }
     let page_end = end.next_multiple_of(PAGE);

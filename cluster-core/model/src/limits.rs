@@ -80,8 +80,9 @@ limits! {
     /// Most lock clients whose NSM state is remembered. Beyond, those that hold nothing are forgotten.
     NSM_CLIENTS_MAX: u64 = 65536, 3;
 
-    /// Directories that a rename climbs to see whether it would make a circle. A deeper tree can be neither made by
-    /// moving a directory below this depth nor is it reachable by any client (PATH_MAX is 4096 bytes, 2 per level).
+    /// Directories that a rename climbs to see whether it would make a circle. A path that long has no name that a client
+    /// could send (PATH_MAX is 4096 bytes, at least 2 per level); into a directory made deeper than this, step by step,
+    /// no directory can be moved.
     DEPTH_MAX: usize = 65536, 24;
 
     /// Inline bytes from which a file is worth repacking into blocks: small files stay inline.

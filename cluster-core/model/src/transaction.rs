@@ -47,6 +47,9 @@ impl From<KvError> for Stop {
     }
 }
 
+/// Among how many inodes listed last a repetition is looked for: more than any operation of a client lists.
+const TOUCHED_TRIES: usize = 8;
+
 /// Result of a step of an operation.
 pub(crate) type Step<T> = Result<T, Stop>;
 
@@ -58,7 +61,7 @@ pub(crate) fn require(condition: bool, error: FsError) -> Result<(), FsError> {
 /// What caches above the state must drop or take notice of after a command.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Touched {
-    /// Inodes whose attributes or data changed, or that are gone.
+    /// Inodes whose attributes or data changed, or that are gone. After commands that concern many, one may be listed twice.
     pub inos: Vec<Ino>,
     /// Names that now stand for something else, or nothing: directory and name.
     pub dirents: Vec<(Ino, Bytes)>,
@@ -279,7 +282,8 @@ impl<'a, K: KvWrite> Transaction<'a, K> {
 
     /// Lists an inode for the caches above.
     pub(crate) fn touch(&mut self, ino: Ino) {
-        if self.touched.inos.last() != Some(&ino) && !self.touched.inos.contains(&ino) {
+        let last = self.touched.inos.len().saturating_sub(TOUCHED_TRIES);
+        if !self.touched.inos[last..].contains(&ino) {
             self.touched.inos.push(ino);
         }
     }

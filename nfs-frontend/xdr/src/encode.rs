@@ -208,7 +208,8 @@ impl Encoder {
         self.buf.reserve(additional);
     }
 
-    /// Takes what was encoded and leaves the encoder empty. Its buffer is used again once the segments are dropped.
+    /// Takes what was encoded and leaves the encoder empty. Its buffer is used again once the segments are dropped, so a
+    /// connection keeps one encoder, made by [`Self::with_buffer`] with room for the replies of several writes.
     pub fn take(&mut self) -> Segments {
         self.spliced = 0;
         let splices = std::mem::take(&mut self.splices);

@@ -191,6 +191,6 @@ impl<K: KvRead> Checker<'_, K> {
     }
 
     fn orphan(&self, ino: Ino) -> Result<Option<Orphan>, KvError> {
-        Ok(self.kv.get(Table::Orphan, &keys::ino(ino), |v| v.and_then(|v| codec::decode(v).ok()))?)
+        self.kv.get(Table::Orphan, &keys::ino(ino), |v| v.and_then(|v| codec::decode(v).ok()))
     }
 }

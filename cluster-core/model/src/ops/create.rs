@@ -193,7 +193,7 @@ fn new_inode<K: KvWrite>(
     };
     Inode {
         attr,
-        dir: is_dir.then(|| Dir { parent: parent.ino, next_cookie: Cookie::FIRST_ENTRY.0, entries: 0 }),
+        dir: is_dir.then_some(Dir { parent: parent.ino, next_cookie: Cookie::FIRST_ENTRY.0, entries: 0 }),
         file: is_file.then(|| File { verifier, ..File::default() }),
         xattrs: 0,
         xattr_bytes: 0,

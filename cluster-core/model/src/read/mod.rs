@@ -4,6 +4,7 @@
 //! frontend does, with the attributes that it gets.
 
 mod data;
+mod files;
 mod locks;
 mod namespace;
 mod service;
@@ -11,6 +12,7 @@ mod service;
 pub use data::{
     DirtyLease, RepackCandidate, block_is_referenced, dirty_leases, garbage, map, repack_candidates,
 };
+pub use files::{BlockFile, files_of_blocks};
 pub use locks::{pending_grants, test_lock};
 pub use namespace::{get_xattr, getattr, list_xattrs, lookup, parent, readdir, readlink};
 pub use service::{Counters, counters, exports, has_work, now, outcome, verifier, volume, volumes};

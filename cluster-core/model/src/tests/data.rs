@@ -216,6 +216,30 @@ fn a_cut_hides_what_sweep_has_yet_to_remove() {
 }
 
 #[test]
+fn a_cut_takes_in_those_it_makes_superfluous() {
+    let mut rig = Rig::new();
+    let f = scattered(&mut rig, "f", RELEASE_ROWS_MAX as u64 + 6);
+    for size in [45, 25, 5] {
+        truncate(&mut rig, &f, size).unwrap();
+        assert_eq!(file(&rig, f.ino).cuts.len(), 1);
+    }
+    rig.check();
+    // Not one that reaches further to the front; and with that, there is no room for a third.
+    truncate(&mut rig, &f, 100).unwrap();
+    truncate(&mut rig, &f, 50).unwrap();
+    assert_eq!(file(&rig, f.ino).cuts.len(), 2);
+    truncate(&mut rig, &f, 100).unwrap();
+    let before = rig.attr(f.ino);
+    assert_eq!(truncate(&mut rig, &f, 60), Err(FsError::Delay));
+    assert_eq!(rig.attr(f.ino), before);
+    truncate(&mut rig, &f, 0).unwrap();
+    assert_eq!(file(&rig, f.ino).cuts.len(), 1);
+    rig.sweep();
+    assert_eq!(rig.attr(f.ino).used, 0);
+    rig.check();
+}
+
+#[test]
 fn removing_a_file_with_a_cut_leaves_one_orphan() {
     let mut rig = Rig::new();
     let f = scattered(&mut rig, "f", RELEASE_ROWS_MAX as u64 + 3);

@@ -105,7 +105,7 @@ fn a_waiter_is_granted_and_settled() {
     rig.unlock(&f, &a).unwrap();
     let [grant] = &rig.grants()[..] else { panic!() };
     assert_eq!((grant.ino, &grant.owner, grant.range), (f.ino, &b, ByteRange::WHOLE));
-    assert_eq!(rig.pending(), [grant.clone()]);
+    assert_eq!(rig.pending(), std::slice::from_ref(grant));
     rig.check();
     let settle = |accepted| LockOp::Settle { ino: f.ino, grant: grant.grant, accepted };
     assert_eq!(rig.run_lock(settle(true)), Ok(LockOutcome::Settled(GrantOutcome::Settled)));

@@ -358,10 +358,10 @@ impl Run {
                 "{op:?} by {cred:?} via {origin:?}: expected {expected:?}, got {:?}",
                 response.result
             );
-            if let (Ok(Expect::New), Op::Create { dir, name, node, how, attrs }) = (&expected, &op) {
+            if let (Ok(Expect::New), Op::Create { .. }) = (&expected, &op) {
                 let Ok(Outcome::Created { attr, .. }) = &response.result else { unreachable!() };
                 self.known.push((attr.ino, attr.generation));
-                self.world.created(cred, *dir, name, node, *how, attrs, attr);
+                self.world.created(cred, &op, attr);
             }
             if let (Ok(Outcome::Registered { epoch, .. }), Op::RegisterFrontend { frontend }) =
                 (&response.result, &op)

@@ -55,7 +55,7 @@ impl Rig {
         let command = Command::decode(&command.encode()).unwrap();
         let applied = self.model.apply(&mut self.kv, self.txn, &command).unwrap();
         self.model.end_batch(&mut self.kv).unwrap();
-        if self.txn % 30 == 0 {
+        if self.txn.is_multiple_of(30) {
             self.twin.1 = Model::load(&self.twin.0).unwrap();
         }
         let other = self.twin.1.apply(&mut self.twin.0, self.txn, &command).unwrap();

@@ -340,16 +340,9 @@ impl World {
     }
 
     /// What a new inode must look like.
-    pub(super) fn created(
-        &mut self,
-        cred: &Cred,
-        dir: Ino,
-        name: &Bytes,
-        node: &NewNode,
-        how: CreateHow,
-        attrs: &SetAttr,
-        attr: &Attr,
-    ) {
+    pub(super) fn created(&mut self, cred: &Cred, op: &Op, attr: &Attr) {
+        let Op::Create { dir, name, node, how, attrs } = op else { panic!("{op:?} makes nothing") };
+        let dir = *dir;
         let parent = self.nodes[&dir].clone();
         let is_dir = *node == NewNode::Directory;
         let set_gid = parent.mode & 0o2000 != 0;
@@ -374,7 +367,7 @@ impl World {
             assert_eq!(attr.size, attrs.size.unwrap_or(0));
         }
         self.adopt(attr);
-        if let CreateHow::Exclusive(v) = how {
+        if let CreateHow::Exclusive(v) = *how {
             self.nodes.get_mut(&attr.ino).unwrap().verifier = Some(v);
         }
         self.nodes.get_mut(&dir).unwrap().names.push((name.clone(), attr.ino));

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use super::{decode, encode, hex};
 use crate::nfs3::*;
 use crate::rpc::*;
-use crate::{mount, nfsacl, nlm, portmap};
+use crate::{mount, nfsacl, nlm, nsm, portmap, rquota};
 
 const FATTR: &str = "
     00000002 000001ed 00000003 000003e8 00000064
@@ -340,5 +340,134 @@ fn nfsacl_getacl_reply() {
         "00000000 00000000 00000003 00000002 00000002
          00000001 00000000 00000007 00000020 00000000 00000005
          00000000 00000000",
+    );
+}
+
+/// Fields of the same type, whose order no round trip can tell.
+#[test]
+fn fields_of_one_type_are_in_the_order_of_the_rfc() {
+    both_ways(
+        &FsStat3Ok {
+            obj_attributes: None,
+            total_bytes: 1,
+            free_bytes: 2,
+            available_bytes: 3,
+            total_files: 4,
+            free_files: 5,
+            available_files: 6,
+            invarsec: 7,
+        },
+        "00000000 0000000000000001 0000000000000002 0000000000000003 0000000000000004 0000000000000005
+         0000000000000006 00000007",
+    );
+    both_ways(
+        &FsInfo3Ok {
+            obj_attributes: None,
+            rtmax: 1,
+            rtpref: 2,
+            rtmult: 3,
+            wtmax: 4,
+            wtpref: 5,
+            wtmult: 6,
+            dtpref: 7,
+            max_file_size: 8,
+            time_delta: NfsTime3 { seconds: 9, nseconds: 10 },
+            properties: properties::LINK
+                | properties::SYMLINK
+                | properties::HOMOGENEOUS
+                | properties::CAN_SET_TIME,
+        },
+        "00000000 00000001 00000002 00000003 00000004 00000005 00000006 00000007 0000000000000008
+         00000009 0000000a 0000001b",
+    );
+    let pathconf = |no_trunc, chown_restricted, case_insensitive, case_preserving| PathConf3Ok {
+        obj_attributes: None,
+        link_max: 1,
+        name_max: 255,
+        no_trunc,
+        chown_restricted,
+        case_insensitive,
+        case_preserving,
+    };
+    both_ways(
+        &pathconf(true, false, false, true),
+        "00000000 00000001 000000ff 00000001 00000000 00000000 00000001",
+    );
+    both_ways(
+        &pathconf(false, true, false, true),
+        "00000000 00000001 000000ff 00000000 00000001 00000000 00000001",
+    );
+    let (from, to) = (WccData { before: Some(fattr().wcc()), after: None }, WccData::default());
+    both_ways::<Rename3Res>(
+        &Ok(RenameWcc { from_dir_wcc: from, to_dir_wcc: to }),
+        "00000000 00000001 0000000000001000 5f000002 00000002 5f000003 3b9ac9ff 00000000 00000000 00000000",
+    );
+    let name =
+        |dir: u8, name: &'static [u8]| DirOpArgs3 { dir: handle(&[dir]), name: Name3::from_static(name) };
+    both_ways(
+        &Rename3Args { from: name(1, b"a"), to: name(2, b"b") },
+        "00000001 01000000 00000001 61000000 00000001 02000000 00000001 62000000",
+    );
+    both_ways(
+        &Link3Args { file: handle(&[1]), link: name(2, b"b") },
+        "00000001 01000000 00000001 02000000 00000001 62000000",
+    );
+    both_ways::<Lookup3Res>(
+        &Ok(Lookup3Ok { object: handle(&[1]), obj_attributes: Some(fattr()), dir_attributes: None }),
+        &format!("00000000 00000001 01000000 00000001 {FATTR} 00000000"),
+    );
+    both_ways(
+        &Commit3Args { file: handle(&[1]), offset: 2, count: 3 },
+        "00000001 01000000 0000000000000002 00000003",
+    );
+}
+
+#[test]
+fn rpcbind_nsm_and_rquota() {
+    both_ways(
+        &portmap::v3::Rpcb {
+            program: 100_003,
+            version: 3,
+            netid: Opaque::from_static(b"tcp6"),
+            addr: Opaque::from_static(b"::.8.1"),
+            owner: Opaque::from_static(b"0"),
+        },
+        "000186a3 00000003 00000004 74637036 00000006 3a3a2e382e31 0000 00000001 30000000",
+    );
+    let my_id = nsm::MyId { my_name: Opaque::from_static(b"me"), my_prog: 100_021, my_vers: 4, my_proc: 16 };
+    both_ways(
+        &nsm::MonArgs {
+            mon_id: nsm::MonId { mon_name: Opaque::from_static(b"peer"), my_id },
+            private: *b"0123456789abcdef",
+        },
+        "00000004 70656572 00000002 6d650000 000186b5 00000004 00000010 30313233343536373839616263646566",
+    );
+    both_ways(
+        &nsm::StateChange { mon_name: Opaque::from_static(b"peer"), state: 5 },
+        "00000004 70656572 00000005",
+    );
+    both_ways(
+        &rquota::GetQuotaRes::Ok(rquota::RQuota {
+            block_size: 1,
+            active: true,
+            block_hard_limit: 2,
+            block_soft_limit: 3,
+            blocks: 4,
+            file_hard_limit: 5,
+            file_soft_limit: 6,
+            files: 7,
+            block_seconds_left: 8,
+            file_seconds_left: 9,
+        }),
+        "00000001 00000001 00000001 00000002 00000003 00000004 00000005 00000006 00000007 00000008 00000009",
+    );
+    both_ways(&rquota::GetQuotaRes::NoQuota, "00000002");
+    both_ways(
+        &rquota::ExtGetQuotaArgs {
+            path: Opaque::from_static(b"/"),
+            kind: rquota::QuotaType::Group.to_u32(),
+            id: 9,
+        },
+        "00000001 2f000000 00000001 00000009",
     );
 }

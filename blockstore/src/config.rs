@@ -1,0 +1,79 @@
+//! Settings of a block store, each with the reason for its default.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How far recovery has come. Each segment is looked at twice: its ends, then its records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// Looks so far.
+    pub done: u64,
+    /// Looks in all.
+    pub total: u64,
+}
+
+/// Called on the opening thread, at most once per 100 ms, once opening has taken [`Config::progress_after`].
+pub type OnProgress = Arc<dyn Fn(Progress) + Send + Sync>;
+
+/// Where new segment files are made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Prepare {
+    /// By a thread of its own, one segment ahead, so that a put does not wait for the preallocation.
+    Background,
+    /// By the writer when it needs one: the order of disk operations is then a function of the calls, as the
+    /// crash campaign wants it.
+    Inline,
+}
+
+/// Settings.
+#[derive(Clone)]
+pub struct Config {
+    /// Identity of the store, in each segment header: a segment copied in from another store is refused.
+    pub store_id: u128,
+    /// Size of a segment file in bytes. 256 MiB: large enough that a directory of 10 TB has 40 000 files and that
+    /// preallocation and footers cost nothing; small enough that compacting one is a matter of seconds.
+    pub segment_bytes: u64,
+    /// Bytes that puts and deletes may hold in the writer's queue before callers wait.
+    pub queue_bytes: u64,
+    /// Most bytes that go into one write and sync.
+    pub batch_bytes: u64,
+    /// Threads that read what is not in the page cache: the disk's queue depth for random reads.
+    pub read_threads: usize,
+    /// Reads that may wait for those threads before callers wait.
+    pub read_queue: usize,
+    /// Segment files that are kept open for reading.
+    pub open_files: usize,
+    /// A sealed segment whose live share is below this many percent is compacted.
+    pub compact_below_percent: u8,
+    /// Bytes kept from puts for deletions, compaction and the log; `None` means min(256 MiB, 5 % of the total).
+    pub reserve_bytes: Option<u64>,
+    /// Age at which the cached answer of the disk about its room is asked for again.
+    pub space_refresh: Duration,
+    /// Where new segment files are made.
+    pub prepare: Prepare,
+    /// Opening quicker than this tells nobody about its progress.
+    pub progress_after: Duration,
+    /// Told about the progress of a long recovery.
+    pub on_progress: Option<OnProgress>,
+}
+
+impl Config {
+    /// The defaults, for the store with this identity.
+    pub fn new(store_id: u128) -> Self {
+        Self {
+            store_id,
+            segment_bytes: 256 << 20,
+            queue_bytes: 64 << 20,
+            batch_bytes: 32 << 20,
+            read_threads: 8,
+            read_queue: 256,
+            open_files: 512,
+            compact_below_percent: 50,
+            reserve_bytes: None,
+            space_refresh: Duration::from_secs(1),
+            prepare: Prepare::Background,
+            progress_after: Duration::from_secs(1),
+            on_progress: None,
+        }
+    }
+}

@@ -1,0 +1,280 @@
+//! Reading blocks: always with the record's header and the checksums of every chunk that is touched.
+//!
+//! First from the page cache on the caller's thread (no hand-over to another thread, which costs more than a small
+//! read itself); what is not there goes to a small pool of threads that may wait for the disk.
+
+use crate::buffers::Buffers;
+use crate::format::{self, CHUNK, Header, Kind, UNIT, area_len};
+use crate::index::Place;
+use crate::lock::{lock, read};
+use crate::metrics::add;
+use crate::shared::Shared;
+use atoll_base::block::{BlockError, BlockId};
+use atoll_base::disk::File;
+use bytes::Bytes;
+use std::collections::VecDeque;
+use std::io;
+use std::ops::Range;
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread::JoinHandle;
+use tokio::sync::{Semaphore, oneshot};
+
+/// Longest read that is tried on the caller's thread: copying and verifying 1 MiB takes about as long as two changes
+/// of thread under load.
+const INLINE_MAX: u32 = 1 << 20;
+
+/// If the wanted chunks start within so many bytes of the header, both are fetched by one read.
+const JOIN_MAX: usize = 8 << 10;
+
+/// How often a reader follows a block that compaction moved under its feet before it gives up.
+const CHASES: usize = 100;
+
+/// Where bytes may come from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Source {
+    PageCache,
+    Disk,
+}
+
+fn damaged(id: BlockId, offset: usize, detail: impl Into<String>) -> BlockError {
+    BlockError::Damaged { id, offset: offset as u64, detail: detail.into() }
+}
+
+/// Fills `buf`; `Ok(false)` if the page cache alone cannot.
+fn fill(file: &dyn File, source: Source, buf: &mut [u8], offset: u64) -> io::Result<bool> {
+    match source {
+        Source::PageCache => Ok(file.read_cached_at(buf, offset)? == Some(buf.len())),
+        Source::Disk => atoll_base::disk::read_exact_at(file, buf, offset).map(|()| true),
+    }
+}
+
+fn read_error(id: BlockId, offset: usize, e: io::Error) -> BlockError {
+    if e.kind() == io::ErrorKind::UnexpectedEof {
+        damaged(id, offset, "the segment file ends before it")
+    } else {
+        BlockError::Io { id, detail: e.to_string().into() }
+    }
+}
+
+fn check_header(id: BlockId, place: Place, salt: u64, area: &[u8], at: usize) -> Result<(), BlockError> {
+    let header = Header::decode(area, Some(salt), place.units).map_err(|e| damaged(id, at, e.to_string()))?;
+    if header.kind == Kind::Block && header.id == id && header.len == place.len {
+        Ok(())
+    } else {
+        Err(damaged(id, at, "the record is another block's"))
+    }
+}
+
+/// Reads a range of one block's record at a known place.
+fn read_at(
+    file: &dyn File,
+    buffers: &Buffers,
+    source: Source,
+    id: BlockId,
+    place: Place,
+    salt: u64,
+    range: Range<usize>,
+) -> Result<Option<Bytes>, BlockError> {
+    let area_len = area_len(place.len);
+    let record = u64::from(place.units) * UNIT;
+    let first = range.start / CHUNK;
+    let from = first * CHUNK;
+    let to = range.end.next_multiple_of(CHUNK).min(place.len as usize);
+    let damage = |n: usize| damaged(id, n * CHUNK, "the checksum of the chunk does not match");
+    let io = |e| read_error(id, from, e);
+    if from <= JOIN_MAX {
+        let mut buf = buffers.get(area_len + to);
+        if !fill(file, source, buf.as_mut(), record).map_err(io)? {
+            return Ok(None);
+        }
+        let (area, payload) = buf.as_ref().split_at(area_len);
+        check_header(id, place, salt, area, from)?;
+        let table = format::table_of(area, place.len);
+        format::verify_chunks(id, table, first, &payload[from..]).map_err(damage)?;
+        return Ok(Some(buf.into_bytes().slice(area_len + range.start..area_len + range.end)));
+    }
+    let mut area = vec![0; area_len];
+    let mut data = buffers.get(to - from);
+    if !fill(file, source, &mut area, record).map_err(io)?
+        || !fill(file, source, data.as_mut(), record + area_len as u64 + from as u64).map_err(io)?
+    {
+        return Ok(None);
+    }
+    check_header(id, place, salt, &area, from)?;
+    format::verify_chunks(id, format::table_of(&area, place.len), first, data.as_ref()).map_err(damage)?;
+    Ok(Some(data.into_bytes().slice(range.start - from..range.end - from)))
+}
+
+impl Shared {
+    /// Where a block is, and the salt of that segment.
+    pub(crate) fn find(&self, id: BlockId) -> Option<(Place, u64)> {
+        let state = read(&self.state);
+        let place = state.index.get(id)?;
+        Some((place, state.segments.get(&place.segment).expect("a block's segment is known").salt))
+    }
+
+    fn read_block(
+        &self,
+        source: Source,
+        id: BlockId,
+        offset: u32,
+        len: u32,
+    ) -> Result<Option<Bytes>, BlockError> {
+        for _ in 0..CHASES {
+            let (place, salt) = self.find(id).ok_or(BlockError::Missing(id))?;
+            let range = offset as usize..offset as usize + len as usize;
+            if range.end > place.len as usize {
+                return Err(damaged(id, range.start, format!("the block is only {} bytes long", place.len)));
+            }
+            if range.is_empty() {
+                return Ok(Some(Bytes::new()));
+            }
+            let file = match self.files.get(&*self.disk, place.segment) {
+                Ok(file) => file,
+                // Compaction moved the block and removed the segment between the two looks.
+                Err(e) if e.kind() == io::ErrorKind::NotFound && self.find(id) != Some((place, salt)) => {
+                    continue;
+                }
+                Err(e) => return Err(BlockError::Io { id, detail: e.to_string().into() }),
+            };
+            let result = read_at(&*file, &self.buffers, source, id, place, salt, range);
+            if matches!(result, Err(BlockError::Damaged { .. })) {
+                add(&self.counters.damaged_reads, 1);
+            }
+            return result;
+        }
+        Err(BlockError::Io { id, detail: "the block keeps moving".into() })
+    }
+
+    /// Reads the whole of a block as it is at `place`, with its table of checksums, from the disk.
+    pub(crate) fn read_record(
+        &self,
+        id: BlockId,
+        place: Place,
+        salt: u64,
+    ) -> Result<(Bytes, Vec<u8>), BlockError> {
+        let io = |e: io::Error| BlockError::Io { id, detail: e.to_string().into() };
+        let file = self.files.get(&*self.disk, place.segment).map_err(io)?;
+        let area_len = area_len(place.len);
+        let mut buf = vec![0; area_len + place.len as usize];
+        fill(&*file, Source::Disk, &mut buf, u64::from(place.units) * UNIT)
+            .map_err(|e| read_error(id, 0, e))?;
+        check_header(id, place, salt, &buf[..area_len], 0)?;
+        let table = format::table_of(&buf[..area_len], place.len).to_vec();
+        format::verify_chunks(id, &table, 0, &buf[area_len..])
+            .map_err(|n| damaged(id, n * CHUNK, "the checksum of the chunk does not match"))?;
+        Ok((Bytes::from(buf).slice(area_len..), table))
+    }
+}
+
+struct Job {
+    id: BlockId,
+    offset: u32,
+    len: u32,
+    done: oneshot::Sender<Result<Bytes, BlockError>>,
+}
+
+#[derive(Default)]
+struct Queue {
+    jobs: VecDeque<Job>,
+    closed: bool,
+}
+
+/// The reading threads and their queue, bounded by a semaphore.
+pub(crate) struct Readers {
+    shared: Arc<Shared>,
+    queue: Arc<(Mutex<Queue>, Condvar)>,
+    slots: Semaphore,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+fn closed(id: BlockId) -> BlockError {
+    BlockError::Io { id, detail: "the block store is closed".into() }
+}
+
+impl Readers {
+    pub(crate) fn start(shared: Arc<Shared>) -> io::Result<Self> {
+        let queue: Arc<(Mutex<Queue>, Condvar)> = Arc::default();
+        let readers = Self {
+            slots: Semaphore::new(shared.config.read_queue.max(1)),
+            shared,
+            queue,
+            threads: Mutex::default(),
+        };
+        for n in 0..readers.shared.config.read_threads.max(1) {
+            let (shared, queue) = (readers.shared.clone(), readers.queue.clone());
+            let thread = std::thread::Builder::new()
+                .name(format!("block-read-{n}"))
+                .spawn(move || serve(&shared, &queue));
+            match thread {
+                Ok(thread) => lock(&readers.threads).push(thread),
+                Err(e) => {
+                    readers.stop();
+                    return Err(e);
+                }
+            }
+        }
+        Ok(readers)
+    }
+
+    pub(crate) async fn get(&self, id: BlockId, offset: u32, len: u32) -> Result<Bytes, BlockError> {
+        let counters = &self.shared.counters;
+        if len <= INLINE_MAX
+            && let Some(bytes) = self.shared.read_block(Source::PageCache, id, offset, len)?
+        {
+            add(&counters.reads, 1);
+            add(&counters.reads_from_cache, 1);
+            add(&counters.read_bytes, u64::from(len));
+            return Ok(bytes);
+        }
+        let _slot = self.slots.acquire().await.map_err(|_| closed(id))?;
+        let (done, answer) = oneshot::channel();
+        {
+            let mut queue = lock(&self.queue.0);
+            if queue.closed {
+                return Err(closed(id));
+            }
+            queue.jobs.push_back(Job { id, offset, len, done });
+        }
+        self.queue.1.notify_one();
+        let result = answer.await.unwrap_or_else(|_| Err(closed(id)));
+        add(&counters.reads, 1);
+        if result.is_ok() {
+            add(&counters.read_bytes, u64::from(len));
+        }
+        result
+    }
+
+    /// Answers what is queued and ends the threads.
+    pub(crate) fn stop(&self) {
+        lock(&self.queue.0).closed = true;
+        self.queue.1.notify_all();
+        for thread in lock(&self.threads).drain(..) {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn serve(shared: &Shared, queue: &(Mutex<Queue>, Condvar)) {
+    loop {
+        let job = {
+            let mut guard = lock(&queue.0);
+            loop {
+                if let Some(job) = guard.jobs.pop_front() {
+                    break job;
+                }
+                if guard.closed {
+                    return;
+                }
+                guard = queue.1.wait(guard).unwrap_or_else(std::sync::PoisonError::into_inner);
+            }
+        };
+        if job.done.is_closed() {
+            continue;
+        }
+        let result = shared
+            .read_block(Source::Disk, job.id, job.offset, job.len)
+            .map(|bytes| bytes.expect("the disk always has an answer"));
+        let _ = job.done.send(result);
+    }
+}

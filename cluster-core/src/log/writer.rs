@@ -1,0 +1,267 @@
+//! The two threads of the log, each a loop around a function that tests call directly.
+//!
+//! The writer takes what was queued as one group: one write, one sync, then the callbacks. The preparer keeps
+//! spare segments and removes the segments that a purge made superfluous.
+
+use super::record::GroupBuffer;
+use super::segment::{self, Segment};
+use super::state::{Chunk, State};
+use super::{Config, WalError};
+use atoll_base::disk::Disk;
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Spare segments that are kept: the next one and the reserve.
+pub(super) const SPARES: usize = 2;
+/// How often a preparation is tried again on a full disk.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Everything that the handle and the threads share.
+pub(super) struct Core {
+    pub(super) disk: Arc<dyn Disk>,
+    pub(super) dir: PathBuf,
+    pub(super) config: Config,
+    shared: Mutex<Shared>,
+    /// Something was queued, or the log is closing.
+    pub(super) queued: Condvar,
+    /// A spare was taken, segments were retired, or the log is closing.
+    pub(super) wanted: Condvar,
+    /// A group is durable, a spare was made or refused, or the log has failed.
+    pub(super) progress: Condvar,
+    /// The same for tasks.
+    pub(super) drained: tokio::sync::Notify,
+}
+
+/// What the mutex guards.
+pub(super) struct Shared {
+    pub(super) state: State,
+    pub(super) failed: Option<Arc<str>>,
+    pub(super) closing: bool,
+    /// The last preparation found no space.
+    pub(super) starved: bool,
+    /// How many spares a request waits for that is larger than what is kept ready.
+    pub(super) awaited_spares: usize,
+    /// Segments whose files are to be removed.
+    pub(super) retired: Vec<Arc<Segment>>,
+    pub(super) appends: u64,
+    pub(super) syncs: u64,
+    pub(super) written_bytes: u64,
+    pub(super) last_sync: Duration,
+}
+
+impl Shared {
+    fn wants_spare(&self) -> bool {
+        self.state.spares.len() < SPARES.max(self.awaited_spares)
+    }
+
+    pub(super) fn usable(&self) -> Result<(), WalError> {
+        match &self.failed {
+            Some(why) => Err(WalError::Failed(why.clone())),
+            None if self.closing => Err(WalError::Closed),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Core {
+    pub(super) fn new(disk: Arc<dyn Disk>, dir: PathBuf, config: Config, state: State) -> Self {
+        let shared = Shared {
+            state,
+            failed: None,
+            closing: false,
+            starved: false,
+            awaited_spares: 0,
+            retired: Vec::new(),
+            appends: 0,
+            syncs: 0,
+            written_bytes: 0,
+            last_sync: Duration::ZERO,
+        };
+        Self {
+            disk,
+            dir,
+            config,
+            shared: Mutex::new(shared),
+            queued: Condvar::new(),
+            wanted: Condvar::new(),
+            progress: Condvar::new(),
+            drained: tokio::sync::Notify::new(),
+        }
+    }
+
+    /// A panic elsewhere doesn't make the state wrong: it is only changed in whole steps.
+    pub(super) fn lock(&self) -> MutexGuard<'_, Shared> {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn wait<'a>(&self, on: &Condvar, shared: MutexGuard<'a, Shared>) -> MutexGuard<'a, Shared> {
+        on.wait(shared).unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn progressed(&self) {
+        self.progress.notify_all();
+        self.drained.notify_waiters();
+    }
+
+    /// Fails the log for ever and tells all that wait.
+    pub(super) fn fail(&self, what: &str, error: &io::Error) {
+        let mut shared = self.lock();
+        let why: Arc<str> = format!("{what}: {error}").into();
+        if shared.failed.is_none() {
+            tracing::error!(%why, "the log has failed; restart the server once the disk is sound");
+        }
+        let why = shared.failed.get_or_insert(why).clone();
+        let waiting: Vec<Chunk> = shared.state.queue.drain(..).collect();
+        shared.state.queued_bytes = 0;
+        drop(shared);
+        self.progressed();
+        self.queued.notify_all();
+        self.wanted.notify_all();
+        answer(waiting, &Err(WalError::Failed(why)));
+    }
+
+    /// Writes one group. False if nothing was queued.
+    pub(super) fn write_group(&self, buffer: &mut GroupBuffer) -> bool {
+        let group = take_group(&mut self.lock().state, self.config.group_bytes);
+        let Some(first) = group.first() else { return false };
+        let (segment, start) = (first.segment.clone(), first.offset);
+        buffer.clear();
+        let mut offset = start;
+        for frame in group.iter().flat_map(|chunk| &chunk.frames) {
+            buffer.put(frame, segment.seal, start, offset);
+            offset += frame.size() as u32;
+        }
+        let bytes: u32 = group.iter().map(|chunk| chunk.bytes).sum();
+        if let Err(error) = segment.file.write_at(&buffer.slices(), u64::from(start)) {
+            return self.fail_group(group, &format!("write {}", segment.path.display()), &error);
+        }
+        let before = Instant::now();
+        if let Err(error) = segment.file.sync("wal.append") {
+            return self.fail_group(group, &format!("sync {}", segment.path.display()), &error);
+        }
+        let mut shared = self.lock();
+        shared.last_sync = before.elapsed();
+        shared.syncs += 1;
+        shared.written_bytes += u64::from(bytes);
+        shared.appends += group.iter().filter(|chunk| chunk.done.is_some()).count() as u64;
+        shared.state.flushed = (segment.number, start + bytes);
+        shared.state.queued_bytes = shared.state.queued_bytes.saturating_sub(bytes as usize);
+        shared.state.evict(&self.config);
+        if let Some(below) = group.iter().filter_map(|chunk| chunk.retire_below).max() {
+            let kept = shared.state.segments.split_off(&below);
+            let retired = std::mem::replace(&mut shared.state.segments, kept);
+            shared.retired.extend(retired.into_values());
+            self.wanted.notify_all();
+        }
+        drop(shared);
+        self.progressed();
+        answer(group, &Ok(()));
+        true
+    }
+
+    fn fail_group(&self, group: Vec<Chunk>, what: &str, error: &io::Error) -> bool {
+        self.fail(what, error);
+        answer(group, &Err(WalError::Failed(format!("{what}: {error}").into())));
+        true
+    }
+
+    /// Removes retired segments and makes at most one spare. False if there was nothing to do.
+    pub(super) fn maintain(&self) -> bool {
+        let mut shared = self.lock();
+        let retired = std::mem::take(&mut shared.retired);
+        let wants_spare = shared.failed.is_none() && shared.wants_spare();
+        let number = shared.state.next_number;
+        drop(shared);
+        for segment in &retired {
+            // It is tried again when the log is opened.
+            if let Err(error) = self.disk.remove(&segment.path) {
+                tracing::warn!(%error, segment = %segment.path.display(), "a purged log segment stays");
+            }
+        }
+        if !wants_spare {
+            return !retired.is_empty();
+        }
+        match Segment::prepare(&*self.disk, &self.dir, number, self.config.segment_bytes) {
+            Ok(spare) => {
+                let mut shared = self.lock();
+                shared.state.spares.push_back(spare);
+                shared.state.next_number = number + 1;
+                shared.starved = false;
+            }
+            Err(e) if matches!(e.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
+                let mut shared = self.lock();
+                if !shared.starved {
+                    tracing::error!("no space for a further log segment");
+                }
+                shared.starved = true;
+                drop(shared);
+                self.progressed();
+                return !retired.is_empty();
+            }
+            Err(error) => self.fail(&format!("prepare {}", segment::name(number)), &error),
+        }
+        self.progressed();
+        true
+    }
+
+    /// The writer's thread: until the log is closed and all is written, or it has failed.
+    pub(super) fn run_writer(&self) {
+        let mut buffer = GroupBuffer::default();
+        loop {
+            while self.write_group(&mut buffer) {}
+            let shared = self.lock();
+            if !shared.state.queue.is_empty() {
+                continue;
+            }
+            if shared.closing || shared.failed.is_some() {
+                return;
+            }
+            drop(self.wait(&self.queued, shared));
+        }
+    }
+
+    /// The preparer's thread.
+    pub(super) fn run_preparer(&self) {
+        loop {
+            while self.maintain() {}
+            let shared = self.lock();
+            if shared.closing || shared.failed.is_some() {
+                return;
+            }
+            let is_idle =
+                shared.retired.is_empty() && (shared.starved || shared.state.spares.len() >= SPARES);
+            if !is_idle {
+                continue;
+            }
+            if shared.starved {
+                drop(self.wanted.wait_timeout(shared, RETRY).unwrap_or_else(PoisonError::into_inner));
+            } else {
+                drop(self.wait(&self.wanted, shared));
+            }
+        }
+    }
+}
+
+/// Takes from the queue what goes to one place in one segment.
+fn take_group(state: &mut State, limit: usize) -> Vec<Chunk> {
+    let mut group: Vec<Chunk> = Vec::new();
+    let mut bytes = 0;
+    while let Some(next) = state.queue.front() {
+        if let Some(last) = group.last()
+            && (last.segment.number != next.segment.number || bytes + next.bytes as usize > limit)
+        {
+            break;
+        }
+        bytes += next.bytes as usize;
+        group.extend(state.queue.pop_front());
+    }
+    group
+}
+
+fn answer(chunks: Vec<Chunk>, result: &Result<(), WalError>) {
+    for done in chunks.into_iter().filter_map(|chunk| chunk.done) {
+        done(result.clone());
+    }
+}

@@ -1,0 +1,178 @@
+//! The bridge from the log to the replicated state: entries in order into redb, one commit for all that are ready.
+//!
+//! Order of a batch: apply every command in one transaction, commit it (without durability: the log is the durable
+//! copy), publish the new state, answer. So whoever has an answer reads the state that the answer tells of.
+//!
+//! A *snapshot* of this state machine costs nothing: it is the store itself once it was committed durably. It is
+//! turned into bytes ([`crate::state::Frames`]) only when a member has to be sent one.
+
+use super::types::{Batch, BatchOutcome, Entry, LogId, Snapshot, SnapshotMeta, StoredMembership, TypeConfig};
+use crate::state::{SnapshotData, StateError, StateStore, StateWriter, View};
+use atoll_meta::Response;
+use futures_util::{Stream, StreamExt};
+use openraft::entry::RaftEntry;
+use openraft::storage::{ApplyResponder, EntryResponder, RaftStateMachine};
+use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Most entries that one transaction takes: bounds memory during a replay.
+const ENTRIES_PER_COMMIT: usize = 64;
+
+/// What the commands mean. Deterministic: the same commands on the same state give the same state and responses.
+pub trait Machine: Send + Sync + 'static {
+    /// Takes over a state that was opened or installed, forgetting any former one.
+    fn load(&mut self, view: Arc<View>) -> Result<(), StateError>;
+
+    /// Applies one command. An error is a failure of the store, never of the command.
+    fn apply(&mut self, state: &mut StateWriter<'_>, command: &[u8]) -> Result<Response, StateError>;
+
+    /// Writes back what was held in memory during the transaction.
+    fn end_batch(&mut self, state: &mut StateWriter<'_>) -> Result<(), StateError>;
+
+    /// The transaction is committed and `view` shows it; responses are sent when this returns.
+    fn publish(&mut self, view: Arc<View>) -> Result<(), StateError>;
+}
+
+/// The state machine as openraft drives it.
+pub struct StateMachine<M> {
+    store: Arc<StateStore>,
+    machine: M,
+    /// Whether a snapshot was built or installed since the start; before, there is none to speak of.
+    has_snapshot: Arc<AtomicBool>,
+}
+
+type Item = (Entry, Option<ApplyResponder<TypeConfig>>);
+
+impl<M: Machine> StateMachine<M> {
+    /// Loads the state.
+    pub fn new(store: Arc<StateStore>, mut machine: M) -> Result<Self, StateError> {
+        machine.load(Arc::new(store.view()?))?;
+        Ok(Self { store, machine, has_snapshot: Arc::default() })
+    }
+
+    fn apply_entries(&mut self, entries: Vec<Item>) -> Result<(), StateError> {
+        let mut answers = Vec::with_capacity(entries.len());
+        let machine = &mut self.machine;
+        self.store.write(|state| {
+            let mut last = None;
+            for (entry, responder) in entries {
+                last = Some(entry.log_id());
+                let outcome = match entry.payload {
+                    EntryPayload::Blank => BatchOutcome::default(),
+                    EntryPayload::Normal(Batch(commands)) => {
+                        let responses = commands.iter().map(|command| machine.apply(state, command));
+                        BatchOutcome(responses.collect::<Result<_, _>>()?)
+                    }
+                    EntryPayload::Membership(membership) => {
+                        state.set_membership(&StoredMembership::new(last, membership))?;
+                        BatchOutcome::default()
+                    }
+                };
+                answers.extend(responder.map(|responder| (responder, outcome)));
+            }
+            machine.end_batch(state)?;
+            match &last {
+                Some(last) => state.set_applied(last),
+                None => Ok(()),
+            }
+        })?;
+        self.machine.publish(Arc::new(self.store.view()?))?;
+        for (responder, outcome) in answers {
+            responder.send(outcome);
+        }
+        Ok(())
+    }
+}
+
+impl<M: Machine> RaftStateMachine<TypeConfig> for StateMachine<M> {
+    type SnapshotData = SnapshotData;
+    type SnapshotBuilder = SnapshotBuilder;
+
+    async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), io::Error> {
+        let meta = self.store.view()?.meta()?;
+        Ok((meta.last_log_id, meta.last_membership))
+    }
+
+    async fn apply<S>(&mut self, mut entries: S) -> Result<(), io::Error>
+    where
+        S: Stream<Item = Result<EntryResponder<TypeConfig>, io::Error>> + Unpin + OptionalSend,
+    {
+        loop {
+            let mut ready = Vec::new();
+            while ready.len() < ENTRIES_PER_COMMIT
+                && let Some(item) = entries.next().await
+            {
+                ready.push(item?);
+            }
+            if ready.is_empty() {
+                return Ok(());
+            }
+            self.apply_entries(ready).inspect_err(|error| {
+                tracing::error!(%error, "the metadata state cannot be changed any more");
+            })?;
+        }
+    }
+
+    async fn get_snapshot_builder(&mut self) -> Self::SnapshotBuilder {
+        SnapshotBuilder {
+            store: self.store.clone(),
+            view: self.store.view().map(Arc::new),
+            has_snapshot: self.has_snapshot.clone(),
+        }
+    }
+
+    async fn install_snapshot(
+        &mut self,
+        meta: &SnapshotMeta,
+        snapshot: SnapshotData,
+    ) -> Result<(), io::Error> {
+        let store = self.store.clone();
+        let installed = blocking(move || store.install(snapshot)).await?;
+        if installed != *meta {
+            return Err(StateError::Damaged(format!("snapshot {installed} came as {meta}")).into());
+        }
+        self.machine.load(Arc::new(self.store.view()?))?;
+        self.has_snapshot.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot<SnapshotData>>, io::Error> {
+        if !self.has_snapshot.load(Ordering::Acquire) {
+            return Ok(None);
+        }
+        let view = Arc::new(self.store.view()?);
+        Ok(Some(Snapshot { meta: view.meta()?, snapshot: SnapshotData::View(view) }))
+    }
+}
+
+/// Makes a state durable and calls it a snapshot.
+pub struct SnapshotBuilder {
+    store: Arc<StateStore>,
+    view: Result<Arc<View>, StateError>,
+    has_snapshot: Arc<AtomicBool>,
+}
+
+impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
+    type SnapshotData = SnapshotData;
+
+    async fn build_snapshot(&mut self) -> Result<Snapshot<SnapshotData>, io::Error> {
+        let view = self.view.clone()?;
+        // The log may be purged up to what is called a snapshot, so what the view shows must survive first.
+        let store = self.store.clone();
+        blocking(move || store.commit_durable()).await?;
+        self.has_snapshot.store(true, Ordering::Release);
+        Ok(Snapshot { meta: view.meta()?, snapshot: SnapshotData::View(view) })
+    }
+}
+
+/// Runs work that waits for the disk outside the group's own thread.
+pub(super) async fn blocking<R: Send + 'static>(
+    work: impl FnOnce() -> Result<R, StateError> + Send + 'static,
+) -> Result<R, StateError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => Err(StateError::Store(error.to_string().into())),
+    }
+}

@@ -1,0 +1,300 @@
+//! [`MetadataService`] on a member of the Raft group in this process.
+//!
+//! Reads never wait where this member is the sole voter: the future is ready at its first poll. Changes go through the
+//! [`super::proposer`].
+
+use super::machine::{AppliedCounters, MetaMachine, takes_space};
+use super::proposer::{Propose, Proposer};
+use super::published::Published;
+use crate::raft::group::{GroupError, Leadership, Proposed, RaftGroup};
+use crate::raft::log_store::LogStore;
+use crate::raft::types::Completion;
+use crate::state::{StateReader, StateStore};
+use atoll_base::attr::Attr;
+use atoll_base::disk::Disk;
+use atoll_base::id::{Cookie, Ino, VolumeId};
+use atoll_base::time::{Clock, Timestamp};
+use atoll_lockd::GrantId;
+use atoll_meta::data::FileMap;
+use atoll_meta::export::Volume;
+use atoll_meta::lock::{Conflict, GrantedWaiter, LockTest};
+use atoll_meta::service::{DirPage, Found, Read};
+use atoll_meta::{Call, Exports, FsError, MetadataService, OnceKey, Response};
+use atoll_model::{Command, KvError, read};
+use bytes::Bytes;
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Files whose grants are read at once.
+const GRANT_FILES: usize = 1000;
+
+impl Propose for Arc<RaftGroup<MetaMachine>> {
+    fn propose(&self, commands: Vec<Bytes>, done: Completion<Proposed>) {
+        RaftGroup::propose(self, commands, done);
+    }
+}
+
+/// What frontend and maintenance share.
+pub(super) struct Shared {
+    pub(super) cluster: [u8; 16],
+    pub(super) disk: Arc<dyn Disk>,
+    pub(super) log: LogStore,
+    pub(super) store: Arc<StateStore>,
+    pub(super) published: Arc<Published>,
+    pub(super) group: Arc<RaftGroup<MetaMachine>>,
+    pub(super) proposer: Arc<Proposer<Arc<RaftGroup<MetaMachine>>>>,
+    pub(super) counters: Arc<AppliedCounters>,
+    pub(super) clock: Arc<dyn Clock>,
+    /// Little room is left on the disk, or in the log.
+    pub(super) low_space: AtomicBool,
+    pub(super) refused_for_space: AtomicU64,
+    told: Mutex<Told>,
+}
+
+/// Grants handed out for telling, in one term of leadership.
+#[derive(Default)]
+struct Told {
+    term: u64,
+    grants: HashSet<(Ino, GrantId)>,
+}
+
+pub(super) struct Parts {
+    pub(super) cluster: [u8; 16],
+    pub(super) disk: Arc<dyn Disk>,
+    pub(super) log: LogStore,
+    pub(super) store: Arc<StateStore>,
+    pub(super) published: Arc<Published>,
+    pub(super) group: Arc<RaftGroup<MetaMachine>>,
+    pub(super) counters: Arc<AppliedCounters>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) limits: super::Limits,
+}
+
+impl Shared {
+    pub(super) fn new(parts: Parts) -> Arc<Self> {
+        let Parts { cluster, disk, log, store, published, group, counters, clock, limits } = parts;
+        let proposer = Proposer::new(group.clone(), limits);
+        Arc::new(Self {
+            cluster,
+            disk,
+            log,
+            store,
+            published,
+            group,
+            proposer,
+            counters,
+            clock,
+            low_space: AtomicBool::new(false),
+            refused_for_space: AtomicU64::new(0),
+            told: Mutex::default(),
+        })
+    }
+
+    /// Time for the next command, never behind an earlier one.
+    fn stamp(&self) -> Timestamp {
+        self.published.advance_time(self.clock.now())
+    }
+
+    pub(super) async fn execute(&self, call: Call) -> Result<Response, FsError> {
+        if takes_space(&call.op) && (self.low_space.load(Ordering::Relaxed) || self.log.low_space()) {
+            self.refused_for_space.fetch_add(1, Ordering::Relaxed);
+            return Err(FsError::NoSpace);
+        }
+        if self.log.failed().is_some() {
+            self.proposer.fail();
+        }
+        // No command may come before the genesis in the log; once that is applied here, it cannot.
+        if !self.published.is_founded() {
+            return Err(FsError::Delay);
+        }
+        let command = Command { stamp: self.stamp(), call };
+        let encoded = command.encode();
+        drop(command);
+        self.proposer.run(encoded).await
+    }
+
+    /// Waits until the published state is the newest there is.
+    async fn ready(&self) -> Result<(), FsError> {
+        if self.group.reads_locally() { Ok(()) } else { self.linearize().await }
+    }
+
+    #[cold]
+    async fn linearize(&self) -> Result<(), FsError> {
+        match self.group.linearize().await {
+            Ok(()) if self.published.is_founded() => Ok(()),
+            Ok(()) | Err(GroupError::NotLeader) => Err(FsError::Delay),
+            Err(error) => {
+                tracing::warn!(%error, "a read cannot be made sure to be the newest");
+                Err(FsError::Delay)
+            }
+        }
+    }
+
+    /// Reads from the published view.
+    async fn read<R>(&self, f: impl FnOnce(&StateReader) -> Result<Read<R>, KvError>) -> Read<R> {
+        self.ready().await?;
+        f(self.published.current().view.reader()).unwrap_or_else(|error| Err(unreadable(&error)))
+    }
+
+    /// Granted waiters that nobody was told of in this term; forgets those that are settled.
+    fn untold(&self, leadership: Leadership) -> Result<Vec<GrantedWaiter>, KvError> {
+        let current = self.published.current();
+        let (mut pending, mut after) = (Vec::new(), None);
+        loop {
+            let page = read::pending_grants(current.view.reader(), after, GRANT_FILES)?;
+            after = page.last().map(|grant| grant.ino);
+            pending.extend(page);
+            if after.is_none() {
+                break;
+            }
+        }
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.term != leadership.term {
+            *told = Told { term: leadership.term, grants: HashSet::new() };
+        }
+        let now: HashSet<_> = pending.iter().map(|g| (g.ino, g.grant)).collect();
+        pending.retain(|g| !told.grants.contains(&(g.ino, g.grant)));
+        told.grants = now;
+        Ok(pending)
+    }
+}
+
+#[cold]
+fn unreadable(error: &KvError) -> FsError {
+    tracing::error!(%error, "the metadata store cannot be read");
+    FsError::Io
+}
+
+/// The metadata service of this process.
+pub struct LocalMetadata {
+    pub(super) shared: Arc<Shared>,
+    pub(super) maintenance: super::maintenance::Maintenance,
+}
+
+impl MetadataService for LocalMetadata {
+    async fn getattr(&self, ino: Ino) -> Read<Attr> {
+        self.shared.ready().await?;
+        self.shared.published.getattr(ino).unwrap_or_else(|error| Err(unreadable(&error)))
+    }
+
+    async fn lookup(&self, dir: Ino, name: &[u8]) -> Read<Found> {
+        self.shared.ready().await?;
+        self.shared.published.lookup(dir, name).unwrap_or_else(|error| Err(unreadable(&error)))
+    }
+
+    async fn parent(&self, dir: Ino) -> Read<Ino> {
+        self.shared.read(|kv| read::parent(kv, dir)).await
+    }
+
+    async fn readdir(
+        &self,
+        dir: Ino,
+        after: Cookie,
+        max_entries: usize,
+        max_bytes: usize,
+        with_attrs: bool,
+    ) -> Read<DirPage> {
+        self.shared.read(|kv| read::readdir(kv, dir, after, max_entries, max_bytes, with_attrs)).await
+    }
+
+    async fn readlink(&self, ino: Ino) -> Read<(Attr, Bytes)> {
+        self.shared.read(|kv| read::readlink(kv, ino)).await
+    }
+
+    async fn map(&self, ino: Ino, offset: u64, len: u64) -> Read<FileMap> {
+        self.shared.read(|kv| read::map(kv, ino, offset, len)).await
+    }
+
+    async fn get_xattr(&self, ino: Ino, name: &[u8]) -> Read<Bytes> {
+        self.shared.read(|kv| read::get_xattr(kv, ino, name)).await
+    }
+
+    async fn list_xattrs(&self, ino: Ino) -> Read<Vec<Bytes>> {
+        self.shared.read(|kv| read::list_xattrs(kv, ino)).await
+    }
+
+    async fn test_lock(&self, test: LockTest) -> Read<Option<Conflict>> {
+        self.shared.read(|kv| read::test_lock(kv, &test)).await
+    }
+
+    async fn outcome(&self, key: &OnceKey) -> Read<Option<Response>> {
+        self.shared.read(|kv| read::outcome(kv, key).map(Ok)).await
+    }
+
+    async fn volume(&self, id: VolumeId) -> Read<Volume> {
+        self.shared.read(|kv| read::volume(kv, id)).await
+    }
+
+    async fn volumes(&self) -> Read<Vec<Volume>> {
+        self.shared.read(|kv| read::volumes(kv).map(Ok)).await
+    }
+
+    fn exports(&self) -> Arc<Exports> {
+        self.shared.published.exports()
+    }
+
+    fn verifier(&self) -> u64 {
+        self.shared.published.verifier()
+    }
+
+    fn now(&self) -> Timestamp {
+        self.shared.stamp()
+    }
+
+    async fn granted_waiters(&self) -> Vec<GrantedWaiter> {
+        let mut leadership = self.shared.group.leadership();
+        loop {
+            // Before looking, so that nothing granted meanwhile is missed.
+            let granted = self.shared.published.grants.notified();
+            let now = *leadership.borrow_and_update();
+            if now.leads {
+                match self.shared.untold(now) {
+                    Ok(waiters) if !waiters.is_empty() => return waiters,
+                    Ok(_) => {}
+                    Err(error) => drop(unreadable(&error)),
+                }
+            }
+            tokio::select! {
+                () = granted => {}
+                changed = leadership.changed() => if changed.is_err() {
+                    // The group has stopped; there will never be anything to tell.
+                    std::future::pending::<()>().await;
+                },
+            }
+        }
+    }
+
+    async fn execute(&self, call: Call) -> Result<Response, FsError> {
+        self.shared.execute(call).await
+    }
+}
+
+impl LocalMetadata {
+    /// The cluster's id, as given when it was founded.
+    pub fn cluster(&self) -> [u8; 16] {
+        self.shared.cluster
+    }
+
+    /// Who leads the group.
+    pub fn leadership(&self) -> tokio::sync::watch::Receiver<Leadership> {
+        self.shared.group.leadership()
+    }
+
+    /// Runs a pure read of the model on the published state: what the collector, the repacker, fsck and status need beyond the
+    /// service's operations. As new as the last answered call, on this member.
+    pub async fn with_state<R>(
+        &self,
+        f: impl FnOnce(&StateReader) -> Result<R, KvError>,
+    ) -> Result<R, FsError> {
+        self.shared.read(|kv| f(kv).map(Ok)).await
+    }
+
+    /// Takes no more changes, finishes those accepted, makes the state durable and stops the group: the next start has nothing
+    /// to repeat. Reads go on from the last state.
+    pub async fn stop(&self) -> Result<(), GroupError> {
+        self.shared.proposer.close().await;
+        self.maintenance.stop().await;
+        self.shared.group.stop().await
+    }
+}

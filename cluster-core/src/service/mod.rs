@@ -1,0 +1,22 @@
+//! The metadata service on a local member of the Raft group.
+
+mod clock_cache;
+mod local;
+mod machine;
+mod maintenance;
+mod open;
+mod proposer;
+mod published;
+mod status;
+
+pub use clock_cache::CacheStatus;
+pub use local::LocalMetadata;
+pub use machine::MetaMachine;
+pub use maintenance::MaintenanceOptions;
+pub use open::{OnProgress, OpenError, Options, Progress, SYNC_FORMAT, open, open_member};
+pub use proposer::{Limits, ProposerStatus};
+pub use published::CacheSizes;
+pub use status::MetadataStatus;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,273 @@
+//! From single calls to entries of the log, and back.
+//!
+//! There is no task and no timer in the way: the caller that finds a free place among the entries in flight proposes at once
+//! what waits; when an entry was applied, the thread that applied it proposes the next, then answers. So one caller
+//! alone waits for one sync, and many callers share each sync: while some entries are in flight, the next batch gathers.
+//!
+//! Bounds: [`Limits`]. A full queue refuses with `Delay`; nothing is lost or reordered within a batch.
+
+use crate::raft::group::Proposed;
+use crate::raft::types::Completion;
+use atoll_meta::{FsError, Response};
+use bytes::Bytes;
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::{Notify, oneshot};
+
+/// Bounds of the queue and of a batch.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Calls that may wait for a place in a batch.
+    pub queue_calls: usize,
+    /// Their bytes.
+    pub queue_bytes: usize,
+    /// Calls in one batch.
+    pub batch_calls: usize,
+    /// Their bytes; a single larger call is a batch of its own.
+    pub batch_bytes: usize,
+    /// Batches in flight: more than one, so that the disk syncs one while another is applied.
+    pub in_flight: usize,
+    /// Bytes of one call.
+    pub call_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            queue_calls: 16 << 10,
+            queue_bytes: 64 << 20,
+            batch_calls: 512,
+            batch_bytes: 4 << 20,
+            in_flight: 3,
+            call_bytes: 16 << 20,
+        }
+    }
+}
+
+/// Bytes that an entry of the log adds to each command.
+const PER_COMMAND: usize = 4;
+
+impl Limits {
+    /// Within what one entry of the log takes. The log refusing an entry would stop the group.
+    pub(super) fn within(mut self, entry_bytes: usize) -> Self {
+        self.batch_bytes = self.batch_bytes.min(entry_bytes);
+        self.call_bytes = self.call_bytes.min(entry_bytes.saturating_sub(PER_COMMAND));
+        self
+    }
+}
+
+/// Whatever takes batches; the Raft group.
+pub(super) trait Propose: Send + Sync + 'static {
+    /// As [`crate::raft::group::RaftGroup::propose`].
+    fn propose(&self, commands: Vec<Bytes>, done: Completion<Proposed>);
+}
+
+type Answer = oneshot::Sender<Result<Response, FsError>>;
+
+#[derive(Default)]
+struct Queue {
+    waiting: VecDeque<(Bytes, Answer)>,
+    bytes: usize,
+    in_flight: usize,
+}
+
+struct Ready {
+    commands: Vec<Bytes>,
+    answers: Vec<Answer>,
+}
+
+/// How the proposer is doing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ProposerStatus {
+    /// Calls that wait now.
+    pub waiting: u64,
+    /// Their bytes.
+    pub waiting_bytes: u64,
+    /// Batches in flight now.
+    pub in_flight: u64,
+    /// Calls proposed since the start.
+    pub calls: u64,
+    /// Batches proposed since the start.
+    pub batches: u64,
+    /// Calls refused because the queue was full.
+    pub refused: u64,
+}
+
+/// The queue. Shared by all callers.
+pub(super) struct Proposer<P> {
+    group: P,
+    limits: Limits,
+    queue: Mutex<Queue>,
+    /// The group stopped by itself: no change will ever succeed.
+    failed: AtomicBool,
+    closed: AtomicBool,
+    drained: Notify,
+    calls: AtomicU64,
+    batches: AtomicU64,
+    refused: AtomicU64,
+}
+
+impl<P: Propose> Proposer<P> {
+    pub(super) fn new(group: P, limits: Limits) -> Arc<Self> {
+        Arc::new(Self {
+            group,
+            limits,
+            queue: Mutex::default(),
+            failed: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
+            drained: Notify::new(),
+            calls: AtomicU64::new(0),
+            batches: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+        })
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs one encoded command. `Delay` if it was not taken, or if its effect is unknown because the group lost its
+    /// leader or stopped meanwhile; `Io` if the group has stopped.
+    pub(super) async fn run(self: &Arc<Self>, command: Bytes) -> Result<Response, FsError> {
+        let answer = self.submit(command)?;
+        // An entry's completion always answers, also when it is dropped.
+        answer.await.unwrap_or(Err(FsError::Delay))
+    }
+
+    fn submit(
+        self: &Arc<Self>,
+        command: Bytes,
+    ) -> Result<oneshot::Receiver<Result<Response, FsError>>, FsError> {
+        if command.len() > self.limits.call_bytes {
+            return Err(FsError::Invalid);
+        }
+        let (tx, rx) = oneshot::channel();
+        let ready = {
+            let mut queue = self.queue();
+            // Under the lock, so that whoever closes or fails the queue sees all that came before.
+            if self.failed.load(Ordering::Acquire) {
+                return Err(FsError::Io);
+            }
+            let full = queue.waiting.len() >= self.limits.queue_calls
+                || queue.bytes + command.len() > self.limits.queue_bytes;
+            if full || self.closed.load(Ordering::Acquire) {
+                self.refused.fetch_add(1, Ordering::Relaxed);
+                return Err(FsError::Delay);
+            }
+            queue.bytes += command.len();
+            queue.waiting.push_back((command, tx));
+            self.take_batch(&mut queue)
+        };
+        self.send(ready);
+        Ok(rx)
+    }
+
+    fn take_batch(&self, queue: &mut Queue) -> Option<Ready> {
+        if queue.waiting.is_empty() || queue.in_flight >= self.limits.in_flight {
+            return None;
+        }
+        let mut ready = Ready { commands: Vec::new(), answers: Vec::new() };
+        let mut bytes = 0;
+        while ready.commands.len() < self.limits.batch_calls
+            && let Some((command, _)) = queue.waiting.front()
+        {
+            let size = command.len() + PER_COMMAND;
+            if bytes > 0 && bytes + size > self.limits.batch_bytes {
+                break;
+            }
+            bytes += size;
+            queue.bytes -= command.len();
+            if let Some((command, answer)) = queue.waiting.pop_front() {
+                ready.commands.push(command);
+                ready.answers.push(answer);
+            }
+        }
+        queue.in_flight += 1;
+        Some(ready)
+    }
+
+    fn send(self: &Arc<Self>, ready: Option<Ready>) {
+        let Some(Ready { commands, answers }) = ready else { return };
+        self.calls.fetch_add(commands.len() as u64, Ordering::Relaxed);
+        self.batches.fetch_add(1, Ordering::Relaxed);
+        let this = self.clone();
+        let done = Completion::new(move |result| this.complete(answers, result));
+        self.group.propose(commands, done);
+    }
+
+    /// The next batch first, so that its sync runs while the answers go out.
+    fn complete(self: &Arc<Self>, answers: Vec<Answer>, result: Option<Proposed>) {
+        if result.is_none() {
+            self.fail();
+        }
+        let (ready, idle) = {
+            let mut queue = self.queue();
+            queue.in_flight -= 1;
+            let ready = self.take_batch(&mut queue);
+            (ready, queue.in_flight == 0)
+        };
+        self.send(ready);
+        match result {
+            Some(Ok(response)) => {
+                let responses = response.data.0;
+                assert_eq!(responses.len(), answers.len(), "one response for each command of a batch");
+                for (answer, response) in answers.into_iter().zip(responses) {
+                    // A caller that went away does not care.
+                    let _gone = answer.send(Ok(response));
+                }
+            }
+            // Another member leads; whether it takes the entry over is open.
+            Some(Err(_)) | None => {
+                for answer in answers {
+                    let _gone = answer.send(Err(FsError::Delay));
+                }
+            }
+        }
+        if idle {
+            self.drained.notify_waiters();
+        }
+    }
+
+    /// From now on every call is refused with `Io`.
+    pub(super) fn fail(&self) {
+        if !self.failed.swap(true, Ordering::AcqRel) && !self.closed.load(Ordering::Acquire) {
+            tracing::error!(
+                "the metadata log or store failed: every change is refused from now on, reads go on"
+            );
+        }
+    }
+
+    /// Whether [`Proposer::fail`] was called.
+    pub(super) fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::Acquire)
+    }
+
+    /// Takes no more calls and waits until those taken are answered.
+    pub(super) async fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+        loop {
+            let drained = self.drained.notified();
+            let idle = {
+                let queue = self.queue();
+                queue.in_flight == 0 && queue.waiting.is_empty()
+            };
+            if idle {
+                return;
+            }
+            drained.await;
+        }
+    }
+
+    pub(super) fn status(&self) -> ProposerStatus {
+        let queue = self.queue();
+        ProposerStatus {
+            waiting: queue.waiting.len() as u64,
+            waiting_bytes: queue.bytes as u64,
+            in_flight: queue.in_flight as u64,
+            calls: self.calls.load(Ordering::Relaxed),
+            batches: self.batches.load(Ordering::Relaxed),
+            refused: self.refused.load(Ordering::Relaxed),
+        }
+    }
+}

@@ -1,0 +1,282 @@
+//! What readers see: the newest state, and hot parts of it in memory, exactly in step.
+//!
+//! Publishing a batch has four steps, in this order: what the batch changed leaves the caches; the new view takes the
+//! place of the old; new attributes go into the cache; answers are sent (by the caller). Until the second step every reader
+//! sees the state before the batch, from then on the state after it; and who has an answer began after it.
+//!
+//! A read of one thing is consistent by that alone. A read put together from several cached things is not, if a
+//! publication falls between: [`Published::steady`] tells, and then the view answers, which is one instant.
+
+use super::clock_cache::{CacheStatus, ClockCache};
+use crate::state::View;
+use arc_swap::ArcSwap;
+use atoll_base::attr::{Attr, FileKind};
+use atoll_base::id::Ino;
+use atoll_base::time::Timestamp;
+use atoll_meta::service::Found;
+use atoll_meta::{Exports, FsError};
+use atoll_model::{KvError, Touched, read};
+use bytes::Bytes;
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering, fence};
+use tokio::sync::Notify;
+
+/// A view with its number; each publication has the next.
+pub(super) struct Current {
+    pub(super) version: u64,
+    pub(super) view: Arc<View>,
+}
+
+/// A directory entry in memory: known to exist or known not to.
+struct Name {
+    dir: Ino,
+    name: Box<[u8]>,
+    child: Option<Ino>,
+}
+
+/// Sizes of the caches in memory.
+#[derive(Clone, Copy, Debug)]
+pub struct CacheSizes {
+    /// Inodes; about 250 bytes each.
+    pub inodes: usize,
+    /// Directory entries; about 120 bytes each, and the name.
+    pub names: usize,
+}
+
+impl Default for CacheSizes {
+    fn default() -> Self {
+        Self { inodes: 100_000, names: 100_000 }
+    }
+}
+
+/// What a batch changed, gathered over its commands.
+#[derive(Default)]
+pub(super) struct BatchChanges {
+    /// Each inode with its attributes after the batch, where known.
+    inodes: HashMap<Ino, Option<Attr>>,
+    names: Vec<(Ino, Bytes)>,
+    exports: bool,
+    grants: bool,
+    verifier: Option<u64>,
+}
+
+impl BatchChanges {
+    /// Adds a command's; `attrs` are attributes after it, of any inodes.
+    pub(super) fn add<'a>(&mut self, touched: Touched, attrs: impl Iterator<Item = &'a Attr>) {
+        self.inodes.extend(touched.inos.iter().map(|ino| (*ino, None)));
+        for attr in attrs {
+            // One that the command did not touch is of the same value as before it; leave what is known.
+            if let Some(after) = self.inodes.get_mut(&attr.ino)
+                && touched.inos.contains(&attr.ino)
+                && attr.nlink > 0
+            {
+                *after = Some(attr.clone());
+            }
+        }
+        self.names.extend(touched.dirents);
+        self.exports |= touched.exports;
+        self.grants |= !touched.grants.is_empty();
+        self.verifier = touched.verifier.or(self.verifier);
+    }
+}
+
+/// The newest state.
+pub(super) struct Published {
+    current: ArcSwap<Current>,
+    /// Odd while a publication is under way.
+    sequence: AtomicU64,
+    inodes: ClockCache<Attr>,
+    names: ClockCache<Name>,
+    hasher: RandomState,
+    exports: ArcSwap<Exports>,
+    verifier: AtomicU64,
+    /// Latest time handed out, in nanoseconds since the epoch.
+    time: AtomicU64,
+    /// Blocked lock requests may have been granted.
+    pub(super) grants: Notify,
+}
+
+impl Published {
+    /// Nothing but `view`.
+    pub(super) fn new(view: Arc<View>, sizes: CacheSizes) -> Arc<Self> {
+        Arc::new(Self {
+            current: ArcSwap::from_pointee(Current { version: 1, view }),
+            sequence: AtomicU64::new(0),
+            inodes: ClockCache::new(sizes.inodes),
+            names: ClockCache::new(sizes.names),
+            hasher: RandomState::new(),
+            exports: ArcSwap::from_pointee(Exports::default()),
+            verifier: AtomicU64::new(0),
+            time: AtomicU64::new(0),
+            grants: Notify::new(),
+        })
+    }
+
+    // ---- the applier's side
+
+    /// Publishes what a batch made of the state. By the applier alone.
+    pub(super) fn publish(&self, view: Arc<View>, changes: BatchChanges) -> Result<(), KvError> {
+        let version = self.current.load().version + 1;
+        // Outside of the odd phase, which readers of several things wait out on the slow path.
+        let exports = if changes.exports { Some(read::exports(view.reader())?) } else { None };
+        let entered = self.begin();
+        for ino in changes.inodes.keys() {
+            self.inodes.invalidate(ino_key(*ino), version);
+        }
+        for (dir, name) in &changes.names {
+            self.names.invalidate(self.name_key(*dir, name), version);
+        }
+        self.current.store(Arc::new(Current { version, view }));
+        for (ino, attr) in changes.inodes {
+            if let Some(attr) = attr {
+                self.inodes.put(ino_key(ino), attr);
+            }
+        }
+        self.end(entered);
+        if let Some(exports) = exports {
+            self.exports.store(Arc::new(exports));
+        }
+        if let Some(verifier) = changes.verifier {
+            self.verifier.store(verifier, Ordering::Release);
+        }
+        if changes.grants {
+            self.grants.notify_waiters();
+        }
+        Ok(())
+    }
+
+    /// Publishes a state that has nothing to do with the former one.
+    pub(super) fn replace(&self, view: Arc<View>) -> Result<(), KvError> {
+        let kv = view.reader();
+        let (exports, verifier, time) = (read::exports(kv)?, read::verifier(kv)?, read::now(kv)?);
+        let version = self.current.load().version + 1;
+        let entered = self.begin();
+        self.inodes.clear(version);
+        self.names.clear(version);
+        self.current.store(Arc::new(Current { version, view: view.clone() }));
+        self.end(entered);
+        self.exports.store(Arc::new(exports));
+        self.verifier.store(verifier, Ordering::Release);
+        self.advance_time(time);
+        self.grants.notify_waiters();
+        Ok(())
+    }
+
+    fn begin(&self) -> u64 {
+        let entered = self.sequence.load(Ordering::Relaxed) + 1;
+        self.sequence.store(entered, Ordering::Relaxed);
+        // No change of the caches may be seen before the odd number.
+        fence(Ordering::SeqCst);
+        entered
+    }
+
+    fn end(&self, entered: u64) {
+        self.sequence.store(entered + 1, Ordering::Release);
+    }
+
+    // ---- the readers' side
+
+    /// The newest view.
+    pub(super) fn current(&self) -> arc_swap::Guard<Arc<Current>> {
+        self.current.load()
+    }
+
+    /// Whether the first state of the cluster is there.
+    pub(super) fn is_founded(&self) -> bool {
+        // Its lower half counts from 1.
+        self.verifier() != 0
+    }
+
+    /// Runs `f`, and gives its result only if no publication fell into it.
+    fn steady<R>(&self, f: impl FnOnce() -> Option<R>) -> Option<R> {
+        let before = self.sequence.load(Ordering::Acquire);
+        if !before.is_multiple_of(2) {
+            return None;
+        }
+        let result = f()?;
+        fence(Ordering::SeqCst);
+        (self.sequence.load(Ordering::Relaxed) == before).then_some(result)
+    }
+
+    /// Attributes of an inode.
+    pub(super) fn getattr(&self, ino: Ino) -> Result<Result<Attr, FsError>, KvError> {
+        if let Some(attr) = self.cached_attr(ino) {
+            return Ok(Ok(attr));
+        }
+        let current = self.current();
+        let found = read::getattr(current.view.reader(), ino)?;
+        if let Ok(attr) = &found {
+            self.inodes.fill(ino_key(ino), attr.clone(), current.version);
+        }
+        Ok(found)
+    }
+
+    fn cached_attr(&self, ino: Ino) -> Option<Attr> {
+        self.inodes.get(ino_key(ino), |attr| Some(attr.clone()))
+    }
+
+    /// Looks a name up.
+    pub(super) fn lookup(&self, dir: Ino, name: &[u8]) -> Result<Result<Found, FsError>, KvError> {
+        let key = self.name_key(dir, name);
+        let cached = self.steady(|| {
+            let attr = self.cached_attr(dir).filter(|attr| attr.kind == FileKind::Directory)?;
+            let known = |n: &Name| (n.dir == dir && *n.name == *name).then_some(n.child);
+            let child = match self.names.get(key, known)? {
+                Some(ino) => Ok(self.cached_attr(ino)?),
+                None => Err(FsError::NotFound),
+            };
+            Some(Found { dir: attr, child })
+        });
+        if let Some(found) = cached {
+            return Ok(Ok(found));
+        }
+        let current = self.current();
+        let found = read::lookup(current.view.reader(), dir, name)?;
+        if let Ok(Found { dir: attr, child }) = &found {
+            let version = current.version;
+            self.inodes.fill(ino_key(dir), attr.clone(), version);
+            if let Ok(attr) = child {
+                self.inodes.fill(ino_key(attr.ino), attr.clone(), version);
+            }
+            let child = child.as_ref().ok().map(|attr| attr.ino);
+            self.names.fill(key, Name { dir, name: name.into(), child }, version);
+        }
+        Ok(found)
+    }
+
+    /// The exports in force.
+    pub(super) fn exports(&self) -> Arc<Exports> {
+        self.exports.load_full()
+    }
+
+    /// The write verifier in force.
+    pub(super) fn verifier(&self) -> u64 {
+        self.verifier.load(Ordering::Acquire)
+    }
+
+    /// The later of `clock` and the latest time handed out; the former never goes back below it.
+    pub(super) fn advance_time(&self, clock: Timestamp) -> Timestamp {
+        let nanos = u64::try_from(clock.as_nanos().max(0)).unwrap_or(u64::MAX);
+        let latest = self.time.fetch_max(nanos, Ordering::AcqRel).max(nanos);
+        Timestamp::from_nanos(i128::from(latest))
+    }
+
+    fn name_key(&self, dir: Ino, name: &[u8]) -> u64 {
+        self.hasher.hash_one((dir, name))
+    }
+
+    /// Figures of the inode and the name cache.
+    pub(super) fn cache_status(&self) -> (CacheStatus, CacheStatus) {
+        (self.inodes.status(), self.names.status())
+    }
+}
+
+/// Spreads an inode number over all bits (the finalizer of splitmix64).
+fn ino_key(ino: Ino) -> u64 {
+    let mut x = ino.0;
+    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ (x >> 31)
+}

@@ -1,0 +1,263 @@
+//! From the dirty map into the store, or, for good, into the loss epoch.
+
+use super::file::{File, Flushed, Work};
+use super::plan::{Batch, plan};
+use super::room::Kind;
+use super::table::Pin;
+use crate::engine::{Engine, status};
+use atoll_base::access::Cred;
+use atoll_base::block::{BlockId, BlockService};
+use atoll_base::id::Epoch;
+use atoll_meta::{Call, Flush, FsError, MetadataService, OnceKey, Op, Origin, Response};
+use std::sync::Arc;
+use std::time::Duration;
+use tracing::{error, warn};
+
+/// Outcomes that go along with one command; the state machine takes 4096.
+const COVERED_PER_COMMAND: usize = 2048;
+
+/// Least and longest pause before a command whose outcome is unknown is sent again.
+const RETRY_MIN: Duration = Duration::from_millis(5);
+const RETRY_MAX: Duration = Duration::from_secs(1);
+
+/// Whether the one who flushes is in the file's room as a stable operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum InRoom {
+    Yes,
+    No,
+}
+
+impl<M: MetadataService, B: BlockService> Engine<M, B> {
+    /// Flushes what was accepted before this call. `Err` if some of it was lost; then the verifier has moved.
+    ///
+    /// Must run to its end: call it from a task of its own, or shielded.
+    pub(crate) async fn flush(&self, file: &Pin, in_room: InRoom) -> Result<(), FsError> {
+        let _turn = file.flush.lock().await;
+        self.flush_holding(file, in_room).await
+    }
+
+    /// The same, if nobody is flushing the file already.
+    pub(crate) async fn flush_if_idle(&self, file: &Pin) -> Result<(), FsError> {
+        match file.flush.try_lock() {
+            Ok(_turn) => self.flush_holding(file, InRoom::No).await,
+            Err(_) => Ok(()),
+        }
+    }
+
+    async fn flush_holding(&self, file: &File, in_room: InRoom) -> Result<(), FsError> {
+        let Some(mut work) = file.state().begin_flush() else { return Ok(()) };
+        let origin = Origin { frontend: self.frontend, epoch: work.epoch };
+        let batches =
+            plan(std::mem::take(&mut work.segments), || BlockId::new(origin.epoch, self.next_block()));
+        let mut left = std::mem::take(&mut work.covered);
+        left.sort_unstable_by_key(|c| std::cmp::Reverse(c.end));
+        let mut batches = batches.into_iter().peekable();
+        // Outcomes follow the batch that holds the end of their data, as far as one command takes them; surplus ones
+        // have commands without data behind.
+        while let Some(batch) = batches.next().or_else(|| (!left.is_empty()).then(Batch::default)) {
+            let more_data = batches.peek().is_some();
+            let mut covered = Vec::new();
+            while covered.len() < COVERED_PER_COMMAND
+                && let Some(next) = left.last()
+                && (!more_data || next.end <= batch.end())
+            {
+                covered.extend(left.pop());
+            }
+            let last = !more_data && left.is_empty();
+            if !batch.blocks.is_empty()
+                && let Err(e) = self.blocks.put(batch.blocks.clone()).await
+            {
+                error!(ino = %file.ino, error = %e, "UNSTABLE data could not be stored");
+                let keys = covered.iter().chain(&left).map(|c| c.key).collect();
+                return self.lose(file, origin.epoch, status::of_blocks(&e), keys, in_room).await;
+            }
+            let (release, room) = match in_room {
+                _ if !last => (false, None),
+                InRoom::Yes => (true, None),
+                InRoom::No if file.state().has_fresh() => (false, None),
+                InRoom::No => {
+                    let room = file.room.enter_first(Kind::Stable).await;
+                    (!file.state().has_fresh(), Some(room))
+                }
+            };
+            let flush = Flush {
+                mtime: work.shown.mtime,
+                ctime: work.shown.ctime,
+                change: work.shown.change,
+                size: work.shown.size,
+                release,
+                covered: covered.iter().map(|c| (c.key, (*c.response).clone())).collect(),
+            };
+            match self.send_flush(file, &work, origin, &batch, flush).await {
+                Ok(response) => {
+                    let after = response.change_of(file.ino).map(|c| c.after.clone());
+                    let ranges = batch.ranges();
+                    let part = Flushed {
+                        epoch: origin.epoch,
+                        ranges: &ranges,
+                        covered: covered.len(),
+                        after,
+                        released: release,
+                    };
+                    let (back, ended) = file.state().flushed(part, &self.budget);
+                    if ended {
+                        self.dirty.lease_ended();
+                    }
+                    self.blocks.release(back);
+                    covered.iter().for_each(|c| self.dirty.forget(&c.key));
+                }
+                Err(e) => {
+                    let keys = covered.iter().chain(&left).map(|c| c.key).collect();
+                    let in_room = if room.is_some() { InRoom::Yes } else { in_room };
+                    return self.lose(file, origin.epoch, e, keys, in_room).await;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn send_flush(
+        &self,
+        file: &File,
+        work: &Work,
+        origin: Origin,
+        batch: &Batch,
+        flush: Flush,
+    ) -> Result<Response, FsError> {
+        let op = Op::Write {
+            ino: file.ino,
+            generation: work.generation,
+            pieces: batch.pieces.clone(),
+            flush: Some(flush),
+        };
+        self.surely(origin, op).await
+    }
+
+    /// Runs an operation of the frontend itself, again and again until its outcome is known.
+    async fn surely(&self, origin: Origin, op: Op) -> Result<Response, FsError> {
+        let mut pause = RETRY_MIN;
+        let mut once = self.own_key(origin.epoch);
+        loop {
+            let call = Call { origin: Some(origin), once: Some(once), cred: Cred::root(), op: op.clone() };
+            match self.meta.execute(call).await {
+                Ok(response) => match response.result {
+                    // Refused without effect: a new request.
+                    Err(FsError::Delay) => once = self.own_key(origin.epoch),
+                    Err(e) => return Err(e),
+                    Ok(_) => return Ok(response),
+                },
+                Err(FsError::Delay) => {}
+                Err(e) => return Err(e),
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(RETRY_MAX);
+        }
+    }
+
+    /// A key for the frontend's own requests, so that one whose outcome is unknown can be sent again.
+    fn own_key(&self, epoch: Epoch) -> OnceKey {
+        let n = self.own_requests.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let mut client = [0xff; 16];
+        client[8..12].copy_from_slice(&self.frontend.0.to_be_bytes());
+        client[12..].copy_from_slice(&epoch.0.to_be_bytes());
+        OnceKey { client, xid: n as u32, fingerprint: n }
+    }
+
+    /// A flush failed for good. The data are kept, and shown, until the verifier has moved.
+    ///
+    /// `keys` are the requests whose outcomes the flush had taken on.
+    async fn lose(
+        &self,
+        file: &File,
+        epoch: Epoch,
+        error: FsError,
+        keys: Vec<OnceKey>,
+        in_room: InRoom,
+    ) -> Result<(), FsError> {
+        let _room = match in_room {
+            InRoom::Yes => None,
+            InRoom::No => Some(file.room.enter_first(Kind::Stable).await),
+        };
+        match error {
+            // The file is gone and its data with it: nothing that anybody could miss.
+            FsError::Stale => {}
+            // Whoever fenced us has moved the verifier.
+            FsError::Fenced => self.fenced(epoch).await,
+            _ => {
+                error!(ino = %file.ino, %error, "UNSTABLE data are lost; clients will be told to send them again");
+                let origin = Origin { frontend: self.frontend, epoch };
+                let told = self.surely(origin, Op::DataLost { inos: vec![file.ino] }).await;
+                match told {
+                    Ok(_) => {}
+                    Err(FsError::Fenced) => self.fenced(epoch).await,
+                    Err(refused) => warn!(ino = %file.ino, %refused, "the loss could not be recorded"),
+                }
+                self.dirty.set_lost(file.ino, error);
+            }
+        }
+        keys.iter().for_each(|key| self.dirty.forget(key));
+        self.forget_dirty(file);
+        Err(error)
+    }
+
+    /// Forgets what is dirty about a file.
+    pub(crate) fn forget_dirty(&self, file: &File) {
+        let (room, keys) = {
+            let mut state = file.state();
+            if !state.is_leased() {
+                return;
+            }
+            state.forget(&self.budget)
+        };
+        self.dirty.lease_ended();
+        self.blocks.release(room);
+        keys.iter().for_each(|key| self.dirty.forget(key));
+    }
+
+    /// Flushes every dirty file, a few at a time. Returns the number of files of which data were lost.
+    pub async fn flush_all(self: &Arc<Self>) -> usize {
+        let mut lost = 0;
+        let mut running = tokio::task::JoinSet::new();
+        for file in self.dirty.leased() {
+            if running.len() >= self.config.flushes
+                && let Some(done) = running.join_next().await
+            {
+                lost += usize::from(!matches!(done, Ok(Ok(()))));
+            }
+            let engine = self.clone();
+            running.spawn(async move { engine.flush(&file, InRoom::No).await });
+        }
+        while let Some(done) = running.join_next().await {
+            lost += usize::from(!matches!(done, Ok(Ok(()))));
+        }
+        self.send_touches().await;
+        lost
+    }
+
+    /// Flushes what is old, and, when memory is short, what is large, until it is not.
+    pub(crate) async fn flush_due(self: &Arc<Self>) {
+        let mut due: Vec<_> = self
+            .dirty
+            .leased()
+            .into_iter()
+            .map(|file| {
+                let (since, bytes) = file.state().age().unwrap_or_else(|| (tokio::time::Instant::now(), 0));
+                let idle = !file.state().has_fresh();
+                (file, since.elapsed() >= self.config.dirty_age, bytes, idle)
+            })
+            .collect();
+        due.sort_by_key(|(_, old, bytes, _)| std::cmp::Reverse((*old, *bytes)));
+        let mut running = tokio::task::JoinSet::new();
+        for (file, old, _, idle) in due {
+            if !old && !idle && !self.budget.is_high() {
+                continue;
+            }
+            if running.len() >= self.config.flushes {
+                running.join_next().await;
+            }
+            let engine = self.clone();
+            running.spawn(async move { engine.flush_if_idle(&file).await });
+        }
+        while running.join_next().await.is_some() {}
+    }
+}

@@ -1,0 +1,77 @@
+//! Entering a file as an operation of the store: what is dirty is flushed first, and nothing becomes dirty meanwhile.
+
+use super::flush::InRoom;
+use super::room::{Guard, Kind};
+use super::table::Pin;
+use crate::engine::Engine;
+use atoll_base::block::BlockService;
+use atoll_base::id::Ino;
+use atoll_meta::{MetadataService, Response};
+
+/// Keeps UNSTABLE writes away from a file.
+#[derive(Debug)]
+pub(crate) struct Settled {
+    // Left before the entry is unpinned.
+    _room: Guard,
+    _file: Pin,
+}
+
+impl<M: MetadataService, B: BlockService> Engine<M, B> {
+    /// Enters as stable. What could not be flushed is lost, and COMMIT will say so: the operation goes on.
+    pub(crate) async fn settle(&self, ino: Ino) -> Settled {
+        let file = self.dirty.pin(ino);
+        let room = file.room.enter(Kind::Stable).await;
+        if file.state().is_leased() {
+            let _lost_is_told_by_commit = self.flush(&file, InRoom::Yes).await;
+        }
+        Settled { _room: room, _file: file }
+    }
+
+    /// The same for what a name stands for, if that has anything to flush. The name may come to stand for something
+    /// else before the operation on it runs; then the operation meets a file with a lease, which costs nobody data.
+    pub(crate) async fn settle_name(&self, dir: Ino, name: &[u8]) -> Option<Settled> {
+        if !self.dirty.any() {
+            return None;
+        }
+        let found = self.meta.lookup(dir, name).await.ok()?;
+        let child = found.child.ok()?;
+        self.dirty.pin_leased(child.ino)?;
+        Some(self.settle(child.ino).await)
+    }
+
+    /// The same for a name that is about to go. A file that has no other is not flushed: its data go with it. Should the
+    /// removal be refused, they are still there, and dirty.
+    pub(crate) async fn settle_linked(&self, dir: Ino, name: &[u8]) -> Option<Settled> {
+        if !self.dirty.any() {
+            return None;
+        }
+        let found = self.meta.lookup(dir, name).await.ok()?;
+        let child = found.child.ok()?;
+        if child.nlink > 1 {
+            return self.settle_name(dir, name).await;
+        }
+        let file = self.dirty.pin_leased(child.ino)?;
+        let room = file.room.enter(Kind::Stable).await;
+        Some(Settled { _room: room, _file: file })
+    }
+
+    /// Takes into account what a call changed about files that have a lease, and forgets what was dirty about files
+    /// that are gone.
+    pub(crate) fn note_changes(&self, response: &Response) {
+        if !self.dirty.any() {
+            return;
+        }
+        for change in &response.changes {
+            if let Some(file) = self.dirty.pin_leased(change.after.ino) {
+                if change.after.nlink == 0 {
+                    // A flush that is under way finds the file stale and forgets the rest.
+                    if let Ok(_turn) = file.flush.try_lock() {
+                        self.forget_dirty(&file);
+                    }
+                } else {
+                    file.state().note(&change.after);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! Data between files, dirty map and block store.
+
+mod layers;
+mod read;
+mod write;

@@ -1,0 +1,77 @@
+//! Stable writing: blocks first, then the command that points at them.
+
+use crate::engine::dirty::plan::plan;
+use crate::engine::{Engine, Interrupt, Refused, status};
+use atoll_base::access::{Cred, Perm, permits};
+use atoll_base::block::{BlockId, BlockService};
+use atoll_base::id::Ino;
+use atoll_meta::{Call, Change, FsError, MetadataService, OnceKey, Op, Response};
+use bytes::Bytes;
+
+impl<M: MetadataService, B: BlockService> Engine<M, B> {
+    /// Writes through to stable storage on the caller's behalf.
+    pub(crate) async fn write_stable(
+        &self,
+        ino: Ino,
+        generation: u32,
+        cred: &Cred,
+        offset: u64,
+        data: Bytes,
+        key: OnceKey,
+    ) -> Result<Response, Refused> {
+        let _settled = self.settle(ino).await;
+        let origin = self.origin().await;
+        let mut batches = plan([(offset, data)], || BlockId::new(origin.epoch, self.next_block()));
+        assert_eq!(batches.len(), 1, "one WRITE is below the size of a batch");
+        let batch = batches.remove(0);
+        let ids: Vec<BlockId> = batch.blocks.iter().map(|(id, _)| *id).collect();
+        if !ids.is_empty() {
+            // The state machine checks again; here it keeps those who may not write from filling the disk.
+            let attr = self.attr(ino).await?;
+            if cred.uid != attr.uid && !permits(cred, &attr, Perm::WRITE) {
+                let change = Change { before: attr.before(), after: attr };
+                return Ok(Response { result: Err(FsError::AccessDenied), changes: vec![change] });
+            }
+            // Reserving keeps this write out of the room that UNSTABLE data were promised.
+            let stored = match self.blocks.reserve(batch.bytes) {
+                Ok(()) => {
+                    let stored = self.blocks.put(batch.blocks).await;
+                    self.blocks.release(batch.bytes);
+                    stored
+                }
+                Err(e) => Err(e),
+            };
+            if let Err(e) = stored {
+                tracing::error!(%ino, error = %e, "data could not be stored");
+                let change = Change { before: attr.before(), after: attr };
+                return Ok(Response { result: Err(status::of_blocks(&e)), changes: vec![change] });
+            }
+        }
+        let op = Op::Write { ino, generation, pieces: batch.pieces, flush: None };
+        let call = Call { origin: Some(origin), once: Some(key), cred: cred.clone(), op };
+        let answer = self.execute_known(call).await;
+        let without_effect = match &answer {
+            Ok(response) => response.result.is_err(),
+            Err(Refused::Status(_)) => true,
+            Err(Refused::Interrupt(_)) => false,
+        };
+        if without_effect && !ids.is_empty() {
+            // Nothing points at the blocks. If this fails the collector finds them.
+            let _collected_later = self.blocks.delete(ids).await;
+        }
+        answer
+    }
+
+    /// Runs a call that carries a client's key. If its outcome cannot be known, the client gets no answer: it sends
+    /// the request again and gets the outcome then.
+    pub(crate) async fn execute_known(&self, call: Call) -> Result<Response, Refused> {
+        match self.execute_repeatable(call).await {
+            Ok(response) => {
+                self.note_changes(&response);
+                Ok(response)
+            }
+            Err(FsError::Delay) => Err(Refused::Interrupt(Interrupt::Drop)),
+            Err(e) => Err(Refused::Status(status::of(e))),
+        }
+    }
+}

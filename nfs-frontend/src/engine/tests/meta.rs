@@ -1,0 +1,191 @@
+//! The metadata service in one process: the real state machine over its store in memory, behind a mutex.
+
+use super::turns::Turns;
+use atoll_base::attr::Attr;
+use atoll_base::id::{Cookie, Ino, VolumeId};
+use atoll_base::time::Timestamp;
+use atoll_meta::data::FileMap;
+use atoll_meta::export::{Exports, Volume};
+use atoll_meta::lock::{Conflict, GrantedWaiter, LockTest};
+use atoll_meta::service::{DirPage, Found, Read};
+use atoll_meta::{Call, FsError, MetadataService, OnceKey, Op, Response};
+use atoll_model::{Command, KvError, MemKv, Model, read};
+use bytes::Bytes;
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+/// What goes wrong with a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// It is not applied, and its outcome is said to be unknown.
+    LostBefore,
+    /// It is applied, and its outcome is said to be unknown.
+    LostAfter,
+    /// It is refused without effect.
+    Refused(FsError),
+}
+
+struct State {
+    model: Model,
+    kv: MemKv,
+    exports: Arc<Exports>,
+    /// Faults for calls to come, in order, with a test of the operation they are for.
+    faults: VecDeque<(fn(&Op) -> bool, Fault)>,
+    executed: Vec<Call>,
+    stamp: i128,
+}
+
+/// See the module.
+pub(crate) struct Meta {
+    state: Mutex<State>,
+    turns: Turns,
+}
+
+impl Meta {
+    pub(crate) fn new(seed: Option<u64>) -> Arc<Self> {
+        let mut kv = MemKv::default();
+        let stamp = 1_700_000_000_000_000_000;
+        Model::bootstrap(&mut kv, [7; 16], Timestamp::from_nanos(stamp)).unwrap();
+        let model = Model::load(&kv).unwrap();
+        let exports = Arc::default();
+        let state = State { model, kv, exports, faults: VecDeque::new(), executed: Vec::new(), stamp };
+        Arc::new(Self { state: Mutex::new(state), turns: Turns::new(seed) })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+
+    fn read<T>(&self, f: impl FnOnce(&MemKv) -> Result<Read<T>, KvError>) -> Read<T> {
+        f(&self.lock().kv).unwrap()
+    }
+
+    async fn turns(&self) {
+        self.turns.pause().await;
+    }
+
+    /// Arranges for the next call whose operation `applies` to go wrong.
+    pub(crate) fn fail_next(&self, applies: fn(&Op) -> bool, fault: Fault) {
+        self.lock().faults.push_back((applies, fault));
+    }
+
+    /// The calls that were applied since the last time this was asked.
+    pub(crate) fn take_executed(&self) -> Vec<Call> {
+        std::mem::take(&mut self.lock().executed)
+    }
+
+    /// Moves the clock.
+    pub(crate) fn advance(&self, nanos: i128) {
+        self.lock().stamp += nanos;
+    }
+
+    pub(crate) fn apply(&self, call: Call) -> Response {
+        let mut state = self.lock();
+        let State { model, kv, executed, stamp, exports, .. } = &mut *state;
+        *stamp += 1000;
+        executed.push(call.clone());
+        let command = Command { stamp: Timestamp::from_nanos(*stamp), call };
+        let applied = model.apply(kv, model.last_txn() + 1, &command).unwrap();
+        model.end_batch(kv).unwrap();
+        if applied.touched.exports {
+            *exports = Arc::new(read::exports(kv).unwrap());
+        }
+        applied.response
+    }
+}
+
+impl MetadataService for Meta {
+    async fn getattr(&self, ino: Ino) -> Read<Attr> {
+        self.read(|kv| read::getattr(kv, ino))
+    }
+
+    async fn lookup(&self, dir: Ino, name: &[u8]) -> Read<Found> {
+        self.read(|kv| read::lookup(kv, dir, name))
+    }
+
+    async fn parent(&self, dir: Ino) -> Read<Ino> {
+        self.read(|kv| read::parent(kv, dir))
+    }
+
+    async fn readdir(
+        &self,
+        dir: Ino,
+        after: Cookie,
+        entries: usize,
+        bytes: usize,
+        attrs: bool,
+    ) -> Read<DirPage> {
+        self.read(|kv| read::readdir(kv, dir, after, entries, bytes, attrs))
+    }
+
+    async fn readlink(&self, ino: Ino) -> Read<(Attr, Bytes)> {
+        self.read(|kv| read::readlink(kv, ino))
+    }
+
+    async fn map(&self, ino: Ino, offset: u64, len: u64) -> Read<FileMap> {
+        self.turns().await;
+        self.read(|kv| read::map(kv, ino, offset, len))
+    }
+
+    async fn get_xattr(&self, ino: Ino, name: &[u8]) -> Read<Bytes> {
+        self.read(|kv| read::get_xattr(kv, ino, name))
+    }
+
+    async fn list_xattrs(&self, ino: Ino) -> Read<Vec<Bytes>> {
+        self.read(|kv| read::list_xattrs(kv, ino))
+    }
+
+    async fn test_lock(&self, test: LockTest) -> Read<Option<Conflict>> {
+        self.read(|kv| read::test_lock(kv, &test))
+    }
+
+    async fn outcome(&self, key: &OnceKey) -> Read<Option<Response>> {
+        self.read(|kv| Ok(Ok(read::outcome(kv, key)?)))
+    }
+
+    async fn volume(&self, id: VolumeId) -> Read<Volume> {
+        self.read(|kv| read::volume(kv, id))
+    }
+
+    async fn volumes(&self) -> Read<Vec<Volume>> {
+        self.read(|kv| Ok(Ok(read::volumes(kv)?)))
+    }
+
+    fn exports(&self) -> Arc<Exports> {
+        self.lock().exports.clone()
+    }
+
+    fn verifier(&self) -> u64 {
+        self.lock().model.verifier()
+    }
+
+    fn now(&self) -> Timestamp {
+        let mut state = self.lock();
+        state.stamp += 1000;
+        state.model.now().max(Timestamp::from_nanos(state.stamp))
+    }
+
+    async fn granted_waiters(&self) -> Vec<GrantedWaiter> {
+        std::future::pending().await
+    }
+
+    async fn execute(&self, call: Call) -> Result<Response, FsError> {
+        self.turns().await;
+        let fault = {
+            let mut state = self.lock();
+            let at = state.faults.iter().position(|(applies, _)| applies(&call.op));
+            at.and_then(|at| state.faults.remove(at)).map(|(_, fault)| fault)
+        };
+        let answer = match fault {
+            None => Ok(self.apply(call)),
+            Some(Fault::LostBefore) => Err(FsError::Delay),
+            Some(Fault::LostAfter) => {
+                let _lost = self.apply(call);
+                Err(FsError::Delay)
+            }
+            Some(Fault::Refused(e)) => Err(e),
+        };
+        self.turns().await;
+        answer
+    }
+}

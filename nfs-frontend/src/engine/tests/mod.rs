@@ -1,0 +1,13 @@
+//! Tests of the engine through its public entry points: encoded calls in, decoded replies out.
+#![allow(clippy::unwrap_used)]
+
+mod blocks;
+mod meta;
+mod turns;
+mod world;
+
+mod access;
+mod basics;
+mod listing;
+mod once;
+mod unstable;

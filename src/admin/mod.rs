@@ -1,0 +1,18 @@
+//! The admin API: JSON over HTTP/1.1 on a Unix socket in the data directory (whoever may open it is trusted, its mode is
+//! 0600) and on TCP (a bearer token from a 0600 file in the data directory).
+//!
+//! | method, path | body | answer |
+//! |---|---|---|
+//! | GET /v1/status | | [`report::Report`] |
+//! | GET /v1/exports | | `[string]`: exports in the words of `--export` |
+//! | PUT /v1/exports | `{"words": "…"}` | the export as it is in force |
+//! | DELETE /v1/exports?path=P | | |
+//! | GET /v1/volumes | | `[Volume]` |
+//! | POST /v1/volumes | `{"name": "…"}` | |
+//! | POST /v1/scrub | | findings, one JSON object a line, as they come; the last line is a summary |
+//!
+//! A failure is `{"error": "…"}` with a status of 4xx (the caller's) or 5xx (ours).
+
+pub(crate) mod client;
+pub(crate) mod report;
+pub(crate) mod server;

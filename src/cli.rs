@@ -1,0 +1,75 @@
+//! The command line.
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// An NFS server whose acknowledged work survives.
+#[derive(Parser)]
+#[command(version, about, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve a data directory over NFS; an empty or missing one is made ready.
+    Serve(crate::serve::Options),
+    /// Show what the server of a data directory is doing.
+    Status {
+        /// The data directory.
+        #[arg(default_value = "./data")]
+        dir: PathBuf,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show or change the exports of a running server.
+    Export(crate::export::Options),
+    /// Show or make volumes of a running server.
+    Volume(crate::volume::Options),
+    /// Copy a tree of this machine into a data directory that no server uses.
+    Import(crate::import_command::Options),
+    /// Check a data directory that no server uses; changes nothing. Exit status 1 if anything is wrong.
+    Fsck {
+        /// The data directory.
+        #[arg(default_value = "./data")]
+        dir: PathBuf,
+    },
+    /// Let a running server read and verify all it stores. Exit status 1 if anything is wrong.
+    Scrub {
+        /// The data directory.
+        #[arg(default_value = "./data")]
+        dir: PathBuf,
+    },
+}
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    crate::logging::start();
+    match run(Cli::parse()) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("atoll: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let clean = match cli.command {
+            Command::Serve(options) => crate::serve::run(options).await.map(|()| true),
+            Command::Status { dir, json } => crate::status::run(&dir, json).await.map(|()| true),
+            Command::Export(options) => crate::export::run(options).await.map(|()| true),
+            Command::Volume(options) => crate::volume::run(options).await.map(|()| true),
+            Command::Import(options) => crate::import_command::run(options).await.map(|()| true),
+            Command::Fsck { dir } => crate::fsck::run(&dir).await,
+            Command::Scrub { dir } => crate::scrub::run(&dir).await,
+        }?;
+        Ok(if clean { ExitCode::SUCCESS } else { ExitCode::from(1) })
+    })
+}

@@ -1,0 +1,165 @@
+//! A node: metadata, blocks and maintenance over one disk. The NFS side is put on top by [`crate::serve`].
+
+mod admin;
+mod scrub;
+
+pub use scrub::{Finding, Line, Summary};
+
+use crate::maintenance::{self, BlockIds};
+use anyhow::{Context, Result, bail};
+use atoll_base::access::Cred;
+use atoll_base::disk::{Disk, Subdir};
+use atoll_base::id::FrontendId;
+use atoll_base::time::{Clock, SystemClock};
+use atoll_blockstore::{BlockStore, Config as BlockConfig};
+use atoll_core::service::{self, LocalMetadata, Options as MetaOptions};
+use atoll_meta::call::Origin;
+use atoll_meta::service::MetadataService;
+use atoll_meta::{Call, Op, Outcome};
+use std::sync::Arc;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+/// Where in the data directory the metadata are.
+pub(crate) const META_DIR: &str = "meta";
+/// Site of the sync that makes that directory durable.
+pub const SYNC_META_ENTRY: &str = "node.meta";
+
+/// The frontend id under which a node's own writers (repacker, import) register, so that neither they nor the NFS
+/// frontend fence each other.
+const OWN_WRITER: u32 = 1 << 31;
+
+/// Told in words what a start that takes seconds is doing.
+pub type OnProgress = Arc<dyn Fn(String) + Send + Sync>;
+
+/// How to open a node.
+#[derive(Clone)]
+pub struct Options {
+    /// 128 random bits that name the cluster.
+    pub cluster_id: [u8; 16],
+    /// Raft and frontend id.
+    pub node_id: u64,
+    /// Metadata settings.
+    pub meta: MetaOptions,
+    /// Block store settings.
+    pub blocks: BlockConfig,
+    /// The clock.
+    pub clock: Arc<dyn Clock>,
+    /// Whether to run the collector, the repacker and compaction.
+    pub maintain: bool,
+    /// Told of the progress of a long start.
+    pub progress: OnProgress,
+}
+
+impl Options {
+    /// What `atoll serve` runs with.
+    pub fn new(cluster_id: [u8; 16], node_id: u64) -> Self {
+        let mut meta = MetaOptions::single(cluster_id);
+        meta.group.id = node_id;
+        Self {
+            cluster_id,
+            node_id,
+            meta,
+            blocks: BlockConfig::new(u128::from_be_bytes(cluster_id)),
+            clock: Arc::new(SystemClock),
+            maintain: true,
+            progress: Arc::new(|words| tracing::info!("{words}")),
+        }
+    }
+}
+
+/// A running node.
+pub struct Node {
+    /// Metadata.
+    pub meta: Arc<LocalMetadata>,
+    /// Blocks.
+    pub blocks: BlockStore,
+    /// Ids for blocks that the node itself makes, and under which origin.
+    pub ids: Arc<BlockIds>,
+    /// The clock it runs by.
+    pub clock: Arc<dyn Clock>,
+    node_id: u64,
+    stop: CancellationToken,
+    maintenance: tokio::sync::Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Node {
+    /// Opens what is on the disk, or founds a new cluster of one. Waits until it leads and everything in the log is applied.
+    pub async fn open(disk: Arc<dyn Disk>, options: Options) -> Result<Self> {
+        let blocks = open_blocks(disk.clone(), &options).await?;
+        let meta_disk =
+            Subdir::create(disk, META_DIR, SYNC_META_ENTRY).context("cannot make the metadata directory")?;
+        let progress = options.progress.clone();
+        let told = Arc::new(move |p| progress(metadata_progress(p)));
+        let meta = service::open(Arc::new(meta_disk), options.meta, options.clock.clone(), told)
+            .await
+            .context("cannot open the metadata")?;
+        let meta = Arc::new(meta);
+        if meta.cluster() != options.cluster_id {
+            bail!("the metadata belong to another cluster than atoll.json says");
+        }
+        let origin = register(&meta, FrontendId(options.node_id as u32 | OWN_WRITER)).await?;
+        let ids = Arc::new(BlockIds::new(origin, 0));
+        let stop = CancellationToken::new();
+        let task = options
+            .maintain
+            .then(|| tokio::spawn(maintenance::run(meta.clone(), blocks.clone(), ids.clone(), stop.clone())));
+        Ok(Self {
+            meta,
+            blocks,
+            ids,
+            clock: options.clock,
+            node_id: options.node_id,
+            stop,
+            maintenance: tokio::sync::Mutex::new(task),
+        })
+    }
+
+    /// The id under which the node's NFS frontend registers.
+    pub fn frontend(&self) -> FrontendId {
+        FrontendId(self.node_id as u32)
+    }
+
+    /// Ends maintenance, makes the state durable and closes the files: the next start has nothing to repeat.
+    pub async fn close(&self) -> Result<()> {
+        self.stop.cancel();
+        if let Some(task) = self.maintenance.lock().await.take()
+            && let Err(error) = task.await
+        {
+            tracing::error!(%error, "maintenance died");
+        }
+        self.meta.stop().await.context("the metadata were not closed cleanly")?;
+        let blocks = self.blocks.clone();
+        tokio::task::spawn_blocking(move || blocks.close())
+            .await?
+            .context("the block store was not closed cleanly")
+    }
+}
+
+async fn open_blocks(disk: Arc<dyn Disk>, options: &Options) -> Result<BlockStore> {
+    let mut config = options.blocks.clone();
+    let progress = options.progress.clone();
+    config.on_progress = Some(Arc::new(move |p: atoll_blockstore::Progress| {
+        progress(format!("reading the block store: {} of {} segments", p.done, p.total));
+    }));
+    let store = tokio::task::spawn_blocking(move || BlockStore::open(disk, config)).await?;
+    store.context("cannot open the block store")
+}
+
+fn metadata_progress(progress: service::Progress) -> String {
+    match progress {
+        service::Progress::Repair(done) => format!("repairing the metadata file: {:.0} %", done * 100.0),
+        service::Progress::Replay { applied, last } => {
+            format!("replaying the log: entry {applied} of {last}")
+        }
+    }
+}
+
+/// Begins a new life of a frontend.
+async fn register(meta: &LocalMetadata, frontend: FrontendId) -> Result<Origin> {
+    let call = Call { origin: None, once: None, cred: Cred::root(), op: Op::RegisterFrontend { frontend } };
+    match meta.execute(call).await.context("cannot register this node's writer")?.result {
+        Ok(Outcome::Registered { epoch, .. }) => Ok(Origin { frontend, epoch }),
+        other => bail!("unexpected outcome of a registration: {other:?}"),
+    }
+}

@@ -1,0 +1,10 @@
+//! One file per scenario.
+
+mod build;
+mod fsx;
+mod locks;
+mod mount;
+mod pjdfstest;
+mod readdir;
+mod restart;
+mod tree;
