@@ -49,8 +49,14 @@ fn record(procedure: u32, args: &[u8]) -> Vec<u8> {
         gids: Gids::new(&[1000, 4, 24, 27]).unwrap(),
     };
     let credential = OpaqueAuth::sys(&sys);
-    let header =
-        CallHeader { xid: 1, program: 100_003, version: 3, procedure, credential, verifier: OpaqueAuth::NONE };
+    let header = CallHeader {
+        xid: 1,
+        program: 100_003,
+        version: 3,
+        procedure,
+        credential,
+        verifier: OpaqueAuth::NONE,
+    };
     let mut e = Encoder::new();
     e.put(&header);
     e.raw(args);
@@ -66,7 +72,13 @@ fn cpu() -> Duration {
     Duration::from_nanos(line.split_whitespace().next().unwrap().parse().unwrap())
 }
 
-fn run(name: &str, address: SocketAddr, call: &[u8], reply: usize, in_flight: usize) -> (String, u64, Duration) {
+fn run(
+    name: &str,
+    address: SocketAddr,
+    call: &[u8],
+    reply: usize,
+    in_flight: usize,
+) -> (String, u64, Duration) {
     let mut socket = TcpStream::connect(address).unwrap();
     socket.set_nodelay(true).unwrap();
     let batch = call.repeat(in_flight);

@@ -3,6 +3,8 @@
 //! A frontend holds nothing that outlives it: caches, connections, and UNSTABLE data not yet flushed, whose loss the
 //! write verifier tells clients.
 
+mod bridge;
+pub mod dispatch;
 pub mod engine;
 pub mod lock_manager;
 pub mod portmap;

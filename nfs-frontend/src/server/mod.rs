@@ -4,6 +4,7 @@
 //! client can make the server hold is bounded by [`Limits`]; any bytes it sends end in an RPC error or a closed connection.
 
 mod calls;
+pub(crate) mod client;
 mod connection;
 mod incoming;
 mod input;
@@ -93,6 +94,14 @@ impl Server {
         let bound = socket.local_addr();
         self.datagrams.push((socket, programs.into()));
         Ok(bound)
+    }
+
+    /// Adds TCP and UDP on the same port for `programs` only, or neither.
+    pub fn add_both(&mut self, address: SocketAddr, programs: &[u32]) -> io::Result<SocketAddr> {
+        let bound = self.add_tcp(address, Some(programs))?;
+        self.add_udp(bound, programs).inspect_err(|_| {
+            self.streams.pop();
+        })
     }
 
     /// Addresses of the TCP listeners, in the order of their adding.

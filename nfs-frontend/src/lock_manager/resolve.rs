@@ -1,0 +1,50 @@
+//! What the lock manager needs of the file system engine.
+
+use crate::rpc::RpcCall;
+use atoll_base::access::Cred;
+use atoll_base::attr::Attr;
+use atoll_base::id::Ino;
+use atoll_meta::{FsError, Origin};
+use std::future::Future;
+
+/// What a file handle stands for, and who asks.
+#[derive(Clone, Debug)]
+pub struct LockTarget {
+    /// The inode.
+    pub ino: Ino,
+    /// Its generation.
+    pub generation: u32,
+    /// Whether the export is read-only.
+    pub read_only: bool,
+    /// The caller under the export's rules.
+    pub cred: Cred,
+    /// The file.
+    pub attr: Attr,
+}
+
+/// Why a file handle cannot be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ResolveError {
+    /// The object, or its export, is gone.
+    #[error("stale file handle")]
+    Stale,
+    /// It was not made by this cluster, or the export's rules exclude the caller.
+    #[error("refused")]
+    Refused,
+    /// The metadata service failed.
+    #[error(transparent)]
+    Fs(FsError),
+}
+
+/// Opens file handles; the file system engine does.
+pub trait Resolve: Send + Sync + 'static {
+    /// What a file handle stands for.
+    fn resolve(
+        &self,
+        handle: &[u8],
+        call: &RpcCall,
+    ) -> impl Future<Output = Result<LockTarget, ResolveError>> + Send;
+
+    /// The frontend's present life, for the calls that change something.
+    fn origin(&self) -> impl Future<Output = Option<Origin>> + Send;
+}

@@ -1,0 +1,198 @@
+//! The real state machine over a store in memory, as a metadata service.
+
+use crate::lock_manager::{LockTarget, Resolve, ResolveError};
+use crate::rpc::{Credential, RpcCall};
+use atoll_base::access::Cred;
+use atoll_base::attr::{Attr, SetAttr};
+use atoll_base::id::{Cookie, Ino, VolumeId};
+use atoll_base::time::Timestamp;
+use atoll_meta::data::FileMap;
+use atoll_meta::export::{Exports, Volume};
+use atoll_meta::lock::{Conflict, GrantedWaiter, LockTest};
+use atoll_meta::service::{DirPage, Found, Read};
+use atoll_meta::{
+    Call, CreateHow, FsError, MetadataService, NewNode, OnceKey, Op, Origin, Outcome, Response,
+};
+use atoll_model::{Command, MemKv, Model, read};
+use bytes::Bytes;
+use std::sync::{Arc, Mutex};
+use tokio::sync::Notify;
+
+const ROOT: Ino = Ino(1);
+
+pub(super) struct Store {
+    state: Mutex<State>,
+    granted: Notify,
+}
+
+struct State {
+    kv: MemKv,
+    model: Model,
+    txn: u64,
+    grants: Vec<GrantedWaiter>,
+    /// How many calls are to be answered with `Delay`: after they took effect, so that only a key keeps them from doing so twice.
+    delays: usize,
+    executed: usize,
+}
+
+impl Store {
+    pub(super) fn new() -> Arc<Self> {
+        let mut kv = MemKv::default();
+        Model::bootstrap(&mut kv, [3; 16], Timestamp::from_nanos(1)).unwrap();
+        let model = Model::load(&kv).unwrap();
+        let state = State { kv, model, txn: 0, grants: Vec::new(), delays: 0, executed: 0 };
+        Arc::new(Self { state: Mutex::new(state), granted: Notify::new() })
+    }
+
+    fn apply(&self, call: Call) -> Response {
+        let mut state = self.state.lock().unwrap();
+        let State { kv, model, txn, grants, executed, .. } = &mut *state;
+        *txn += 1;
+        *executed += 1;
+        let command = Command { stamp: Timestamp::from_nanos(i128::from(*txn)), call };
+        let applied = model.apply(kv, *txn, &command).unwrap();
+        model.end_batch(kv).unwrap();
+        grants.extend(applied.touched.grants);
+        if !grants.is_empty() {
+            self.granted.notify_one();
+        }
+        applied.response
+    }
+
+    fn read<T>(&self, f: impl FnOnce(&MemKv) -> T) -> T {
+        f(&self.state.lock().unwrap().kv)
+    }
+
+    pub(super) fn executed(&self) -> usize {
+        self.state.lock().unwrap().executed
+    }
+
+    pub(super) fn delay_next(&self, calls: usize) {
+        self.state.lock().unwrap().delays = calls;
+    }
+
+    /// Makes a file of this owner and mode and returns its handle.
+    pub(super) fn file(&self, name: &str, uid: u32, mode: u32) -> Vec<u8> {
+        let attrs = SetAttr { mode: Some(mode), uid: Some(uid), gid: Some(uid), ..SetAttr::default() };
+        let name = Bytes::copy_from_slice(name.as_bytes());
+        let op = Op::Create { dir: ROOT, name, node: NewNode::Regular, how: CreateHow::Guarded, attrs };
+        let made = self.apply(Call { origin: None, once: None, cred: Cred::root(), op });
+        let Ok(Outcome::Created { attr, .. }) = made.result else { panic!("{made:?}") };
+        handle(&attr, false)
+    }
+
+    /// As a new leader finds it: all that has not been settled is to be told.
+    pub(super) fn lose_leader(&self) {
+        let mut state = self.state.lock().unwrap();
+        state.grants = read::pending_grants(&state.kv, None, usize::MAX).unwrap();
+        self.granted.notify_one();
+    }
+
+    pub(super) fn pending_grants(&self) -> usize {
+        self.read(|kv| read::pending_grants(kv, None, usize::MAX)).unwrap().len()
+    }
+}
+
+/// Inode, generation, and whether the export is read-only.
+fn handle(attr: &Attr, read_only: bool) -> Vec<u8> {
+    let mut handle = attr.ino.0.to_be_bytes().to_vec();
+    handle.extend(attr.generation.to_be_bytes());
+    handle.push(read_only.into());
+    handle
+}
+
+pub(super) fn read_only(mut handle: Vec<u8>) -> Vec<u8> {
+    handle[12] = 1;
+    handle
+}
+
+/// Opens the handles of [`Store::file`].
+pub(super) struct Files(pub(super) Arc<Store>);
+
+impl Resolve for Files {
+    async fn resolve(&self, handle: &[u8], call: &RpcCall) -> Result<LockTarget, ResolveError> {
+        let Ok(handle) = <[u8; 13]>::try_from(handle) else { return Err(ResolveError::Refused) };
+        let ino = Ino(u64::from_be_bytes(handle[..8].try_into().unwrap()));
+        let generation = u32::from_be_bytes(handle[8..12].try_into().unwrap());
+        let attr = self.0.getattr(ino).await.map_err(|_| ResolveError::Stale)?;
+        if attr.generation != generation {
+            return Err(ResolveError::Stale);
+        }
+        let cred = match &call.credential {
+            Credential::None => Cred::new(65534, 65534, Vec::new()),
+            Credential::Sys { uid, gid, gids } => Cred::new(*uid, *gid, gids.as_slice().to_vec()),
+        };
+        Ok(LockTarget { ino, generation, read_only: handle[12] == 1, cred, attr })
+    }
+
+    async fn origin(&self) -> Option<Origin> {
+        None
+    }
+}
+
+impl MetadataService for Store {
+    async fn getattr(&self, ino: Ino) -> Read<Attr> {
+        self.read(|kv| read::getattr(kv, ino)).unwrap()
+    }
+    async fn lookup(&self, dir: Ino, name: &[u8]) -> Read<Found> {
+        self.read(|kv| read::lookup(kv, dir, name)).unwrap()
+    }
+    async fn parent(&self, dir: Ino) -> Read<Ino> {
+        self.read(|kv| read::parent(kv, dir)).unwrap()
+    }
+    async fn readdir(&self, dir: Ino, after: Cookie, n: usize, bytes: usize, attrs: bool) -> Read<DirPage> {
+        self.read(|kv| read::readdir(kv, dir, after, n, bytes, attrs)).unwrap()
+    }
+    async fn readlink(&self, ino: Ino) -> Read<(Attr, Bytes)> {
+        self.read(|kv| read::readlink(kv, ino)).unwrap()
+    }
+    async fn map(&self, ino: Ino, offset: u64, len: u64) -> Read<FileMap> {
+        self.read(|kv| read::map(kv, ino, offset, len)).unwrap()
+    }
+    async fn get_xattr(&self, ino: Ino, name: &[u8]) -> Read<Bytes> {
+        self.read(|kv| read::get_xattr(kv, ino, name)).unwrap()
+    }
+    async fn list_xattrs(&self, ino: Ino) -> Read<Vec<Bytes>> {
+        self.read(|kv| read::list_xattrs(kv, ino)).unwrap()
+    }
+    async fn test_lock(&self, test: LockTest) -> Read<Option<Conflict>> {
+        self.read(|kv| read::test_lock(kv, &test)).unwrap()
+    }
+    async fn outcome(&self, key: &OnceKey) -> Read<Option<Response>> {
+        Ok(self.read(|kv| read::outcome(kv, key)).unwrap())
+    }
+    async fn volume(&self, id: VolumeId) -> Read<Volume> {
+        self.read(|kv| read::volume(kv, id)).unwrap()
+    }
+    async fn volumes(&self) -> Read<Vec<Volume>> {
+        Ok(self.read(read::volumes).unwrap())
+    }
+    fn exports(&self) -> Arc<Exports> {
+        Arc::new(self.read(read::exports).unwrap())
+    }
+    fn verifier(&self) -> u64 {
+        self.read(read::verifier).unwrap()
+    }
+    fn now(&self) -> Timestamp {
+        self.read(read::now).unwrap()
+    }
+    async fn granted_waiters(&self) -> Vec<GrantedWaiter> {
+        loop {
+            let notified = self.granted.notified();
+            let granted = std::mem::take(&mut self.state.lock().unwrap().grants);
+            if !granted.is_empty() {
+                return granted;
+            }
+            notified.await;
+        }
+    }
+    async fn execute(&self, call: Call) -> Result<Response, FsError> {
+        let response = self.apply(call);
+        let mut state = self.state.lock().unwrap();
+        if state.delays > 0 {
+            state.delays -= 1;
+            return Err(FsError::Delay);
+        }
+        Ok(response)
+    }
+}
