@@ -31,7 +31,8 @@ struct State {
     exports: Arc<Exports>,
     /// Faults for calls to come, in order, with a test of the operation they are for.
     faults: VecDeque<(fn(&Op) -> bool, Fault)>,
-    executed: Vec<Call>,
+    /// Calls applied, if anybody wants to know.
+    executed: Option<Vec<Call>>,
     stamp: i128,
 }
 
@@ -48,7 +49,7 @@ impl Meta {
         Model::bootstrap(&mut kv, [7; 16], Timestamp::from_nanos(stamp)).unwrap();
         let model = Model::load(&kv).unwrap();
         let exports = Arc::default();
-        let state = State { model, kv, exports, faults: VecDeque::new(), executed: Vec::new(), stamp };
+        let state = State { model, kv, exports, faults: VecDeque::new(), executed: None, stamp };
         Arc::new(Self { state: Mutex::new(state), turns: Turns::new(seed) })
     }
 
@@ -69,9 +70,14 @@ impl Meta {
         self.lock().faults.push_back((applies, fault));
     }
 
-    /// The calls that were applied since the last time this was asked.
+    /// No more faults.
+    pub(crate) fn forget_faults(&self) {
+        self.lock().faults.clear();
+    }
+
+    /// The calls that were applied since the last time this was asked; noted from the first time on.
     pub(crate) fn take_executed(&self) -> Vec<Call> {
-        std::mem::take(&mut self.lock().executed)
+        self.lock().executed.replace(Vec::new()).unwrap_or_default()
     }
 
     /// Moves the clock.
@@ -83,7 +89,9 @@ impl Meta {
         let mut state = self.lock();
         let State { model, kv, executed, stamp, exports, .. } = &mut *state;
         *stamp += 1000;
-        executed.push(call.clone());
+        if let Some(executed) = executed {
+            executed.push(call.clone());
+        }
         let command = Command { stamp: Timestamp::from_nanos(*stamp), call };
         let applied = model.apply(kv, model.last_txn() + 1, &command).unwrap();
         model.end_batch(kv).unwrap();
