@@ -25,12 +25,15 @@ pub(crate) enum Fault {
     Refused(FsError),
 }
 
+/// Whether a fault is for an operation.
+type Applies = fn(&Op) -> bool;
+
 struct State {
     model: Model,
     kv: MemKv,
     exports: Arc<Exports>,
     /// Faults for calls to come, in order, with a test of the operation they are for.
-    faults: VecDeque<(fn(&Op) -> bool, Fault)>,
+    faults: VecDeque<(Applies, Fault)>,
     /// Calls applied, if anybody wants to know.
     executed: Option<Vec<Call>>,
     stamp: i128,
@@ -66,7 +69,7 @@ impl Meta {
     }
 
     /// Arranges for the next call whose operation `applies` to go wrong.
-    pub(crate) fn fail_next(&self, applies: fn(&Op) -> bool, fault: Fault) {
+    pub(crate) fn fail_next(&self, applies: Applies, fault: Fault) {
         self.lock().faults.push_back((applies, fault));
     }
 
