@@ -13,6 +13,7 @@ use atoll_model::{Command, KvError, MemKv, Model, read};
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard};
+use tokio::sync::Notify;
 
 /// What goes wrong with a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,8 +40,16 @@ struct State {
     stamp: i128,
 }
 
+/// Holds one read of the store between the moment it read and the moment its caller learns.
+#[derive(Debug, Default)]
+pub(crate) struct Gate {
+    pub(crate) reached: Notify,
+    pub(crate) go_on: Notify,
+}
+
 /// See the module.
 pub(crate) struct Meta {
+    gate: Mutex<Option<Arc<Gate>>>,
     state: Mutex<State>,
     turns: Turns,
 }
@@ -53,11 +62,28 @@ impl Meta {
         let model = Model::load(&kv).unwrap();
         let exports = Arc::default();
         let state = State { model, kv, exports, faults: VecDeque::new(), executed: None, stamp };
-        Arc::new(Self { state: Mutex::new(state), turns: Turns::new(seed) })
+        Arc::new(Self { gate: Mutex::default(), state: Mutex::new(state), turns: Turns::new(seed) })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap()
+    }
+
+    /// Holds the next read of attributes, a name or extents.
+    pub(crate) fn hold_next_read(&self) -> Arc<Gate> {
+        let gate = Arc::new(Gate::default());
+        *self.gate.lock().unwrap() = Some(gate.clone());
+        gate
+    }
+
+    async fn read_held<T>(&self, f: impl FnOnce(&MemKv) -> Result<Read<T>, KvError>) -> Read<T> {
+        let result = self.read(f);
+        let gate = self.gate.lock().unwrap().take();
+        if let Some(gate) = gate {
+            gate.reached.notify_one();
+            gate.go_on.notified().await;
+        }
+        result
     }
 
     fn read<T>(&self, f: impl FnOnce(&MemKv) -> Result<Read<T>, KvError>) -> Read<T> {
@@ -107,11 +133,11 @@ impl Meta {
 
 impl MetadataService for Meta {
     async fn getattr(&self, ino: Ino) -> Read<Attr> {
-        self.read(|kv| read::getattr(kv, ino))
+        self.read_held(|kv| read::getattr(kv, ino)).await
     }
 
     async fn lookup(&self, dir: Ino, name: &[u8]) -> Read<Found> {
-        self.read(|kv| read::lookup(kv, dir, name))
+        self.read_held(|kv| read::lookup(kv, dir, name)).await
     }
 
     async fn parent(&self, dir: Ino) -> Read<Ino> {
@@ -135,7 +161,9 @@ impl MetadataService for Meta {
 
     async fn map(&self, ino: Ino, offset: u64, len: u64) -> Read<FileMap> {
         self.turns().await;
-        self.read(|kv| read::map(kv, ino, offset, len))
+        let map = self.read_held(|kv| read::map(kv, ino, offset, len)).await;
+        self.turns().await;
+        map
     }
 
     async fn get_xattr(&self, ino: Ino, name: &[u8]) -> Read<Bytes> {

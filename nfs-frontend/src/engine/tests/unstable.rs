@@ -358,6 +358,39 @@ async fn renames_of_dirty_files_do_not_wait_for_each_other() {
     assert_eq!((w.engine.stats().dirty_files, w.engine.stats().dirty_bytes, w.blocks.reserved()), (0, 0, 0));
 }
 
+/// The store is read before the flush and its answer used after it: still nothing older is shown than what the flush
+/// brought in, for that was shown before.
+#[tokio::test]
+async fn a_flush_in_the_middle_of_a_read_hides_nothing() {
+    let w = std::sync::Arc::new(World::new().await);
+    let file = w.create(w.root, "f").await;
+    for round in 1..=3u8 {
+        w.write_dirty(file, 0, &[round; 1000]).await;
+        let shown = w.getattr(file).await;
+        let gate = w.meta.hold_next_read();
+        let reading = {
+            let w = w.clone();
+            tokio::spawn(async move {
+                match round {
+                    1 => assert_eq!(w.read(file, 0, 1000).await.unwrap().data[..], [1; 1000]),
+                    2 => assert_eq!(w.getattr(file).await.wcc(), shown.wcc()),
+                    _ => {
+                        let found = w.lookup(w.root, "f").await.unwrap();
+                        assert_eq!(found.obj_attributes.map(|a| a.wcc()), Some(shown.wcc()));
+                    }
+                }
+            })
+        };
+        gate.reached.notified().await;
+        w.commit(file).await.unwrap();
+        assert_eq!(w.engine.stats().dirty_files, 0);
+        gate.go_on.notify_one();
+        reading.await.unwrap();
+        // So that the next round's data differ in length too.
+        w.write(file, 1000, &[0; 10], StableHow::FileSync).await.unwrap();
+    }
+}
+
 #[tokio::test]
 async fn ceilings_are_kept() {
     let w = World::new().await;
