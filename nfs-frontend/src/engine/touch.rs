@@ -26,8 +26,10 @@ const DAY_NANOS: i128 = 24 * 3600 * 1_000_000_000;
 #[derive(Debug, Default)]
 pub(crate) struct Touches {
     pending: Mutex<HashMap<Ino, Timestamp>>,
-    /// Taken from `pending` and not known to be in the store yet.
+    /// Entries in `pending`.
     count: AtomicUsize,
+    /// Held while a batch is on its way; its entries stay pending meanwhile.
+    sending: tokio::sync::Mutex<()>,
 }
 
 impl Touches {
@@ -45,9 +47,11 @@ impl Touches {
         }
     }
 
-    /// Forgets a time: SETATTR sets another.
-    pub(crate) fn forget(&self, ino: Ino) {
+    /// Forgets a time: SETATTR sets another. Waits for a batch on its way, which would else move the time forward
+    /// again behind the SETATTR.
+    pub(crate) async fn forget(&self, ino: Ino) {
         if self.count.load(Ordering::Acquire) > 0 {
+            let _none_on_its_way = self.sending.lock().await;
             let mut pending = self.lock();
             pending.remove(&ino);
             self.count.store(pending.len(), Ordering::Release);
@@ -89,6 +93,7 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
         if self.touches.count.load(Ordering::Acquire) == 0 {
             return;
         }
+        let _sending = self.touches.sending.lock().await;
         let mut batch: Vec<_> = self.touches.lock().iter().map(|(ino, time)| (*ino, *time)).collect();
         batch.sort_unstable();
         let origin = Some(self.origin().await);

@@ -47,15 +47,16 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
     async fn flush_holding(&self, file: &File, in_room: InRoom) -> Result<(), FsError> {
         let Some(mut work) = file.state().begin_flush() else { return Ok(()) };
         let origin = Origin { frontend: self.frontend, epoch: work.epoch };
-        let batches =
-            plan(std::mem::take(&mut work.segments), || BlockId::new(origin.epoch, self.next_block()));
+        let mut plan = plan(std::mem::take(&mut work.segments));
         let mut left = std::mem::take(&mut work.covered);
         left.sort_unstable_by_key(|c| std::cmp::Reverse(c.end));
-        let mut batches = batches.into_iter().peekable();
         // Outcomes follow the batch that holds the end of their data, as far as one command takes them; surplus ones
         // have commands without data behind.
-        while let Some(batch) = batches.next().or_else(|| (!left.is_empty()).then(Batch::default)) {
-            let more_data = batches.peek().is_some();
+        loop {
+            // Bounds the copies that gathering makes, whoever flushes.
+            let slot = self.gathering.acquire().await;
+            let mut batch = plan.next(|| BlockId::new(origin.epoch, self.next_block()));
+            let more_data = plan.has_more();
             let mut covered = Vec::new();
             while covered.len() < COVERED_PER_COMMAND
                 && let Some(next) = left.last()
@@ -64,9 +65,12 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
                 covered.extend(left.pop());
             }
             let last = !more_data && left.is_empty();
-            if !batch.blocks.is_empty()
-                && let Err(e) = self.blocks.put(batch.blocks.clone()).await
-            {
+            let stored = match std::mem::take(&mut batch.blocks) {
+                none if none.is_empty() => Ok(()),
+                blocks => self.blocks.put(blocks).await,
+            };
+            drop(slot);
+            if let Err(e) = stored {
                 error!(ino = %file.ino, error = %e, "UNSTABLE data could not be stored");
                 let keys = covered.iter().chain(&left).map(|c| c.key).collect();
                 return self.lose(file, origin.epoch, status::of_blocks(&e), keys, in_room).await;
@@ -105,6 +109,9 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
                     }
                     self.blocks.release(back);
                     covered.iter().for_each(|c| self.dirty.forget(&c.key));
+                    if last {
+                        return Ok(());
+                    }
                 }
                 Err(e) => {
                     let keys = covered.iter().chain(&left).map(|c| c.key).collect();
@@ -113,7 +120,6 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
                 }
             }
         }
-        Ok(())
     }
 
     async fn send_flush(

@@ -12,6 +12,7 @@ use atoll_base::block::BlockId;
 use atoll_base::limits::{BLOCK_MAX, INLINE_WRITE_MAX};
 use atoll_meta::{Piece, Source};
 use bytes::{Bytes, BytesMut};
+use std::iter::Peekable;
 
 /// Longest block made, and the alignment of cuts: one READ of the largest size.
 pub(crate) const TARGET: u64 = 1 << 20;
@@ -20,7 +21,7 @@ pub(crate) const TARGET: u64 = 1 << 20;
 const OWN_BLOCK: usize = 256 << 10;
 
 /// Bytes that one command brings in: bounds what a batch holds twice while blocks are gathered.
-pub(crate) const BATCH_BYTES: u64 = 16 << 20;
+pub(crate) const BATCH_BYTES: u64 = 8 << 20;
 
 /// Pieces of one command; the state machine takes 4096.
 pub(crate) const BATCH_PIECES: usize = 2048;
@@ -90,54 +91,62 @@ fn runs(segments: impl IntoIterator<Item = (u64, Bytes)>) -> Vec<Run> {
     all
 }
 
-/// Plans the writing of `segments`: in order of offset, not overlapping. `next_id` names new blocks.
-pub(crate) fn plan(
-    segments: impl IntoIterator<Item = (u64, Bytes)>,
-    mut next_id: impl FnMut() -> BlockId,
-) -> Vec<Batch> {
+/// The batches of a flush, made one by one: only the one at hand holds copies.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    runs: Peekable<std::vec::IntoIter<Run>>,
+    inline: bool,
+}
+
+/// Plans the writing of `segments`: in order of offset, not overlapping.
+pub(crate) fn plan(segments: impl IntoIterator<Item = (u64, Bytes)>) -> Plan {
     let runs = runs(segments);
     let total: usize = runs.iter().map(|r| r.len).sum();
-    let inline = total <= INLINE_WRITE_MAX;
-    let mut batches = vec![Batch::default()];
-    let mut shared = BytesMut::new();
-    let mut shared_id = None;
-    for run in runs {
-        let full = {
-            let batch = batches.last().expect("one at least");
-            batch.pieces.len() >= BATCH_PIECES || batch.bytes >= BATCH_BYTES
-        };
-        if full {
-            close(&mut batches, &mut shared, &mut shared_id);
-            batches.push(Batch::default());
-        }
-        let (offset, len) = (run.offset, run.len);
-        let source = if inline {
-            Source::Inline(run.gather())
-        } else if len >= OWN_BLOCK {
-            let id = next_id();
-            batches.last_mut().expect("one at least").blocks.push((id, run.gather()));
-            Source::Block { id, offset: 0 }
-        } else {
-            if shared.len() + len > TARGET as usize {
-                close(&mut batches, &mut shared, &mut shared_id);
-            }
-            let id = *shared_id.get_or_insert_with(&mut next_id);
-            let at = shared.len() as u32;
-            run.slices.iter().for_each(|s| shared.extend_from_slice(s));
-            Source::Block { id, offset: at }
-        };
-        let batch = batches.last_mut().expect("one at least");
-        batch.pieces.push(Piece { offset, len: len as u32, source });
-        batch.bytes += len as u64;
+    Plan { runs: runs.into_iter().peekable(), inline: total <= INLINE_WRITE_MAX }
+}
+
+impl Plan {
+    /// Whether there is another batch.
+    pub(crate) fn has_more(&mut self) -> bool {
+        self.runs.peek().is_some()
     }
-    close(&mut batches, &mut shared, &mut shared_id);
-    batches
+
+    /// The next batch; empty if there is none. `next_id` names new blocks.
+    pub(crate) fn next(&mut self, mut next_id: impl FnMut() -> BlockId) -> Batch {
+        let mut batch = Batch::default();
+        let mut shared = BytesMut::new();
+        let mut shared_id = None;
+        while batch.pieces.len() < BATCH_PIECES
+            && batch.bytes < BATCH_BYTES
+            && let Some(run) = self.runs.next()
+        {
+            let (offset, len) = (run.offset, run.len);
+            let source = if self.inline {
+                Source::Inline(run.gather())
+            } else if len >= OWN_BLOCK {
+                let id = next_id();
+                batch.blocks.push((id, run.gather()));
+                Source::Block { id, offset: 0 }
+            } else {
+                if shared.len() + len > TARGET as usize {
+                    close(&mut batch, &mut shared, &mut shared_id);
+                }
+                let id = *shared_id.get_or_insert_with(&mut next_id);
+                let at = shared.len() as u32;
+                run.slices.iter().for_each(|s| shared.extend_from_slice(s));
+                Source::Block { id, offset: at }
+            };
+            batch.pieces.push(Piece { offset, len: len as u32, source });
+            batch.bytes += len as u64;
+        }
+        close(&mut batch, &mut shared, &mut shared_id);
+        batch
+    }
 }
 
 /// Ends the block that small pieces share.
-fn close(batches: &mut [Batch], shared: &mut BytesMut, id: &mut Option<BlockId>) {
+fn close(batch: &mut Batch, shared: &mut BytesMut, id: &mut Option<BlockId>) {
     if let Some(id) = id.take() {
-        let batch = batches.last_mut().expect("one at least");
         batch.blocks.push((id, shared.split().freeze()));
     }
 }
@@ -150,6 +159,18 @@ mod tests {
     use atoll_base::id::Epoch;
     use proptest::prelude::*;
     use std::collections::HashMap;
+
+    fn all(mut plan: Plan) -> Vec<Batch> {
+        let mut seq = 0;
+        let mut batches = Vec::new();
+        while plan.has_more() {
+            batches.push(plan.next(|| {
+                seq += 1;
+                BlockId::new(Epoch(1), seq)
+            }));
+        }
+        batches
+    }
 
     fn replay(batches: &[Batch], size: usize) -> Vec<Option<u8>> {
         let mut file = vec![None; size];
@@ -192,29 +213,23 @@ mod tests {
                 map.insert(o, Bytes::from(vec![b; l]));
                 model[o as usize..o as usize + l].fill(Some(b));
             }
-            let mut seq = 0;
-            let batches = plan(map.iter().map(|(o, d)| (o, d.clone())), || { seq += 1; BlockId::new(Epoch(1), seq) });
-            prop_assert!(!batches.is_empty());
+            let batches = all(plan(map.iter().map(|(o, d)| (o, d.clone()))));
             prop_assert!(replay(&batches, model.len()) == model);
         }
     }
 
     #[test]
     fn many_small_pieces_share_blocks_and_keep_to_the_bound() {
-        let mut seq = 0;
         let segments = (0..5000u64).map(|i| (i * 8192, Bytes::from(vec![i as u8; 4096])));
-        let batches = plan(segments, || {
-            seq += 1;
-            BlockId::new(Epoch(1), seq)
-        });
-        assert_eq!(batches.len(), 3);
-        assert_eq!(seq, 8 + 8 + 4, "256 pieces to a block");
+        let batches = all(plan(segments));
+        let blocks: Vec<usize> = batches.iter().map(|b| b.blocks.len()).collect();
+        assert_eq!(blocks, [8, 8, 4], "256 pieces to a block");
     }
 
     #[test]
     fn an_aligned_megabyte_is_not_copied() {
         let data = Bytes::from(vec![1; 1 << 20]);
-        let batches = plan([(1 << 20, data.clone())], || BlockId::new(Epoch(1), 1));
+        let batches = all(plan([(1 << 20, data.clone())]));
         assert_eq!(batches[0].blocks[0].1.as_ptr(), data.as_ptr());
     }
 }

@@ -39,6 +39,41 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
         Some(self.settle(child.ino).await)
     }
 
+    /// For RENAME: the object that moves, and the one that it replaces. Rooms are entered in order of inode, and the same
+    /// one only once: with somebody unstable waiting in between, two renames, or one of two names of one file,
+    /// would else wait for each other.
+    pub(crate) async fn settle_rename(&self, from: (Ino, &[u8]), to: (Ino, &[u8])) -> Vec<Settled> {
+        if !self.dirty.any() {
+            return Vec::new();
+        }
+        let mut objects = Vec::new();
+        for ((dir, name), goes) in [(from, false), (to, true)] {
+            if let Ok(found) = self.meta.lookup(dir, name).await
+                && let Ok(child) = found.child
+                && self.dirty.is_leased(child.ino)
+            {
+                objects.push((child.ino, !goes || child.nlink > 1));
+            }
+        }
+        objects.sort_unstable();
+        // Of the same twice the latter is kept, which is flushed.
+        objects.reverse();
+        objects.dedup_by_key(|(ino, _)| *ino);
+        objects.reverse();
+        let mut settled = Vec::new();
+        for (ino, flushed) in objects {
+            settled.push(if flushed { self.settle(ino).await } else { self.keep_out(ino).await });
+        }
+        settled
+    }
+
+    /// Enters as stable without flushing.
+    async fn keep_out(&self, ino: Ino) -> Settled {
+        let file = self.dirty.pin(ino);
+        let room = file.room.enter(Kind::Stable).await;
+        Settled { _room: room, _file: file }
+    }
+
     /// The same for a name that is about to go. A file that has no other is not flushed: its data go with it. Should the
     /// removal be refused, they are still there, and dirty.
     pub(crate) async fn settle_linked(&self, dir: Ino, name: &[u8]) -> Option<Settled> {
@@ -50,9 +85,8 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
         if child.nlink > 1 {
             return self.settle_name(dir, name).await;
         }
-        let file = self.dirty.pin_leased(child.ino)?;
-        let room = file.room.enter(Kind::Stable).await;
-        Some(Settled { _room: room, _file: file })
+        self.dirty.pin_leased(child.ino)?;
+        Some(self.keep_out(child.ino).await)
     }
 
     /// Takes into account what a call changed about files that have a lease, and forgets what was dirty about files

@@ -21,9 +21,9 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
     ) -> Result<Response, Refused> {
         let _settled = self.settle(ino).await;
         let origin = self.origin().await;
-        let mut batches = plan([(offset, data)], || BlockId::new(origin.epoch, self.next_block()));
-        assert_eq!(batches.len(), 1, "one WRITE is below the size of a batch");
-        let batch = batches.remove(0);
+        let mut plan = plan([(offset, data)]);
+        let batch = plan.next(|| BlockId::new(origin.epoch, self.next_block()));
+        assert!(!plan.has_more(), "one WRITE is below the size of a batch");
         let ids: Vec<BlockId> = batch.blocks.iter().map(|(id, _)| *id).collect();
         if !ids.is_empty() {
             // The state machine checks again; here it keeps those who may not write from filling the disk.

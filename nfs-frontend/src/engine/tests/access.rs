@@ -242,6 +242,7 @@ async fn no_way_up_out_of_an_export() {
 async fn mount_lists_and_refusals() {
     let w = World::new().await;
     w.create(w.root, "file").await;
+    w.mkdir(w.root, "p", 0o755).await;
     put_export(
         &w.meta,
         ExportSpec {

@@ -59,6 +59,11 @@ impl Blocks {
         }
     }
 
+    /// The frontend's process died: what it had reserved is nobody's.
+    pub(crate) fn forget_reservations(&self) {
+        self.lock().reserved = 0;
+    }
+
     pub(crate) fn reserved(&self) -> u64 {
         self.lock().reserved
     }

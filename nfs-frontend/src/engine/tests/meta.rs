@@ -13,6 +13,7 @@ use atoll_model::{Command, KvError, MemKv, Model, read};
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard};
+use tokio::sync::Notify;
 
 /// What goes wrong with a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,18 +26,30 @@ pub(crate) enum Fault {
     Refused(FsError),
 }
 
+/// Whether a fault is for an operation.
+type Applies = fn(&Op) -> bool;
+
 struct State {
     model: Model,
     kv: MemKv,
     exports: Arc<Exports>,
     /// Faults for calls to come, in order, with a test of the operation they are for.
-    faults: VecDeque<(fn(&Op) -> bool, Fault)>,
-    executed: Vec<Call>,
+    faults: VecDeque<(Applies, Fault)>,
+    /// Calls applied, if anybody wants to know.
+    executed: Option<Vec<Call>>,
     stamp: i128,
+}
+
+/// Holds one read of the store between the moment it read and the moment its caller learns.
+#[derive(Debug, Default)]
+pub(crate) struct Gate {
+    pub(crate) reached: Notify,
+    pub(crate) go_on: Notify,
 }
 
 /// See the module.
 pub(crate) struct Meta {
+    gate: Mutex<Option<Arc<Gate>>>,
     state: Mutex<State>,
     turns: Turns,
 }
@@ -48,12 +61,29 @@ impl Meta {
         Model::bootstrap(&mut kv, [7; 16], Timestamp::from_nanos(stamp)).unwrap();
         let model = Model::load(&kv).unwrap();
         let exports = Arc::default();
-        let state = State { model, kv, exports, faults: VecDeque::new(), executed: Vec::new(), stamp };
-        Arc::new(Self { state: Mutex::new(state), turns: Turns::new(seed) })
+        let state = State { model, kv, exports, faults: VecDeque::new(), executed: None, stamp };
+        Arc::new(Self { gate: Mutex::default(), state: Mutex::new(state), turns: Turns::new(seed) })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap()
+    }
+
+    /// Holds the next read of attributes, a name or extents.
+    pub(crate) fn hold_next_read(&self) -> Arc<Gate> {
+        let gate = Arc::new(Gate::default());
+        *self.gate.lock().unwrap() = Some(gate.clone());
+        gate
+    }
+
+    async fn read_held<T>(&self, f: impl FnOnce(&MemKv) -> Result<Read<T>, KvError>) -> Read<T> {
+        let result = self.read(f);
+        let gate = self.gate.lock().unwrap().take();
+        if let Some(gate) = gate {
+            gate.reached.notify_one();
+            gate.go_on.notified().await;
+        }
+        result
     }
 
     fn read<T>(&self, f: impl FnOnce(&MemKv) -> Result<Read<T>, KvError>) -> Read<T> {
@@ -65,13 +95,18 @@ impl Meta {
     }
 
     /// Arranges for the next call whose operation `applies` to go wrong.
-    pub(crate) fn fail_next(&self, applies: fn(&Op) -> bool, fault: Fault) {
+    pub(crate) fn fail_next(&self, applies: Applies, fault: Fault) {
         self.lock().faults.push_back((applies, fault));
     }
 
-    /// The calls that were applied since the last time this was asked.
+    /// No more faults.
+    pub(crate) fn forget_faults(&self) {
+        self.lock().faults.clear();
+    }
+
+    /// The calls that were applied since the last time this was asked; noted from the first time on.
     pub(crate) fn take_executed(&self) -> Vec<Call> {
-        std::mem::take(&mut self.lock().executed)
+        self.lock().executed.replace(Vec::new()).unwrap_or_default()
     }
 
     /// Moves the clock.
@@ -83,7 +118,9 @@ impl Meta {
         let mut state = self.lock();
         let State { model, kv, executed, stamp, exports, .. } = &mut *state;
         *stamp += 1000;
-        executed.push(call.clone());
+        if let Some(executed) = executed {
+            executed.push(call.clone());
+        }
         let command = Command { stamp: Timestamp::from_nanos(*stamp), call };
         let applied = model.apply(kv, model.last_txn() + 1, &command).unwrap();
         model.end_batch(kv).unwrap();
@@ -96,11 +133,11 @@ impl Meta {
 
 impl MetadataService for Meta {
     async fn getattr(&self, ino: Ino) -> Read<Attr> {
-        self.read(|kv| read::getattr(kv, ino))
+        self.read_held(|kv| read::getattr(kv, ino)).await
     }
 
     async fn lookup(&self, dir: Ino, name: &[u8]) -> Read<Found> {
-        self.read(|kv| read::lookup(kv, dir, name))
+        self.read_held(|kv| read::lookup(kv, dir, name)).await
     }
 
     async fn parent(&self, dir: Ino) -> Read<Ino> {
@@ -124,7 +161,9 @@ impl MetadataService for Meta {
 
     async fn map(&self, ino: Ino, offset: u64, len: u64) -> Read<FileMap> {
         self.turns().await;
-        self.read(|kv| read::map(kv, ino, offset, len))
+        let map = self.read_held(|kv| read::map(kv, ino, offset, len)).await;
+        self.turns().await;
+        map
     }
 
     async fn get_xattr(&self, ino: Ino, name: &[u8]) -> Read<Bytes> {

@@ -8,6 +8,7 @@ mod world;
 
 mod access;
 mod basics;
+mod crash;
 mod listing;
 mod once;
 mod unstable;

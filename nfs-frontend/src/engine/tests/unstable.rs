@@ -324,6 +324,74 @@ async fn a_full_store_refuses_unstable_data_at_once() {
 }
 
 #[tokio::test]
+async fn renames_of_dirty_files_do_not_wait_for_each_other() {
+    let w = std::sync::Arc::new(World::with(Config::default(), Some(21)).await);
+    let (a, b) = (w.create(w.root, "a").await, w.create(w.root, "b").await);
+    for (file, name) in [(a, "a2"), (b, "b2")] {
+        w.call::<call::Link>(Link3Args { file, link: w.at(w.root, name) }).await.unwrap();
+    }
+    let mut tasks = tokio::task::JoinSet::new();
+    for file in [a, a, b, b] {
+        let w = w.clone();
+        tasks.spawn(async move {
+            for i in 0..200 {
+                let written = w.write(file, i, b"x", StableHow::Unstable).await;
+                written.map_or_else(|f| assert_eq!(f.status, NfsStat3::Stale), |_| ());
+            }
+        });
+    }
+    for (from, to) in [("a", "a2"), ("b", "b2"), ("a", "b"), ("b", "a"), ("a2", "b2"), ("b2", "a2")] {
+        let w = w.clone();
+        tasks.spawn(async move {
+            for _ in 0..60 {
+                let args = Rename3Args { from: w.at(w.root, from), to: w.at(w.root, to) };
+                let renamed = w.call::<call::Rename>(args).await;
+                renamed.map_or_else(|f| assert_eq!(f.status, NfsStat3::NoEnt), |_| ());
+                let link = Link3Args { file: if from == "a" { a } else { b }, link: w.at(w.root, from) };
+                let _exists_or_stale = w.call::<call::Link>(link).await;
+            }
+        });
+    }
+    let all = async { while tasks.join_next().await.is_some_and(|done| done.is_ok()) {} };
+    tokio::time::timeout(Duration::from_secs(60), all).await.expect("nobody waits for ever");
+    w.engine.flush_all().await;
+    assert_eq!((w.engine.stats().dirty_files, w.engine.stats().dirty_bytes, w.blocks.reserved()), (0, 0, 0));
+}
+
+/// The store is read before the flush and its answer used after it: still nothing older is shown than what the flush
+/// brought in, for that was shown before.
+#[tokio::test]
+async fn a_flush_in_the_middle_of_a_read_hides_nothing() {
+    let w = std::sync::Arc::new(World::new().await);
+    let file = w.create(w.root, "f").await;
+    for round in 1..=3u8 {
+        w.write_dirty(file, 0, &[round; 1000]).await;
+        let shown = w.getattr(file).await;
+        let gate = w.meta.hold_next_read();
+        let reading = {
+            let w = w.clone();
+            tokio::spawn(async move {
+                match round {
+                    1 => assert_eq!(w.read(file, 0, 1000).await.unwrap().data[..], [1; 1000]),
+                    2 => assert_eq!(w.getattr(file).await.wcc(), shown.wcc()),
+                    _ => {
+                        let found = w.lookup(w.root, "f").await.unwrap();
+                        assert_eq!(found.obj_attributes.map(|a| a.wcc()), Some(shown.wcc()));
+                    }
+                }
+            })
+        };
+        gate.reached.notified().await;
+        w.commit(file).await.unwrap();
+        assert_eq!(w.engine.stats().dirty_files, 0);
+        gate.go_on.notify_one();
+        reading.await.unwrap();
+        // So that the next round's data differ in length too.
+        w.write(file, 1000, &[0; 10], StableHow::FileSync).await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn ceilings_are_kept() {
     let w = World::new().await;
     let file = w.create(w.root, "f").await;

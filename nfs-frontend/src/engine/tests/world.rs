@@ -79,8 +79,13 @@ impl World {
 
     pub(crate) async fn with(config: Config, seed: Option<u64>) -> Self {
         let (meta, blocks) = (Meta::new(seed), Blocks::new(seed));
-        let peer = "192.0.2.1:800".parse().unwrap();
         put_export(&meta, open_export());
+        Self::over(config, meta, blocks).await
+    }
+
+    /// A new life of the frontend over services that live on.
+    pub(crate) async fn over(config: Config, meta: Arc<Meta>, blocks: Arc<Blocks>) -> Self {
+        let peer = "192.0.2.1:800".parse().unwrap();
         let engine = start(&config, &meta, &blocks).await;
         let mut world = Self {
             meta,

@@ -5,7 +5,7 @@ use crate::engine::once::Begun;
 use crate::engine::{Engine, attrs, status};
 use crate::rpc::RpcCall;
 use atoll_base::access::{Cred, Perm, granted};
-use atoll_base::attr::{Attr, FileKind};
+use atoll_base::attr::{Attr, FileKind, SetTime};
 use atoll_base::block::BlockService;
 use atoll_base::limits::FILE_SIZE_MAX;
 use atoll_meta::{Call, FsError, MetadataService, OnceKey, Op, Response};
@@ -122,7 +122,9 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
         let cred = self.cred(&node.export, &call.credential).await;
         let (ino, generation) = (node.handle.ino, node.handle.generation);
         let _settled = self.settle(ino).await;
-        self.touches.forget(ino);
+        if set.atime != SetTime::Keep {
+            self.touches.forget(ino).await;
+        }
         let op = Op::SetAttr { ino, generation, set, guard };
         let call = Call { origin: Some(self.origin().await), once: Some(key), cred, op };
         let response = attempt!(self.execute_known(call).await);

@@ -90,7 +90,7 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
         }
         let Some(procedure) = Proc::from_u32(call.procedure) else { return Answer::ProcedureUnavailable };
         let begun = Instant::now();
-        self.stats.heard(call.peer.ip(), || self.clock.now());
+        self.stats.heard(call.peer.ip().to_canonical(), || self.clock.now());
         let (answer, failed) = self.dispatch(procedure, &mut call, reply).await;
         self.stats.call(procedure, failed, begun.elapsed());
         answer

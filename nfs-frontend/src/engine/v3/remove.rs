@@ -140,8 +140,7 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
             return Ok(Err(Failure { status, detail }));
         }
         let cred = self.cred(&from.export, &call.credential).await;
-        let _replaced = self.settle_linked(to_dir, &args.to.name).await;
-        let _moved = self.settle_name(from_dir, &args.from.name).await;
+        let _settled = self.settle_rename((from_dir, &args.from.name), (to_dir, &args.to.name)).await;
         let op = Op::Rename {
             from_dir,
             from_name: args.from.name.into_bytes(),
