@@ -1,4 +1,14 @@
 //! Raft group, log, replicated state and the metadata service.
+//!
+//! The way of a change: [`service::LocalMetadata`] encodes a call with the leader's time; the proposer gathers what waits into
+//! one entry; openraft ([`raft`]) hands it to the log ([`log`]), where one thread writes and syncs for all; committed, it
+//! is applied by the model in one redb transaction ([`state`]), published to readers, and answered.
+//!
+//! What is durable: the log is. The state is committed without durability and caught up from the log after a crash; it is made
+//! durable about every second and before the log is purged. So a change costs one sync, of the log.
+//!
+//! Who reads what: readers share an immutable view of the state and small caches that are exactly in step with it. On a
+//! sole voter a read touches no lock but its cache shard's and is ready at the first poll.
 
 pub mod log;
 pub mod raft;

@@ -9,6 +9,7 @@
 use super::types::{Batch, BatchOutcome, Entry, LogId, Snapshot, SnapshotMeta, StoredMembership, TypeConfig};
 use crate::state::{SnapshotData, StateError, StateStore, StateWriter, View};
 use atoll_meta::Response;
+use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use openraft::entry::RaftEntry;
 use openraft::storage::{ApplyResponder, EntryResponder, RaftStateMachine};
@@ -17,8 +18,10 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Most entries that one transaction takes: bounds memory during a replay.
+/// Most entries that one transaction takes, and bytes at which it takes no more: bound memory during a replay.
 const ENTRIES_PER_COMMIT: usize = 64;
+/// See [`ENTRIES_PER_COMMIT`].
+const BYTES_PER_COMMIT: usize = 8 << 20;
 
 /// What the commands mean. Deterministic: the same commands on the same state give the same state and responses.
 pub trait Machine: Send + Sync + 'static {
@@ -100,11 +103,16 @@ impl<M: Machine> RaftStateMachine<TypeConfig> for StateMachine<M> {
         S: Stream<Item = Result<EntryResponder<TypeConfig>, io::Error>> + Unpin + OptionalSend,
     {
         loop {
-            let mut ready = Vec::new();
+            let (mut ready, mut bytes) = (Vec::new(), 0);
             while ready.len() < ENTRIES_PER_COMMIT
+                && bytes < BYTES_PER_COMMIT
                 && let Some(item) = entries.next().await
             {
-                ready.push(item?);
+                let item = item?;
+                if let EntryPayload::Normal(Batch(commands)) = &item.0.payload {
+                    bytes += commands.iter().map(Bytes::len).sum::<usize>();
+                }
+                ready.push(item);
             }
             if ready.is_empty() {
                 return Ok(());
