@@ -32,7 +32,8 @@ pub fn lines(host: &str, nfs: SocketAddr, path: &str, mapper: &PortMapper) -> Ve
     out
 }
 
-fn linux_options(port: u16, mapper: &PortMapper) -> String {
+/// What a Linux client mounts with.
+pub fn linux_options(port: u16, mapper: &PortMapper) -> String {
     match mapper {
         PortMapper::Reachable if port == NFS_PORT => "vers=3".to_owned(),
         PortMapper::Reachable => format!("vers=3,port={port}"),

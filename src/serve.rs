@@ -10,6 +10,7 @@ use anyhow::{Context, Result};
 use atoll_meta::export::ClientMatch;
 use atoll_meta::service::MetadataService;
 use atoll_nfs::engine::Config as EngineConfig;
+use atoll_nfs::portmap;
 use atoll_nfs::server::{Limits, any_address, raise_open_files};
 use clap::Args;
 use std::io::IsTerminal;
@@ -50,6 +51,7 @@ pub(crate) async fn run(options: Options) -> Result<()> {
         nfs: options.nfs.unwrap_or_else(|| any_address(NFS_PORT)),
         limits: Limits::default(),
         engine: EngineConfig::default(),
+        portmap: portmap::Config::default(),
         secret: data.secret,
     };
     let service = Service::start(node, data.identity.cluster_id.clone(), service).await?;
@@ -61,9 +63,9 @@ pub(crate) async fn run(options: Options) -> Result<()> {
     admin::server::serve_tcp(service.clone(), listener, data.token.clone(), service.stopping());
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let nfs = service.addresses[0];
+    let nfs = service.address;
     println!("ready nfs={nfs} admin={admin}");
-    tell_how_to_mount(&service, nfs);
+    tell_how_to_mount(&service);
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
@@ -90,7 +92,18 @@ async fn export_what_was_asked(node: &Node, asked: &[ExportWords]) -> Result<()>
 }
 
 /// Prints the lines to mount with, for people: nothing reads them.
-fn tell_how_to_mount(service: &Service, nfs: SocketAddr) {
+fn tell_how_to_mount(service: &Service) {
+    let nfs = service.address;
+    let mapper = match &service.unannounced {
+        None => PortMapper::Reachable,
+        Some(reason) => {
+            tracing::warn!(
+                "clients do not find the ports by themselves ({reason}); mount with: {}",
+                mount_hints::linux_options(nfs.port(), &PortMapper::Missing(reason.clone()))
+            );
+            PortMapper::Missing(reason.clone())
+        }
+    };
     if !std::io::stderr().is_terminal() {
         return;
     }
@@ -108,7 +121,7 @@ fn tell_how_to_mount(service: &Service, nfs: SocketAddr) {
         }
         _ => rustix::system::uname().nodename().to_string_lossy().into_owned(),
     };
-    for line in mount_hints::lines(&host, nfs, &export.spec.path, &PortMapper::Missing(String::new())) {
+    for line in mount_hints::lines(&host, nfs, &export.spec.path, &mapper) {
         eprintln!("{line}");
     }
 }

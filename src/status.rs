@@ -24,7 +24,7 @@ fn render(r: &Report) -> String {
         let _infallible = writeln!(out, "{label:<12}{text}");
     };
     line("atoll", format!("{}, node {} of cluster {}", r.version, r.node_id, r.cluster_id));
-    line("up", format!("{}, serving {}", duration(r.uptime_seconds), r.nfs.join(" ")));
+    line("up", format!("{}, serving {}", duration(r.uptime_seconds), r.nfs));
     line("durability", r.durability.clone());
     line(
         "raft",

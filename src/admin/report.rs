@@ -9,7 +9,7 @@ pub(crate) struct Report {
     pub(crate) cluster_id: String,
     pub(crate) node_id: u64,
     pub(crate) uptime_seconds: f64,
-    pub(crate) nfs: Vec<String>,
+    pub(crate) nfs: String,
     /// What a stable reply stands for.
     pub(crate) durability: String,
     pub(crate) raft: Raft,

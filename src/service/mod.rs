@@ -1,6 +1,5 @@
 //! NFS on top of a node: engine, sockets, port mapper, admin API.
 
-mod programs;
 mod report;
 
 use crate::node::Node;
@@ -8,9 +7,11 @@ use crate::service::report::Rates;
 use anyhow::{Context, Result};
 use atoll_blockstore::BlockStore;
 use atoll_core::service::LocalMetadata;
+use atoll_nfs::dispatch::{self, Programs};
 use atoll_nfs::engine::{Config as EngineConfig, Engine, HandleKey, Parts, SystemResolver};
+use atoll_nfs::lock_manager::{Config as LockConfig, LockManager};
+use atoll_nfs::portmap::{self, Announcement, Portmap};
 use atoll_nfs::server::{Limits, Metrics, Server, Stopped};
-use programs::Programs;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -29,6 +30,8 @@ pub struct Options {
     pub limits: Limits,
     /// Settings of the engine.
     pub engine: EngineConfig,
+    /// How clients are to find the lock manager and MOUNT.
+    pub portmap: portmap::Config,
     /// Secret of the cluster: the keys of file handles are derived from it.
     pub secret: [u8; 32],
 }
@@ -40,20 +43,24 @@ pub struct Service {
     /// The engine.
     pub engine: Arc<NfsEngine>,
     /// Where it listens.
-    pub addresses: Vec<SocketAddr>,
+    pub address: SocketAddr,
+    /// Why clients do not find its ports by themselves, if so.
+    pub unannounced: Option<String>,
     cluster_id: String,
     metrics: Arc<Metrics>,
     rates: Rates,
     started: Instant,
     stop: CancellationToken,
     serving: tokio::sync::Mutex<Option<JoinHandle<Stopped>>>,
+    announced: tokio::sync::Mutex<Option<Announcement>>,
 }
 
 impl Service {
     /// Binds the sockets and serves. When it returns, clients are answered.
     pub async fn start(node: Arc<Node>, cluster_id: String, options: Options) -> Result<Arc<Self>> {
-        let server = Server::bind(options.nfs, options.limits, &programs::IN_DATAGRAMS)
+        let mut server = Server::bind(options.nfs, options.limits, &dispatch::datagram_programs())
             .with_context(|| format!("cannot listen on {}", options.nfs))?;
+        let address = server.tcp_addresses()[0];
         let parts = Parts {
             meta: node.meta.clone(),
             blocks: Arc::new(node.blocks.clone()),
@@ -65,13 +72,24 @@ impl Service {
         let engine =
             Engine::start(options.engine, parts).await.context("cannot register the NFS frontend")?;
         let stop = CancellationToken::new();
-        let handler = Arc::new(Programs::new(engine.clone()));
-        let (addresses, metrics) = (server.tcp_addresses(), server.metrics());
-        let serving = tokio::spawn(server.run(handler, stop.clone()));
+        let locks = LockManager::new(node.meta.clone(), engine.clone(), LockConfig::default());
+        let port = address.port();
+        let services = dispatch::services(port, Some(port));
+        let announced = portmap::announce(&mut server, address.ip(), &services, &options.portmap).await;
+        let handler = Programs::new(engine.clone(), locks.clone(), Portmap::new(services, port));
+        let metrics = server.metrics();
+        let serving = tokio::spawn(server.run(Arc::new(handler), stop.clone()));
+        tokio::spawn(locks.run(stop.clone()));
+        let unannounced = match &announced {
+            Announcement::None { reason } => Some(reason.clone()),
+            Announcement::OwnPort111 | Announcement::Registered(_) => None,
+        };
         Ok(Arc::new(Self {
             node,
             engine,
-            addresses,
+            address,
+            unannounced,
+            announced: tokio::sync::Mutex::new(Some(announced)),
             cluster_id,
             rates: Rates::start(metrics.clone(), stop.clone()),
             metrics,
@@ -89,6 +107,9 @@ impl Service {
     /// Finishes what was accepted, writes UNSTABLE data and closes the node.
     pub async fn stop(&self) -> Result<()> {
         self.stop.cancel();
+        if let Some(announced) = self.announced.lock().await.take() {
+            announced.withdraw().await;
+        }
         if let Some(serving) = self.serving.lock().await.take() {
             match serving.await {
                 Ok(Stopped { cut_off: 0 }) => {}

@@ -66,7 +66,7 @@ impl Service {
             cluster_id: self.cluster_id.clone(),
             node_id: u64::from(self.node.frontend().0),
             uptime_seconds: self.started.elapsed().as_secs_f64(),
-            nfs: self.addresses.iter().map(ToString::to_string).collect(),
+            nfs: self.address.to_string(),
             durability: "every stable reply is fsynced on a quorum (1 of 1 nodes) before it is sent"
                 .to_owned(),
             raft: report::Raft {
