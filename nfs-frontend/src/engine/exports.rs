@@ -14,12 +14,23 @@ use atoll_proto::nfs3::NfsStat3;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 /// Ports below are for privileged programs (RFC 2623 §2.1 on `secure`).
 const RESERVED_PORTS: u16 = 1024;
 
 /// Most host names whose addresses are kept.
 const HOSTS_MAX: usize = 4096;
+
+/// Client lists up to this long are gone through for each call: faster than any table.
+const SHORT_LIST: usize = 8;
+
+/// Decisions kept in each shard about clients of longer lists, and of lists with host names.
+const DECISIONS_MAX: usize = 1024;
+const DECISION_SHARDS: usize = 16;
+
+/// For how long a decision holds, as the addresses of a host name may change.
+const DECISION_TTL: Duration = Duration::from_secs(10);
 
 /// Most users whose groups are kept.
 const USERS_MAX: usize = 16384;
@@ -65,11 +76,21 @@ pub trait Resolver: Send + Sync + 'static {
     fn addresses(&self, host: &str) -> Option<Vec<IpAddr>>;
 }
 
+/// Whether an address is in an export's client list.
+#[derive(Clone, Copy, Debug)]
+struct Decision {
+    /// Of the exports.
+    version: u64,
+    allowed: bool,
+    at: Instant,
+}
+
 /// What the engine remembers about exports. All of it can be found out again.
 #[derive(Debug)]
 pub(crate) struct Access {
     /// Root directories, with the version of the exports at which they were found.
     roots: Mutex<HashMap<ExportId, (u64, Ino)>>,
+    decisions: [Mutex<HashMap<(ExportId, IpAddr), Decision>>; DECISION_SHARDS],
     hosts: Arc<Cache<String, Arc<[IpAddr]>>>,
     groups: Arc<Cache<u32, Arc<[u32]>>>,
 }
@@ -79,6 +100,7 @@ impl Access {
         let timeout = config.lookup_timeout;
         Self {
             roots: Mutex::default(),
+            decisions: Default::default(),
             hosts: Arc::new(Cache::new(HOSTS_MAX, config.host_ttl, timeout)),
             groups: Arc::new(Cache::new(USERS_MAX, config.groups_ttl, timeout)),
         }
@@ -104,6 +126,14 @@ fn in_network(ip: IpAddr, network: IpAddr, prefix: u8) -> bool {
     }
 }
 
+/// The part of an address in which clients differ most.
+fn last_bits(ip: IpAddr) -> u64 {
+    match ip {
+        IpAddr::V4(v4) => u64::from(u32::from(v4)),
+        IpAddr::V6(v6) => u128::from(v6) as u64,
+    }
+}
+
 /// Which of the accepted flavours a credential is, and whether its ids count.
 fn identified(sec: &[SecFlavor], credential: &Credential) -> Result<bool, AuthError> {
     let accepts = |flavor| sec.contains(&flavor);
@@ -117,8 +147,34 @@ fn identified(sec: &[SecFlavor], credential: &Credential) -> Result<bool, AuthEr
 
 impl<M: MetadataService, B: BlockService> Engine<M, B> {
     /// Whether the export's client list has the address.
-    pub(crate) async fn is_client(&self, export: &Export, ip: IpAddr) -> bool {
+    async fn is_client(&self, export: &ExportRef, ip: IpAddr) -> bool {
         let clients = &export.spec.clients;
+        if clients.len() <= SHORT_LIST && !clients.iter().any(|c| matches!(c, ClientMatch::Host(_))) {
+            return self.decide(clients, ip).await;
+        }
+        let hash = last_bits(ip) as usize ^ export.id.0 as usize;
+        let shard = &self.access.decisions[hash % DECISION_SHARDS];
+        let known = {
+            let decisions = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            decisions.get(&(export.id, ip)).copied()
+        };
+        if let Some(decision) = known
+            && decision.version == export.version()
+            && decision.at.elapsed() < DECISION_TTL
+        {
+            return decision.allowed;
+        }
+        let allowed = self.decide(clients, ip).await;
+        let mut decisions = shard.lock().unwrap_or_else(PoisonError::into_inner);
+        if decisions.len() >= DECISIONS_MAX {
+            decisions.clear();
+        }
+        decisions
+            .insert((export.id, ip), Decision { version: export.version(), allowed, at: Instant::now() });
+        allowed
+    }
+
+    async fn decide(&self, clients: &[ClientMatch], ip: IpAddr) -> bool {
         let at_once = clients.iter().any(|c| match c {
             ClientMatch::Any => true,
             ClientMatch::Network { addr, prefix } => in_network(ip, *addr, *prefix),
@@ -147,7 +203,7 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
     }
 
     /// Whether the caller may use the export at all.
-    pub(crate) async fn check_client(&self, export: &Export, call: &RpcCall) -> Result<(), Refused> {
+    pub(crate) async fn check_client(&self, export: &ExportRef, call: &RpcCall) -> Result<(), Refused> {
         if export.spec.secure && call.peer.port() >= RESERVED_PORTS {
             return Err(Refused::Status(NfsStat3::Acces));
         }

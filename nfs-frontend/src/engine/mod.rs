@@ -3,10 +3,10 @@
 //! # Where things are
 //!
 //! - [`handle`]: file handles; [`exports`]: who may use what, and as whom; [`idmap`]: look-ups outside of the cluster;
-//! - [`v3`]: the procedures of RFC 1813, a file per family; [`mount`], [`nfsacl`], [`rquota`];
-//! - [`once`]: requests that must not be executed twice;
-//! - [`dirty`]: UNSTABLE data and all its invariants; [`io`]: reading and stable writing;
-//! - [`touch`]: access times; [`stats`]: what `atoll status` shows.
+//! - `v3`: the procedures of RFC 1813, a file per family; [`mount`], `nfsacl`, `rquota`;
+//! - `once`: requests that must not be executed twice;
+//! - `dirty`: UNSTABLE data and all its invariants; `io`: reading and stable writing;
+//! - `touch`: access times; [`stats`]: what `atoll status` shows.
 //!
 //! # The way of a call
 //!

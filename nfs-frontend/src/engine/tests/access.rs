@@ -55,6 +55,28 @@ async fn clients_by_address_name_and_port() {
 }
 
 #[tokio::test]
+async fn a_long_list_is_decided_once_and_anew_after_a_change() {
+    let mut w = World::new().await;
+    let spec = |third: u8| ExportSpec {
+        clients: (0..100).map(|i| network(&format!("10.{third}.{i}.0"), 24)).collect(),
+        ..open_export()
+    };
+    put_export(&w.meta, spec(1));
+    w.peer = "10.1.99.7:700".parse().unwrap();
+    for _ in 0..3 {
+        assert_eq!(status_of(&w, w.root).await, Ok(()));
+    }
+    put_export(&w.meta, spec(2));
+    assert_eq!(status_of(&w, w.root).await, Err(NfsStat3::Acces));
+    put_export(&w.meta, spec(1));
+    assert_eq!(status_of(&w, w.root).await, Ok(()));
+    for i in 0..20_000u32 {
+        w.peer = std::net::SocketAddr::new(std::net::Ipv4Addr::from(0x0b00_0000 + i).into(), 700);
+        assert_eq!(status_of(&w, w.root).await, Err(NfsStat3::Acces));
+    }
+}
+
+#[tokio::test]
 async fn flavours_that_an_export_takes() {
     let mut w = World::new().await;
     w.who = Credential::None;

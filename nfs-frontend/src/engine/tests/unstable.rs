@@ -365,7 +365,8 @@ async fn a_flush_in_the_middle_of_a_read_hides_nothing() {
     let w = std::sync::Arc::new(World::new().await);
     let file = w.create(w.root, "f").await;
     for round in 1..=3u8 {
-        w.write_dirty(file, 0, &[round; 1000]).await;
+        w.write_dirty(file, 0, &[100; 1000]).await;
+        w.write(file, 0, &[round; 1000], StableHow::Unstable).await.unwrap();
         let shown = w.getattr(file).await;
         let gate = w.meta.hold_next_read();
         let reading = {
