@@ -177,9 +177,10 @@ impl<M: Machine> RaftNetworkV2<TypeConfig> for InProcessLink<M> {
             tokio::task::yield_now().await;
         }
         let received = receiver.finish().map_err(Self::failed)?;
+        // Before it takes effect, so that who sees the effect sees the count.
+        self.links.links().snapshots += 1;
         let snapshot = Snapshot { meta: snapshot.meta, snapshot: SnapshotData::Received(received) };
         let response = self.peer()?.raft.install_full_snapshot(vote, snapshot).await.map_err(Self::failed)?;
-        self.links.links().snapshots += 1;
         Ok(response)
     }
 }

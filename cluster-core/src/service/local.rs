@@ -49,6 +49,8 @@ pub(super) struct Shared {
     /// Little room is left on the disk, or in the log.
     pub(super) low_space: AtomicBool,
     pub(super) refused_for_space: AtomicU64,
+    /// Bytes of calls since the state's file was measured.
+    pub(super) taken_since_measured: AtomicU64,
     told: Mutex<Told>,
 }
 
@@ -87,6 +89,7 @@ impl Shared {
             clock,
             low_space: AtomicBool::new(false),
             refused_for_space: AtomicU64::new(0),
+            taken_since_measured: AtomicU64::new(0),
             told: Mutex::default(),
         })
     }
@@ -111,6 +114,7 @@ impl Shared {
         let command = Command { stamp: self.stamp(), call };
         let encoded = command.encode();
         drop(command);
+        self.taken_since_measured.fetch_add(encoded.len() as u64, Ordering::Relaxed);
         self.proposer.run(encoded).await
     }
 

@@ -23,6 +23,8 @@ pub struct MaintenanceOptions {
     pub log_bytes_max: u64,
     /// Below this much room on the disk, calls that take space are refused.
     pub reserve_bytes: u64,
+    /// How often, at most, the state's file is measured when the disk is nearly full.
+    pub measure_every: Duration,
     /// Whether to sweep. Tests of single steps do without.
     pub sweep: bool,
 }
@@ -35,6 +37,7 @@ impl Default for MaintenanceOptions {
             log_bytes: 128 << 20,
             log_bytes_max: 256 << 20,
             reserve_bytes: 256 << 20,
+            measure_every: Duration::from_secs(30),
             sweep: true,
         }
     }
@@ -42,6 +45,11 @@ impl Default for MaintenanceOptions {
 
 /// Most steps of sweeping in one round; the next round goes on.
 const SWEEPS_PER_ROUND: usize = 1000;
+
+/// Measuring the state's file takes at most one part in so many of the time: changes wait meanwhile.
+const MEASURING_SHARE: u32 = 50;
+/// Bytes of state that one byte of a call may need, generously: records, their tables' pages, the stored outcome.
+const STATE_PER_CALL_BYTE: u64 = 16;
 
 /// The running task.
 pub(super) struct Maintenance {
@@ -79,8 +87,9 @@ impl Drop for Maintenance {
 
 async fn run(shared: Arc<Shared>, options: MaintenanceOptions, stop: Arc<AtomicBool>) {
     let mut last_commit = Instant::now();
+    let mut room = Room { measured: None };
     while !stop.load(Ordering::Acquire) {
-        watch_space(&shared, &options);
+        room.watch(&shared, &options).await;
         if shared.group.failure().is_some() {
             shared.proposer.fail();
             return;
@@ -120,20 +129,56 @@ fn log_bytes(shared: &Shared) -> u64 {
     log.disk_bytes / (log.segments + log.spare_segments).max(1) * log.segments
 }
 
-fn watch_space(shared: &Shared, options: &MaintenanceOptions) {
-    let low = match shared.disk.space() {
-        Ok(space) => space.available < options.reserve_bytes,
-        Err(error) => {
-            tracing::warn!(%error, "room on the metadata disk is unknown");
-            return;
-        }
-    };
-    if shared.low_space.swap(low, Ordering::Relaxed) != low {
-        if low {
-            tracing::error!("the metadata disk is nearly full: only calls that free space are taken");
+/// Watches the room that is left: on the disk, and, when that is little, within the state's file, where deleted records leave
+/// theirs.
+struct Room {
+    /// When the file was last measured, how long that took, and what had been freed in it.
+    measured: Option<(Instant, Duration, u64)>,
+}
+
+impl Room {
+    async fn watch(&mut self, shared: &Shared, options: &MaintenanceOptions) {
+        let available = match shared.disk.space() {
+            Ok(space) => space.available,
+            Err(error) => {
+                tracing::warn!(%error, "room on the metadata disk is unknown");
+                return;
+            }
+        };
+        let low = if available >= options.reserve_bytes {
+            self.measured = None;
+            false
         } else {
-            tracing::info!("the metadata disk has room again");
+            // However much is free within: log and file must be able to grow a little.
+            let inside = self.inside(shared, options).await;
+            available < options.reserve_bytes / 8 || available.saturating_add(inside) < options.reserve_bytes
+        };
+        if shared.low_space.swap(low, Ordering::Relaxed) != low {
+            if low {
+                tracing::error!("the metadata disk is nearly full: only calls that free space are taken");
+            } else {
+                tracing::info!("the metadata disk has room again");
+            }
         }
+    }
+
+    /// What is still free within the file, on the safe side.
+    async fn inside(&mut self, shared: &Shared, options: &MaintenanceOptions) -> u64 {
+        let due = match self.measured {
+            None => true,
+            Some((when, took, _)) => when.elapsed() > options.measure_every.max(took * MEASURING_SHARE),
+        };
+        if due {
+            let (store, start) = (shared.store.clone(), Instant::now());
+            shared.taken_since_measured.store(0, Ordering::Relaxed);
+            let free = match tokio::task::spawn_blocking(move || store.freed_bytes()).await {
+                Ok(Ok(free)) => free,
+                Ok(Err(_)) | Err(_) => 0,
+            };
+            self.measured = Some((Instant::now(), start.elapsed(), free));
+        }
+        let taken = shared.taken_since_measured.load(Ordering::Relaxed).saturating_mul(STATE_PER_CALL_BYTE);
+        self.measured.map_or(0, |(_, _, free)| free).saturating_sub(taken)
     }
 }
 

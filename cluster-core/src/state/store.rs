@@ -99,6 +99,8 @@ pub struct StateStore {
     db: RwLock<Database>,
     durable: Mutex<Option<LogId>>,
     next_incoming: AtomicU64,
+    /// Most bytes that were in use when it was measured.
+    fullest: AtomicU64,
 }
 
 impl StateStore {
@@ -137,6 +139,7 @@ impl StateStore {
             db: RwLock::new(db),
             durable: Mutex::new(None),
             next_incoming: AtomicU64::new(0),
+            fullest: AtomicU64::new(0),
         };
         store.commit_durable()?;
         Ok(store)
@@ -177,6 +180,20 @@ impl StateStore {
 
     fn durable_lock(&self) -> MutexGuard<'_, Option<LogId>> {
         self.durable.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Bytes of the state's file that deleted records have left since it was measured at its fullest. (What is free beyond may
+    /// never have been written, and takes room on the disk when it is.) Walks the whole state while batches wait: for
+    /// when it is needed to know, not for every day.
+    pub fn freed_bytes(&self) -> Result<u64, StateError> {
+        // Pages go back to be used again only with a durable commit, and those at the peak must have been written.
+        self.commit_durable()?;
+        let db = self.db.read().unwrap_or_else(PoisonError::into_inner);
+        let txn = db.begin_write().map_err(StateError::store)?;
+        let stats = txn.stats().map_err(StateError::store)?;
+        let used = stats.allocated_pages() * stats.page_size() as u64;
+        txn.abort().map_err(StateError::store)?;
+        Ok(self.fullest.fetch_max(used, Ordering::Relaxed).saturating_sub(used))
     }
 
     /// Bytes of the state's file.

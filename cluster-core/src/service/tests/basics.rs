@@ -1,7 +1,7 @@
 //! What a caller sees.
 
 use super::*;
-use atoll_meta::{FsError, Outcome};
+use atoll_meta::{FsError, Outcome, Piece, RemoveKind, Source};
 use futures_util::FutureExt;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -89,6 +89,16 @@ async fn a_failed_log_refuses_changes_and_reads_go_on() {
     assert!(meta.status().failed);
 }
 
+/// Waits for what maintenance brings about.
+async fn until(so: impl Fn() -> bool) {
+    let wait = async {
+        while !so() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), wait).await.expect("in vain");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_room_what_takes_space_is_refused() {
     let disk = SimDisk::new();
@@ -98,15 +108,11 @@ async fn without_room_what_takes_space_is_refused() {
     let root = root(&meta).await;
     done(meta.execute(call(create(root, "a"), None)).await);
     disk.set_capacity(disk.used() + (512 << 10));
-    while !meta.status().low_space {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
+    until(|| meta.status().low_space).await;
     assert_eq!(meta.execute(call(create(root, "b"), None)).await, Err(FsError::NoSpace));
     done(meta.execute(call(Op::Sweep, None)).await);
     disk.set_capacity(1 << 40);
-    while meta.status().low_space {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
+    until(|| !meta.status().low_space).await;
     done(meta.execute(call(create(root, "b"), None)).await);
     meta.stop().await.unwrap();
 }
@@ -128,5 +134,41 @@ async fn a_full_queue_delays() {
     assert!(refused > 0);
     assert_eq!(meta.status().proposer.refused, refused);
     assert_eq!(meta.status().state.unwrap().inodes, 1 + 50 - refused);
+    meta.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_disk_loses_nothing_and_deleting_makes_room() {
+    let disk = SimDisk::new();
+    let mut options = options();
+    options.maintenance.reserve_bytes = 2 << 20;
+    let meta = open(Arc::new(disk.clone()), options, Arc::new(SystemClock), Arc::new(|_| {})).await.unwrap();
+    let root = root(&meta).await;
+    disk.set_capacity(disk.used() + (6 << 20));
+    let mut made = 0;
+    let full = loop {
+        let name = format!("f{made}");
+        let response = match meta.execute(call(create(root, &name), None)).await {
+            Ok(response) => done(Ok(response)),
+            Err(error) => break error,
+        };
+        made += 1;
+        let Ok(Outcome::Created { attr, .. }) = response.result else { panic!("{response:?}") };
+        let data = vec![made as u8; 8 << 10];
+        let piece = Piece { offset: 0, len: data.len() as u32, source: Source::Inline(data.into()) };
+        let op = Op::Write { ino: attr.ino, generation: attr.generation, pieces: vec![piece], flush: None };
+        match meta.execute(call(op, None)).await {
+            Ok(response) => drop(done(Ok(response))),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(full, FsError::NoSpace);
+    assert!(made > 50 && !meta.status().failed, "{made}");
+    for i in 0..made {
+        let op = Op::Remove { dir: root, name: format!("f{i}").into(), kind: RemoveKind::Any };
+        done(meta.execute(call(op, None)).await);
+    }
+    until(|| !meta.status().low_space).await;
+    done(meta.execute(call(create(root, "again"), None)).await);
     meta.stop().await.unwrap();
 }

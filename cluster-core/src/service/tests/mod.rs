@@ -36,6 +36,7 @@ pub(super) fn options() -> Options {
             log_bytes: 48 << 10,
             log_bytes_max: 96 << 10,
             reserve_bytes: 0,
+            measure_every: Duration::from_millis(20),
             sweep: true,
         },
         ..Options::single([3; 16])
