@@ -83,7 +83,7 @@ mod tests {
     #[tokio::test]
     async fn a_client_finds_mounts_reads_and_locks() {
         let world = World::new().await;
-        let file = world.create(world.root.clone(), "file").await;
+        let file = world.create(world.root, "file").await;
         let mut server =
             Server::bind("127.0.0.1:0".parse().unwrap(), Limits::default(), &datagram_programs()).unwrap();
         let to = server.tcp_addresses()[0];
