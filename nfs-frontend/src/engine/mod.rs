@@ -42,7 +42,7 @@ mod touch;
 mod v3;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use config::Config;
 pub use exports::{ExportRef, Resolver};

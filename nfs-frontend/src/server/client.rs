@@ -13,7 +13,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpSocket, UdpSocket, UnixStream};
+use tokio::net::{TcpSocket, TcpStream, UdpSocket, UnixStream};
 use tokio::time::timeout;
 
 /// Longest reply that is read: a full table of rpcbind is some KiB.
@@ -168,8 +168,7 @@ pub(crate) async fn call_target<T: Decode>(
             timeout(patience, receive).await.unwrap_or(Err(ClientError::Unanswered))
         }
         Transport::Tcp => {
-            let connect = async { stream_socket(&route)?.connect(route.to).await };
-            let connected = timeout(patience, connect).await;
+            let connected = timeout(patience, connect(&route)).await;
             let stream = connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
             exchange(stream.map_err(ClientError::Unreachable)?, patience, xid, message).await
         }
@@ -242,29 +241,38 @@ fn sources(route: &Route) -> Vec<SocketAddr> {
     addresses.flat_map(|ip| ports.iter().map(move |port| SocketAddr::new(ip, *port))).collect()
 }
 
-fn first_bound<S>(route: &Route, bind: impl Fn(SocketAddr) -> io::Result<S>) -> io::Result<S> {
-    let mut last = Err(io::ErrorKind::AddrNotAvailable.into());
+fn datagram_socket(route: &Route) -> io::Result<UdpSocket> {
+    let mut last = io::ErrorKind::AddrNotAvailable.into();
     for source in sources(route) {
-        last = bind(source);
-        if last.is_ok() {
-            break;
+        match std::net::UdpSocket::bind(source) {
+            Ok(socket) => {
+                socket.set_nonblocking(true)?;
+                return UdpSocket::from_std(socket);
+            }
+            Err(error) => last = error,
         }
     }
-    last
+    Err(last)
 }
 
-fn datagram_socket(route: &Route) -> io::Result<UdpSocket> {
-    first_bound(route, |source| {
-        let socket = std::net::UdpSocket::bind(source)?;
-        socket.set_nonblocking(true)?;
-        UdpSocket::from_std(socket)
-    })
-}
-
-fn stream_socket(route: &Route) -> io::Result<TcpSocket> {
-    first_bound(route, |source| {
+async fn connect(route: &Route) -> io::Result<TcpStream> {
+    use io::ErrorKind::{AddrInUse, AddrNotAvailable, PermissionDenied};
+    let mut last = AddrNotAvailable.into();
+    for source in sources(route) {
         let socket = if source.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-        socket.bind(source)?;
-        Ok(socket)
-    })
+        // There are few reserved ports, and each stays in TIME_WAIT for a minute after a call. They can be bound again all the
+        // same; only the same peer's port is then in use, and connecting says so.
+        socket.set_reuseaddr(true)?;
+        let connected = match socket.bind(source) {
+            Ok(()) => socket.connect(route.to).await,
+            Err(error) => Err(error),
+        };
+        match connected {
+            Err(error) if matches!(error.kind(), AddrInUse | AddrNotAvailable | PermissionDenied) => {
+                last = error
+            }
+            connected => return connected,
+        }
+    }
+    Err(last)
 }

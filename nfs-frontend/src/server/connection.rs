@@ -147,7 +147,8 @@ where
         let closed = std::future::poll_fn(|cx| self.poll(cx)).await;
         if matches!(closed, Closed::Stopped) {
             let _ = self.socket.shutdown().await;
-            let mut rest = [0; 4096];
+            // On the heap: an array would be part of each connection's task all its life.
+            let mut rest = vec![0; 4096];
             let drained = async { while !matches!(self.socket.read(&mut rest).await, Ok(0) | Err(_)) {} };
             let _ = tokio::time::timeout(LINGER, drained).await;
         }

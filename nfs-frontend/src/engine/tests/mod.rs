@@ -4,7 +4,7 @@
 mod blocks;
 mod meta;
 mod turns;
-mod world;
+pub(crate) mod world;
 
 mod access;
 mod basics;

@@ -2,6 +2,7 @@
 
 use super::client::{Came, Does, Machine};
 use super::*;
+use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 fn quick(machine: &Machine) -> Config {
@@ -14,10 +15,22 @@ fn quick(machine: &Machine) -> Config {
     }
 }
 
-fn run(manager: &Arc<Manager>) -> DropGuard {
+struct Running {
+    stop: DropGuard,
+    task: JoinHandle<()>,
+}
+
+fn run(manager: &Arc<Manager>) -> Running {
     let stop = CancellationToken::new();
-    tokio::spawn(manager.clone().run(stop.clone()));
-    stop.drop_guard()
+    let task = tokio::spawn(manager.clone().run(stop.clone()));
+    Running { stop: stop.drop_guard(), task }
+}
+
+impl Running {
+    async fn end(self) {
+        drop(self.stop);
+        tokio::time::timeout(PATIENCE, self.task).await.expect("it does not stop").unwrap();
+    }
 }
 
 async fn next(machine: &mut Machine) -> Came {
@@ -143,7 +156,7 @@ async fn after_a_restart_a_refusal_takes_nothing_away() {
     hand_over(&first, &fh, &a, &b).await;
     // Told once, the answer lost, and then the process ends.
     next(&mut machine).await;
-    drop(running);
+    running.end().await;
     let second = manager(&store, quick(&machine));
     machine.will(Does::Answer(NlmStat::Denied));
     store.lose_leader();
