@@ -117,15 +117,13 @@ pub(super) struct Xattrs {
 
 pub(super) fn xattrs(path: &Path) -> io::Result<Xattrs> {
     let mut found = Xattrs::default();
-    // First with no buffer: nearly no entry has any.
-    let size = match rustix::fs::llistxattr(path, &mut [0_u8; 0][..]) {
-        Ok(0) | Err(rustix::io::Errno::NOTSUP) => return Ok(found),
-        Ok(size) => size,
+    // The largest list that Linux gives (XATTR_LIST_MAX): one call, also if names come in meanwhile.
+    let mut names = vec![0; 1 << 16];
+    let used = match rustix::fs::llistxattr(path, names.as_mut_slice()) {
+        Ok(used) => used,
+        Err(rustix::io::Errno::NOTSUP) => return Ok(found),
         Err(e) => return Err(e.into()),
     };
-    // Room for some that come in between.
-    let mut names = vec![0; size + 4096];
-    let used = rustix::fs::llistxattr(path, names.as_mut_slice())?;
     for name in names[..used].split(|b| *b == 0).filter(|n| !n.is_empty()) {
         let Some(short) = name.strip_prefix(NAMESPACE) else {
             // What the machine's security modules put on every file is nobody's work.

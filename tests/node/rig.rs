@@ -151,6 +151,16 @@ impl Rig {
         Ok(data)
     }
 
+    /// The bytes of one extent.
+    pub(crate) async fn read_extent(&self, extent: &atoll_meta::data::Extent) -> Bytes {
+        match &extent.piece.source {
+            Source::Inline(bytes) => bytes.clone(),
+            Source::Block { id, offset } => {
+                self.node.blocks.get(*id, *offset, extent.piece.len).await.unwrap()
+            }
+        }
+    }
+
     /// All extents of a file: offset, length, whether inline.
     pub(crate) async fn extents(&self, ino: Ino) -> Vec<(u64, u64, bool)> {
         let size = self.node.meta.getattr(ino).await.unwrap().size;
