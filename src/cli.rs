@@ -32,13 +32,14 @@ enum Command {
     Volume(crate::volume::Options),
     /// Copy a tree of this machine into a data directory that no server uses.
     Import(crate::import_command::Options),
-    /// Check a data directory that no server uses; changes nothing. Exit status 1 if anything is wrong.
+    /// Check a data directory that no server uses: replays its log as a start does, and repairs nothing. Exit status 1 if
+    /// anything is wrong, 2 if it could not be checked.
     Fsck {
         /// The data directory.
         #[arg(default_value = "./data")]
         dir: PathBuf,
     },
-    /// Let a running server read and verify all it stores. Exit status 1 if anything is wrong.
+    /// Let a running server read and verify all it stores. Exit status 1 if anything is wrong, 2 if it could not be verified.
     Scrub {
         /// The data directory.
         #[arg(default_value = "./data")]
@@ -49,6 +50,8 @@ enum Command {
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
     crate::logging::start();
+    // The files of a data directory hold everybody's data: whatever is made is for the owner alone.
+    rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
     match run(Cli::parse()) {
         Ok(code) => code,
         Err(error) => {
@@ -66,7 +69,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
             Command::Status { dir, json } => crate::status::run(&dir, json).await.map(|()| true),
             Command::Export(options) => crate::export::run(options).await.map(|()| true),
             Command::Volume(options) => crate::volume::run(options).await.map(|()| true),
-            Command::Import(options) => crate::import_command::run(options).await.map(|()| true),
+            Command::Import(options) => crate::import_command::run(options).await,
             Command::Fsck { dir } => crate::fsck::run(&dir).await,
             Command::Scrub { dir } => crate::scrub::run(&dir).await,
         }?;

@@ -7,14 +7,19 @@
 //! DIR/secret.key    32 random bytes, 0600: keys of file handles are derived from it
 //! DIR/admin.token   0600: what admin calls over TCP must present
 //! DIR/admin.sock    admin API
-//! DIR/meta/ log/ blocks/    state machine, Raft log, data
+//! DIR/meta/     state machine, Raft log
+//! DIR/blocks/   data
 //! ```
+//!
+//! Nobody but the owner may look into it: it holds the files of all users, whatever their modes.
 
 use anyhow::{Context, Result, bail};
 use atoll_base::disk::{Disk, Open, RealDisk, read_exact_at};
-use rustix::fs::{FlockOperation, Mode};
+use rustix::fs::{FlockOperation, Mode, OFlags};
 use serde::{Deserialize, Serialize};
 use std::io::{ErrorKind, IoSlice};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -24,8 +29,9 @@ const FORMAT: u32 = 1;
 const IDENTITY: &str = "atoll.json";
 const SECRET: &str = "secret.key";
 const TOKEN: &str = "admin.token";
+const SOCKET: &str = "admin.sock";
 /// Entries that a fresh file system or a crash during the first start may leave and that are nobody's data.
-const IGNORED: [&str; 4] = ["lost+found", "lock", "atoll.json.new", "admin.sock"];
+const IGNORED: [&str; 4] = ["lost+found", "lock", "atoll.json.new", SOCKET];
 
 /// Who the node is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,8 +69,7 @@ pub struct DataDir {
 impl DataDir {
     /// Opens the directory; makes it, or fills an empty one.
     pub fn open_or_create(path: &Path) -> Result<Self> {
-        std::fs::create_dir_all(path)
-            .with_context(|| format!("cannot make the directory {}", path.display()))?;
+        make_directory(path).with_context(|| format!("cannot make the directory {}", path.display()))?;
         Self::open_locked(path, true)
     }
 
@@ -105,9 +110,52 @@ impl DataDir {
     }
 }
 
+/// Makes a directory and those above it, durably: what is synced below it later must not vanish with its name.
+fn make_directory(path: &Path) -> std::io::Result<()> {
+    let missing: Vec<&Path> = path.ancestors().take_while(|p| !p.as_os_str().is_empty() && !p.exists()).collect();
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+    for made in missing {
+        let parent = made.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        std::fs::File::open(parent)?.sync_all()?;
+    }
+    Ok(())
+}
+
 /// Where the admin API of the node that uses `dir` listens.
 pub fn admin_socket(dir: &Path) -> PathBuf {
-    dir.join("admin.sock")
+    dir.join(SOCKET)
+}
+
+/// The path of a Unix socket in a directory, in a form that fits into a socket address (107 bytes) however long the
+/// directory's own path is.
+pub struct SocketPath {
+    path: PathBuf,
+    _dir: Option<OwnedFd>,
+}
+
+/// Longest path in a `sockaddr_un`, less its NUL.
+const SOCKET_PATH_MAX: usize = 107;
+
+impl SocketPath {
+    /// The path for binding or connecting to the socket; good as long as `self` lives.
+    pub fn of(socket: &Path) -> std::io::Result<Self> {
+        let (Some(dir), Some(name)) = (socket.parent(), socket.file_name()) else {
+            return Err(ErrorKind::InvalidInput.into());
+        };
+        if socket.as_os_str().len() <= SOCKET_PATH_MAX {
+            return Ok(Self { path: socket.to_owned(), _dir: None });
+        }
+        // Through the directory, already open, the rest of the path is short.
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let dir = rustix::fs::open(dir, flags, Mode::empty())?;
+        let path = Path::new("/proc/self/fd").join(dir.as_raw_fd().to_string()).join(name);
+        Ok(Self { path, _dir: Some(dir) })
+    }
+
+    /// As above.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
 }
 
 fn refuse_foreign(path: &Path, disk: &dyn Disk) -> Result<()> {

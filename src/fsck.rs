@@ -1,5 +1,9 @@
-//! `atoll fsck`: checks a data directory that no server uses. It opens the directory as a start would, so the log is replayed,
-//! and repairs nothing.
+//! `atoll fsck`: checks a data directory that no server uses.
+//!
+//! First the segments as they lie there, without changing anything. Then it opens the directory as a start would, since the
+//! metadata are only whole with the log applied: this replays the log, writes a few entries of its own (a
+//! start's registration), removes what an interrupted last write left torn, and begins a new segment. Nothing that is damaged
+//! is repaired or removed.
 
 use crate::data_dir::DataDir;
 use crate::node::{Line, Node, Options};
@@ -7,6 +11,7 @@ use crate::status::bytes;
 use anyhow::{Result, bail};
 use atoll_blockstore as blockstore;
 use std::path::Path;
+use std::sync::Arc;
 
 /// Lines of findings that wait to be printed.
 const QUEUE: usize = 64;
@@ -14,12 +19,13 @@ const QUEUE: usize = 64;
 /// Checks and prints what is wrong; whether all was well.
 pub(crate) async fn run(dir: &Path) -> Result<bool> {
     let data = DataDir::open(dir)?;
-    let mut options = Options::new(data.identity.cluster_id()?, data.identity.node_id);
+    let mut options = Options::for_disk(&data.identity, data.disk.as_ref())?;
     options.maintain = false;
+    options.progress = Arc::new(|words| eprintln!("{words}"));
     let (disk, store_id) = (data.disk.clone(), options.blocks.store_id);
     // First as the last process left them: opening would put right what a crash may leave.
     let found = tokio::task::spawn_blocking(move || blockstore::check(disk.as_ref(), store_id)).await?;
-    let mut problems = 0;
+    let mut problems = 0_u64;
     match found {
         Ok(report) => {
             for what in &report.structure {
@@ -27,13 +33,20 @@ pub(crate) async fn run(dir: &Path) -> Result<bool> {
                 println!("block store: {what}");
             }
             println!("{} segments, {} blocks", report.segments, report.blocks.len());
+            if report.torn > 0 {
+                println!(
+                    "{} torn records of a last write that nobody was told of; a start removes them",
+                    report.torn
+                );
+            }
         }
         Err(error) => {
             println!("block store: {error}");
             problems += 1;
         }
     }
-    let node = std::sync::Arc::new(Node::open(data.disk.clone(), options).await?);
+    println!("replaying the log as a start does; nothing is repaired");
+    let node = Arc::new(Node::open(data.disk.clone(), options).await?);
     let (lines, mut received) = tokio::sync::mpsc::channel(QUEUE);
     let scrubbing = node.clone();
     let task = tokio::spawn(async move { scrubbing.scrub(lines).await });

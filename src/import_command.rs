@@ -1,7 +1,7 @@
 //! The command around [`crate::import`].
 
 use crate::data_dir::DataDir;
-use crate::import::import;
+use crate::import::{What, import};
 use crate::node::{Node, Options as NodeOptions};
 use crate::status::bytes;
 use anyhow::Result;
@@ -20,16 +20,26 @@ pub(crate) struct Options {
     /// Where the content goes within the root volume; made if it does not exist.
     #[arg(long, value_name = "PATH", default_value = "/")]
     at: String,
+    /// Do not go into other file systems that are mounted below the source (such as /proc below /).
+    #[arg(short = 'x', long)]
+    one_file_system: bool,
 }
 
 /// Runs the subcommand. What was interrupted goes on where it was when the same command is given again.
-pub(crate) async fn run(options: Options) -> Result<()> {
+///
+/// Whether everything was copied.
+pub(crate) async fn run(options: Options) -> Result<bool> {
     let data = DataDir::open_or_create(&options.into)?;
-    let node = NodeOptions::new(data.identity.cluster_id()?, data.identity.node_id);
+    let node = NodeOptions::for_disk(&data.identity, data.disk.as_ref())?;
     let node = Node::open(data.disk.clone(), node).await?;
     let bar = ProgressBar::new(0);
     let blocks = Arc::new(node.blocks.clone());
-    let result = import(node.meta.clone(), blocks, node.ids.clone(), &options.source, &options.at, bar).await;
+    let what = What {
+        source: options.source,
+        except: Some(options.into),
+        one_file_system: options.one_file_system,
+    };
+    let result = import(node.meta.clone(), blocks, node.ids.clone(), &what, &options.at, bar).await;
     node.close().await?;
     let summary = result?;
     println!(
@@ -38,5 +48,14 @@ pub(crate) async fn run(options: Options) -> Result<()> {
         bytes(summary.bytes),
         summary.skipped
     );
-    Ok(())
+    if summary.stripped > 0 {
+        eprintln!(
+            "{} entries have access control lists or other attributes that NFS does not carry; these were left out",
+            summary.stripped
+        );
+    }
+    if summary.failed > 0 {
+        eprintln!("{} entries could not be copied; the same command tries them again", summary.failed);
+    }
+    Ok(summary.failed == 0)
 }

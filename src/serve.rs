@@ -43,7 +43,7 @@ pub(crate) struct Options {
 pub(crate) async fn run(options: Options) -> Result<()> {
     raise_open_files();
     let data = DataDir::open_or_create(&options.dir)?;
-    let mut node = NodeOptions::new(data.identity.cluster_id()?, data.identity.node_id);
+    let mut node = NodeOptions::for_disk(&data.identity, data.disk.as_ref())?;
     node.progress = Arc::new(|words| eprintln!("{words}"));
     let node = Arc::new(Node::open(data.disk.clone(), node).await?);
     export_what_was_asked(&node, &options.export).await?;

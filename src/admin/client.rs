@@ -1,6 +1,6 @@
 //! The caller's side, for the subcommands that ask a running server.
 
-use crate::data_dir;
+use crate::data_dir::{self, SocketPath};
 use anyhow::{Context, Result, anyhow, bail};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
@@ -24,9 +24,10 @@ impl Client {
     /// Connects to the server that uses `dir`.
     pub(crate) async fn connect(dir: &Path) -> Result<Self> {
         let socket = data_dir::admin_socket(dir);
-        let stream = UnixStream::connect(&socket).await.with_context(|| {
-            format!("no atoll server answers for {} (start one with `atoll serve {0}`)", dir.display())
-        })?;
+        let unanswered =
+            || format!("no atoll server answers for {} (start one with `atoll serve {0}`)", dir.display());
+        let short = SocketPath::of(&socket).with_context(unanswered)?;
+        let stream = UnixStream::connect(short.path()).await.with_context(unanswered)?;
         let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
         tokio::spawn(connection);
         Ok(Self { sender })

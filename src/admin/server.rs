@@ -1,5 +1,6 @@
 //! The server's side of the admin API.
 
+use crate::data_dir::SocketPath;
 use crate::service::Service;
 use anyhow::{Context, Result};
 use axum::body::Body;
@@ -41,11 +42,9 @@ pub(crate) async fn serve_unix(service: Arc<Service>, socket: &Path, stop: Cance
 /// Binds the socket so that nobody but the owner can ever connect, not even between bind and chmod.
 fn bind_private(socket: &Path) -> Result<UnixListener> {
     let old = rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
-    let listener = UnixListener::bind(socket);
+    let listener = SocketPath::of(socket).and_then(|short| UnixListener::bind(short.path()));
     rustix::process::umask(old);
-    listener.with_context(|| {
-        format!("cannot listen on {} (a Unix socket's path is at most 107 bytes long)", socket.display())
-    })
+    listener.with_context(|| format!("cannot listen on {}", socket.display()))
 }
 
 /// Serves the API on TCP to callers with the token.

@@ -17,7 +17,7 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, Semaphore};
 
 type LinkCell = Arc<OnceCell<Attr>>;
 
@@ -30,7 +30,28 @@ pub(super) struct Copier<M, B> {
     progress: ProgressBar,
     copied: AtomicU64,
     skipped: AtomicU64,
+    failed: AtomicU64,
+    stripped: AtomicU64,
     bytes: AtomicU64,
+    /// Room for data in memory, in units of [`ROOM_UNIT`].
+    room: Semaphore,
+}
+
+/// Bytes of data in memory at a time, and what one permit stands for.
+const ROOM: usize = 128 << 20;
+const ROOM_UNIT: usize = 64 << 10;
+
+impl<M, B> Copier<M, B> {
+    /// Tells of an entry that could not be copied.
+    pub(super) fn failed(&self, path: &Path, error: &anyhow::Error) {
+        self.failed.fetch_add(1, Ordering::Relaxed);
+        self.progress.inc(1);
+        self.tell(&format!("{}: not copied: {error:#}", path.display()));
+    }
+
+    pub(super) fn tell(&self, words: &str) {
+        self.progress.suspend(|| eprintln!("{words}"));
+    }
 }
 
 impl<M: MetadataService, B: BlockService> Copier<M, B> {
@@ -43,7 +64,10 @@ impl<M: MetadataService, B: BlockService> Copier<M, B> {
             progress,
             copied: AtomicU64::new(0),
             skipped: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
+            stripped: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
+            room: Semaphore::new(ROOM / ROOM_UNIT),
         }
     }
 
@@ -51,6 +75,8 @@ impl<M: MetadataService, B: BlockService> Copier<M, B> {
         Summary {
             copied: self.copied.load(Ordering::Relaxed),
             skipped: self.skipped.load(Ordering::Relaxed),
+            failed: self.failed.load(Ordering::Relaxed),
+            stripped: self.stripped.load(Ordering::Relaxed),
             bytes: self.bytes.load(Ordering::Relaxed),
         }
     }
@@ -63,7 +89,10 @@ impl<M: MetadataService, B: BlockService> Copier<M, B> {
             at = match self.meta.lookup(at, &name).await?.child {
                 Ok(attr) if attr.kind == FileKind::Directory => attr.ino,
                 Ok(_) => bail!("{path} names something that is not a directory"),
-                Err(FsError::NotFound) => self.create(at, &name, NewNode::Directory, 0o755).await?.ino,
+                Err(FsError::NotFound) => {
+                    let mode = SetAttr { mode: Some(0o755), ..SetAttr::default() };
+                    self.create(at, &name, NewNode::Directory, mode).await?.ino
+                }
                 Err(e) => return Err(e.into()),
             };
         }
@@ -72,17 +101,16 @@ impl<M: MetadataService, B: BlockService> Copier<M, B> {
 
     /// Copies one entry, of a directory only itself; returns its inode.
     pub(super) async fn copy(&self, path: &Path, entry: &Entry, dir: Ino, name: &Bytes) -> Result<Ino> {
-        let ino = match entry.link {
-            None => self.copy_inode(path, entry, dir, name).await?.ino,
-            Some(key) => {
-                let cell = {
-                    let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
-                    links.entry(key).or_default().clone()
-                };
-                let attr = cell.get_or_try_init(|| self.copy_inode(path, entry, dir, name)).await?;
-                self.link(attr, dir, name).await?;
-                attr.ino
-            }
+        let ino = if entry.is_linked {
+            let cell = {
+                let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+                links.entry(entry.inode).or_default().clone()
+            };
+            let attr = cell.get_or_try_init(|| self.copy_inode(path, entry, dir, name)).await?;
+            self.link(attr, dir, name).await?;
+            attr.ino
+        } else {
+            self.copy_inode(path, entry, dir, name).await?.ino
         };
         self.progress.inc(1);
         Ok(ino)
@@ -120,7 +148,13 @@ impl<M: MetadataService, B: BlockService> Copier<M, B> {
             FileKind::Symlink => NewNode::Symlink(source::target(path)?),
             special => NewNode::Special(special, entry.device),
         };
-        let attr = self.create(dir, name, node, entry.mode).await?;
+        let attrs = SetAttr {
+            mode: Some(entry.mode),
+            uid: Some(entry.uid),
+            gid: Some(entry.gid),
+            ..SetAttr::default()
+        };
+        let attr = self.create(dir, name, node, attrs).await?;
         if entry.kind == FileKind::Regular {
             self.copy_data(path, entry, &attr).await?;
         }
@@ -128,22 +162,25 @@ impl<M: MetadataService, B: BlockService> Copier<M, B> {
             self.finish(path, entry, attr.ino).await?;
         }
         self.copied.fetch_add(1, Ordering::Relaxed);
-        self.progress.set_message(format!("{} MiB", self.bytes.load(Ordering::Relaxed) >> 20));
         Ok(attr)
     }
 
     async fn copy_data(&self, path: &Path, entry: &Entry, attr: &Attr) -> Result<()> {
         let mut reader = DataReader::open(path)?;
+        let mut end = 0;
+        let units = (entry.size.min(u64::from(BLOCK_MAX)) as usize).div_ceil(ROOM_UNIT).max(1) as u32;
         loop {
+            let _room = self.room.acquire_many(units).await?;
             let next;
             (reader, next) = tokio::task::spawn_blocking(move || {
                 let next = reader.next(BLOCK_MAX as usize);
                 (reader, next)
             })
             .await?;
-            let Some((offset, data)) = next? else { break };
+            let Some((offset, data)) = next.context("cannot read it")? else { break };
             self.bytes.fetch_add(data.len() as u64, Ordering::Relaxed);
             let len = data.len() as u32;
+            end = offset + u64::from(len);
             let source = if data.len() <= INLINE_WRITE_MAX {
                 Source::Inline(data)
             } else {
@@ -153,28 +190,38 @@ impl<M: MetadataService, B: BlockService> Copier<M, B> {
             };
             let pieces = vec![Piece { offset, len, source }];
             self.run(Op::Write { ino: attr.ino, generation: attr.generation, pieces, flush: None }).await?;
+            self.progress.set_message(format!("{} MiB", self.bytes.load(Ordering::Relaxed) >> 20));
         }
-        // A hole at the end.
-        self.set(attr, SetAttr { size: Some(entry.size), ..SetAttr::default() }).await
+        if end < entry.size {
+            // A hole at the end.
+            self.set(attr, SetAttr { size: Some(entry.size), ..SetAttr::default() }).await?;
+        }
+        Ok(())
     }
 
     /// Extended attributes, owner, mode and times: what marks an entry as complete.
     pub(super) async fn finish(&self, path: &Path, entry: &Entry, ino: Ino) -> Result<()> {
         let attr = self.meta.getattr(ino).await?;
-        for (name, value) in source::xattrs(path).context("cannot read its extended attributes")? {
-            let value = Some(value);
-            self.run(Op::SetXattr { ino, generation: attr.generation, name, value }).await?;
+        let xattrs = source::xattrs(path).context("cannot read its extended attributes")?;
+        if xattrs.others {
+            self.stripped.fetch_add(1, Ordering::Relaxed);
         }
-        let owner = SetAttr { uid: Some(entry.uid), gid: Some(entry.gid), ..SetAttr::default() };
-        self.set(&attr, owner).await?;
-        // After the owner, since a change of owner clears set-uid; the time goes in the same step.
-        let rest = SetAttr {
+        for (name, value) in xattrs.kept {
+            let words = || format!("its extended attribute user.{} is refused", name.escape_ascii());
+            let op =
+                Op::SetXattr { ino, generation: attr.generation, name: name.clone(), value: Some(value) };
+            self.run(op).await.with_context(words)?;
+        }
+        // One step: the mode is set after the owner, whose change clears set-uid.
+        let set = SetAttr {
+            uid: Some(entry.uid),
+            gid: Some(entry.gid),
             mode: (entry.kind != FileKind::Symlink).then_some(entry.mode),
             atime: SetTime::Client(entry.atime),
             mtime: SetTime::Client(entry.mtime),
             ..SetAttr::default()
         };
-        self.set(&attr, rest).await
+        self.set(&attr, set).await
     }
 
     async fn set(&self, attr: &Attr, set: SetAttr) -> Result<()> {
@@ -187,8 +234,7 @@ impl<M: MetadataService, B: BlockService> Copier<M, B> {
         self.run(op).await.map(drop)
     }
 
-    async fn create(&self, dir: Ino, name: &Bytes, node: NewNode, mode: u32) -> Result<Attr> {
-        let attrs = SetAttr { mode: Some(mode), ..SetAttr::default() };
+    async fn create(&self, dir: Ino, name: &Bytes, node: NewNode, attrs: SetAttr) -> Result<Attr> {
         let op = Op::Create { dir, name: name.clone(), node, how: CreateHow::Guarded, attrs };
         match self.run(op).await?.result {
             Ok(Outcome::Created { attr, .. }) => Ok(attr),

@@ -1,15 +1,15 @@
 //! The tree to be imported, as this machine's file system shows it.
 
-use anyhow::Result;
 use atoll_base::attr::{Device, FileKind};
+use atoll_base::limits::XATTR_VALUE_MAX;
 use atoll_base::time::Timestamp;
 use bytes::Bytes;
-use rustix::fs::{SeekFrom, major, minor};
+use rustix::fs::{OFlags, SeekFrom, major, minor};
 use std::ffi::OsString;
 use std::fs::{File, Metadata};
 use std::io;
 use std::os::unix::ffi::OsStringExt;
-use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 /// One entry with what `lstat` and `listxattr` say of it.
@@ -23,8 +23,10 @@ pub(super) struct Entry {
     pub(super) device: Device,
     pub(super) atime: Timestamp,
     pub(super) mtime: Timestamp,
-    /// Device and inode, if the inode has more than one name.
-    pub(super) link: Option<(u64, u64)>,
+    /// Device and inode.
+    pub(super) inode: (u64, u64),
+    /// Whether the inode has more than one name and is no directory.
+    pub(super) is_linked: bool,
 }
 
 impl Entry {
@@ -46,7 +48,8 @@ pub(super) fn entry(path: &Path) -> io::Result<Entry> {
         device: Device { major: major(rdev), minor: minor(rdev) },
         atime: Timestamp { secs: meta.atime(), nanos: meta.atime_nsec() as u32 },
         mtime: Timestamp { secs: meta.mtime(), nanos: meta.mtime_nsec() as u32 },
-        link: (meta.nlink() > 1 && !meta.is_dir()).then(|| (meta.dev(), meta.ino())),
+        inode: (meta.dev(), meta.ino()),
+        is_linked: meta.nlink() > 1 && !meta.is_dir(),
     })
 }
 
@@ -79,20 +82,20 @@ pub(super) fn os_name(name: &Bytes) -> OsString {
     OsString::from_vec(name.to_vec())
 }
 
-/// Entries below a directory, for the progress bar.
-pub(super) fn count(root: &Path) -> io::Result<u64> {
+/// Entries below a directory, for the progress bar: what cannot be listed is met again, and told, when it is copied.
+pub(super) fn count(root: &Path) -> u64 {
     let mut total = 0;
     let mut todo = vec![root.to_owned()];
     while let Some(dir) = todo.pop() {
-        for entry in std::fs::read_dir(&dir)? {
-            let entry = entry?;
+        let Ok(entries) = std::fs::read_dir(&dir) else { continue };
+        for entry in entries.flatten() {
             total += 1;
-            if entry.file_type()?.is_dir() {
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
                 todo.push(entry.path());
             }
         }
     }
-    Ok(total)
+    total
 }
 
 /// Target of a symbolic link.
@@ -100,22 +103,43 @@ pub(super) fn target(path: &Path) -> io::Result<Bytes> {
     Ok(Bytes::from(std::fs::read_link(path)?.into_os_string().into_vec()))
 }
 
-/// Names and values of all extended attributes that this process may read.
-pub(super) fn xattrs(path: &Path) -> Result<Vec<(Bytes, Bytes)>> {
+/// The namespace that NFS carries, without its prefix.
+const NAMESPACE: &[u8] = b"user.";
+
+/// Extended attributes of an entry.
+#[derive(Debug, Default)]
+pub(super) struct Xattrs {
+    /// Names without the namespace, and values.
+    pub(super) kept: Vec<(Bytes, Bytes)>,
+    /// Whether there are others.
+    pub(super) others: bool,
+}
+
+pub(super) fn xattrs(path: &Path) -> io::Result<Xattrs> {
+    let mut found = Xattrs::default();
+    // The largest list that Linux gives (XATTR_LIST_MAX): one call, also if names come in meanwhile.
     let mut names = vec![0; 1 << 16];
     let used = match rustix::fs::llistxattr(path, names.as_mut_slice()) {
         Ok(used) => used,
-        Err(rustix::io::Errno::NOTSUP) => return Ok(Vec::new()),
+        Err(rustix::io::Errno::NOTSUP) => return Ok(found),
         Err(e) => return Err(e.into()),
     };
-    let mut all = Vec::new();
     for name in names[..used].split(|b| *b == 0).filter(|n| !n.is_empty()) {
-        let mut value = vec![0; 1 << 16];
-        let len = rustix::fs::lgetxattr(path, name, value.as_mut_slice())?;
-        value.truncate(len);
-        all.push((Bytes::copy_from_slice(name), Bytes::from(value)));
+        let Some(short) = name.strip_prefix(NAMESPACE) else {
+            // What the machine's security modules put on every file is nobody's work.
+            found.others |= !name.starts_with(b"security.");
+            continue;
+        };
+        let mut value = vec![0; XATTR_VALUE_MAX];
+        match rustix::fs::lgetxattr(path, name, value.as_mut_slice()) {
+            Ok(len) => value.truncate(len),
+            // Removed since it was listed.
+            Err(rustix::io::Errno::NODATA) => continue,
+            Err(e) => return Err(e.into()),
+        }
+        found.kept.push((Bytes::copy_from_slice(short), Bytes::from(value)));
     }
-    Ok(all)
+    Ok(found)
 }
 
 /// The data of a regular file, hole by hole.
@@ -127,7 +151,9 @@ pub(super) struct DataReader {
 
 impl DataReader {
     pub(super) fn open(path: &Path) -> io::Result<Self> {
-        let file = File::open(path)?;
+        // Never through a link, and never waiting at a fifo, that took the place of the file that was looked at.
+        let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits();
+        let file = File::options().read(true).custom_flags(flags as i32).open(path)?;
         let end = file.metadata()?.len();
         Ok(Self { file, at: 0, end })
     }

@@ -2,9 +2,10 @@
 
 mod collector;
 mod repacker;
+mod splinters;
 
 pub use collector::{collect, collect_orphans};
-pub use repacker::{Repacker, Round};
+pub use repacker::{Pace, Repacker, Round};
 
 use atoll_base::access::Cred;
 use atoll_base::block::BlockError;
@@ -15,13 +16,14 @@ use atoll_meta::service::MetadataService;
 use atoll_meta::{Call, FsError, Op, Outcome};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 /// How long maintenance rests when there was nothing to do.
 const REST: Duration = Duration::from_secs(1);
 
-/// How long it rests between steps while there is: it must not take the disk from clients.
+/// How long it rests at least between steps while there is. It rests as long as the step took, and so takes half of the disk's
+/// time at most, and less while clients make its own steps slow.
 const BREATH: Duration = Duration::from_millis(20);
 
 /// Bytes that one step of compaction may copy.
@@ -75,50 +77,60 @@ pub async fn run(meta: Arc<LocalMetadata>, blocks: BlockStore, ids: Arc<BlockIds
             tracing::warn!(%error, "unreferenced blocks of earlier epochs were not all deleted")
         }
     }
-    let mut repacker = Repacker::new(ids);
+    let mut repacker = Repacker::new(ids, Pace::default());
     while !stop.is_cancelled() {
-        let step = stop.run_until_cancelled(round(&meta, &blocks, &mut repacker)).await;
-        let pause = match step {
-            None => return,
-            Some(Ok(true)) => BREATH,
-            Some(Ok(false)) => REST,
-            Some(Err(error)) => {
-                tracing::warn!(%error, "maintenance is interrupted and will be tried again");
-                REST
-            }
-        };
+        let began = Instant::now();
+        let Some(busy) = stop.run_until_cancelled(round(&meta, &blocks, &mut repacker)).await else { return };
+        let pause = if busy { began.elapsed().clamp(BREATH, REST) } else { REST };
         stop.run_until_cancelled(tokio::time::sleep(pause)).await;
     }
 }
 
-/// One step of each kind; whether there was anything to do.
-async fn round(
-    meta: &LocalMetadata,
-    blocks: &BlockStore,
-    repacker: &mut Repacker,
-) -> Result<bool, MaintenanceError> {
-    let collected = collect(meta, blocks).await? > 0;
-    let repacked = repacker.round(meta, blocks).await?.rewritten > 0;
+/// One step of each kind; whether there was anything to do. What fails does not keep the others from their work: with no room
+/// left the repacker cannot work, and compaction must.
+async fn round(meta: &LocalMetadata, blocks: &BlockStore, repacker: &mut Repacker) -> bool {
+    let collected = note("collecting blocks", collect(meta, blocks).await.map(|n| n > 0));
+    let compacted = note("compaction", compact(blocks).await);
+    let repacked = note("repacking", repacker.round(meta, blocks).await.map(|r| r.rewritten > 0));
+    collected || compacted || repacked
+}
+
+fn note(what: &str, result: Result<bool, MaintenanceError>) -> bool {
+    result.unwrap_or_else(|error| {
+        tracing::warn!(%error, "{what} is interrupted and will be tried again");
+        false
+    })
+}
+
+/// One step of compaction; whether there is more to do.
+async fn compact(blocks: &BlockStore) -> Result<bool, MaintenanceError> {
     let store = blocks.clone();
-    let compaction = tokio::task::spawn_blocking(move || store.compact_step(COMPACT_BYTES)).await;
-    let compacted = match compaction {
-        Ok(step) => match step? {
+    match tokio::task::spawn_blocking(move || store.compact_step(COMPACT_BYTES)).await {
+        Ok(step) => Ok(match step? {
             CompactStep::Idle => false,
             CompactStep::Copied(_) | CompactStep::Removed(_) => true,
             CompactStep::Stuck(segment, id) => {
                 tracing::error!(segment, block = ?id, "a segment with a damaged block is not compacted; run `atoll scrub`");
-                false
+                true
             }
-        },
+        }),
         Err(error) => {
             tracing::error!(%error, "a step of compaction died");
-            false
+            Ok(false)
         }
-    };
-    Ok(collected || repacked || compacted)
+    }
 }
 
 /// Runs an operation on the node's own behalf.
 async fn execute(meta: &LocalMetadata, origin: Option<Origin>, op: Op) -> Result<Outcome, FsError> {
-    meta.execute(Call { origin, once: None, cred: Cred::root(), op }).await?.result
+    execute_once(meta, origin, op).await?
+}
+
+/// The same, with the state machine's own refusal (certainly nothing happened) apart from errors on the way to it.
+async fn execute_once(
+    meta: &LocalMetadata,
+    origin: Option<Origin>,
+    op: Op,
+) -> Result<Result<Outcome, FsError>, FsError> {
+    Ok(meta.execute(Call { origin, once: None, cred: Cred::root(), op }).await?.result)
 }

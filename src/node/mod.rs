@@ -2,9 +2,12 @@
 
 mod admin;
 mod scrub;
+mod sizes;
 
 pub use scrub::{Finding, Line, Summary};
+pub use sizes::DISK_MIN;
 
+use crate::data_dir::Identity;
 use crate::maintenance::{self, BlockIds};
 use anyhow::{Context, Result, bail};
 use atoll_base::access::Cred;
@@ -16,18 +19,28 @@ use atoll_core::service::{self, LocalMetadata, Options as MetaOptions};
 use atoll_meta::call::Origin;
 use atoll_meta::service::MetadataService;
 use atoll_meta::{Call, Op, Outcome};
+use std::path::Path;
 use std::sync::Arc;
+use atoll_model::read;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 /// Where in the data directory the metadata are.
 pub(crate) const META_DIR: &str = "meta";
+/// The file in it that is written when a cluster is founded.
+const FORMAT: &str = "FORMAT";
+const WITHOUT_METADATA: &str = "there are blocks of data, but the metadata that say whose they are are missing: restore the \
+     directory `meta` from a copy. Atoll does not start an empty file system over them";
 /// Site of the sync that makes that directory durable.
 pub const SYNC_META_ENTRY: &str = "node.meta";
 
 /// The frontend id under which a node's own writers (repacker, import) register, so that neither they nor the NFS
 /// frontend fence each other.
 const OWN_WRITER: u32 = 1 << 31;
+
+/// Segments of which less than this many percent live are compacted. Files may take one and a half times their size,
+/// and 100/70 leaves a little for blocks that are partly unused.
+const COMPACT_BELOW: u8 = 70;
 
 /// Told in words what a start that takes seconds is doing.
 pub type OnProgress = Arc<dyn Fn(String) + Send + Sync>;
@@ -52,15 +65,23 @@ pub struct Options {
 }
 
 impl Options {
-    /// What `atoll serve` runs with.
+    /// What `atoll serve` runs with on this disk.
+    pub fn for_disk(identity: &Identity, disk: &dyn Disk) -> Result<Self> {
+        let mut options = Self::new(identity.cluster_id()?, identity.node_id);
+        options.fit(disk.space().context("the file system does not tell its size")?.total)?;
+        Ok(options)
+    }
+
+    /// The sizes for a large disk.
     pub fn new(cluster_id: [u8; 16], node_id: u64) -> Self {
         let mut meta = MetaOptions::single(cluster_id);
         meta.group.id = node_id;
+        let blocks = BlockConfig::new(u128::from_be_bytes(cluster_id));
         Self {
             cluster_id,
             node_id,
             meta,
-            blocks: BlockConfig::new(u128::from_be_bytes(cluster_id)),
+            blocks: BlockConfig { compact_below_percent: COMPACT_BELOW, ..blocks },
             clock: Arc::new(SystemClock),
             maintain: true,
             progress: Arc::new(|words| tracing::info!("{words}")),
@@ -89,6 +110,7 @@ impl Node {
         let blocks = open_blocks(disk.clone(), &options).await?;
         let meta_disk =
             Subdir::create(disk, META_DIR, SYNC_META_ENTRY).context("cannot make the metadata directory")?;
+        refuse_without_metadata(&meta_disk, &blocks)?;
         let progress = options.progress.clone();
         let told = Arc::new(move |p| progress(metadata_progress(p)));
         let meta = service::open(Arc::new(meta_disk), options.meta, options.clock.clone(), told)
@@ -97,6 +119,10 @@ impl Node {
         let meta = Arc::new(meta);
         if meta.cluster() != options.cluster_id {
             bail!("the metadata belong to another cluster than atoll.json says");
+        }
+        let is_new = meta.with_state(|kv| Ok(read::counters(kv)?.frontends == 0)).await?;
+        if is_new && blocks.metrics().blocks > 0 {
+            bail!(WITHOUT_METADATA);
         }
         let origin = register(&meta, FrontendId(options.node_id as u32 | OWN_WRITER)).await?;
         let ids = Arc::new(BlockIds::new(origin, 0));
@@ -153,6 +179,17 @@ fn metadata_progress(progress: service::Progress) -> String {
             format!("replaying the log: entry {applied} of {last}")
         }
     }
+}
+
+/// Blocks without metadata mean that the metadata were lost: to found a new, empty cluster over them would let the collector
+/// delete every one.
+fn refuse_without_metadata(meta: &dyn Disk, blocks: &BlockStore) -> Result<()> {
+    let found = blocks.metrics().blocks;
+    let is_founded = meta.list(Path::new("")).context("cannot list the metadata")?.iter().any(|e| e.name == FORMAT);
+    if found > 0 && !is_founded {
+        bail!(WITHOUT_METADATA);
+    }
+    Ok(())
 }
 
 /// Begins a new life of a frontend.

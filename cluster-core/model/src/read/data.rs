@@ -107,6 +107,36 @@ pub fn dirty_leases(
     Ok(found)
 }
 
+/// A row of the extent table without its bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExtentRow {
+    /// The file.
+    pub ino: Ino,
+    /// Where in the file it begins.
+    pub offset: u64,
+    /// Bytes.
+    pub len: u32,
+    /// The block that holds them; `None` if they are in the row.
+    pub block: Option<BlockId>,
+}
+
+/// Rows of all files in order of inode and offset, from `from` on, those that Sweep has yet to remove included: at most
+/// `limit`.
+pub fn extent_rows(kv: &impl KvRead, from: (Ino, u64), limit: usize) -> Result<Vec<ExtentRow>, KvError> {
+    let from = keys::with_u64(from.0, from.1);
+    let mut found = Vec::new();
+    if limit == 0 {
+        return Ok(found);
+    }
+    store::each_from(kv, Table::Extent, Bound::Included(&from), Bound::Unbounded, |key, value| {
+        let (ino, offset) = extent::parse_key(key)?;
+        let head = extent::parse_head(offset, value)?;
+        found.push(ExtentRow { ino, offset, len: head.len, block: head.block });
+        Ok(if found.len() < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
+    })?;
+    Ok(found)
+}
+
 /// A file that may be worth repacking.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RepackCandidate {

@@ -10,7 +10,8 @@ mod namespace;
 mod service;
 
 pub use data::{
-    DirtyLease, RepackCandidate, block_is_referenced, dirty_leases, garbage, map, repack_candidates,
+    DirtyLease, ExtentRow, RepackCandidate, block_is_referenced, dirty_leases, extent_rows, garbage, map,
+    repack_candidates,
 };
 pub use files::{BlockFile, files_of_blocks};
 pub use locks::{pending_grants, test_lock};

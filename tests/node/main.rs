@@ -1,0 +1,10 @@
+//! A node as a whole: maintenance, import, checks, the process, full disks.
+
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod checks;
+mod collector;
+mod import;
+mod process;
+mod repacker;
+mod rig;
