@@ -18,11 +18,20 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
-/// How long maintenance rests when there was nothing to do.
-const REST: Duration = Duration::from_secs(1);
+/// How briskly maintenance goes.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    /// How long it rests when there was nothing to do.
+    pub rest: Duration,
+    /// How long it rests between steps while there is: it must not take the disk from clients.
+    pub breath: Duration,
+}
 
-/// How long it rests between steps while there is: it must not take the disk from clients.
-const BREATH: Duration = Duration::from_millis(20);
+impl Default for Pace {
+    fn default() -> Self {
+        Self { rest: Duration::from_secs(1), breath: Duration::from_millis(20) }
+    }
+}
 
 /// Bytes that one step of compaction may copy.
 const COMPACT_BYTES: u64 = 16 << 20;
@@ -63,7 +72,13 @@ impl BlockIds {
 }
 
 /// Runs until `stop`.
-pub async fn run(meta: Arc<LocalMetadata>, blocks: BlockStore, ids: Arc<BlockIds>, stop: CancellationToken) {
+pub async fn run(
+    meta: Arc<LocalMetadata>,
+    blocks: BlockStore,
+    ids: Arc<BlockIds>,
+    pace: Pace,
+    stop: CancellationToken,
+) {
     let orphans = collect_orphans(&meta, &blocks, ids.origin().epoch);
     match stop.run_until_cancelled(orphans).await {
         None => return,
@@ -80,11 +95,11 @@ pub async fn run(meta: Arc<LocalMetadata>, blocks: BlockStore, ids: Arc<BlockIds
         let step = stop.run_until_cancelled(round(&meta, &blocks, &mut repacker)).await;
         let pause = match step {
             None => return,
-            Some(Ok(true)) => BREATH,
-            Some(Ok(false)) => REST,
+            Some(Ok(true)) => pace.breath,
+            Some(Ok(false)) => pace.rest,
             Some(Err(error)) => {
                 tracing::warn!(%error, "maintenance is interrupted and will be tried again");
-                REST
+                pace.rest
             }
         };
         stop.run_until_cancelled(tokio::time::sleep(pause)).await;

@@ -5,7 +5,7 @@ mod scrub;
 
 pub use scrub::{Finding, Line, Summary};
 
-use crate::maintenance::{self, BlockIds};
+use crate::maintenance::{self, BlockIds, Pace};
 use anyhow::{Context, Result, bail};
 use atoll_base::access::Cred;
 use atoll_base::disk::{Disk, Subdir};
@@ -47,6 +47,8 @@ pub struct Options {
     pub clock: Arc<dyn Clock>,
     /// Whether to run the collector, the repacker and compaction.
     pub maintain: bool,
+    /// How briskly they go.
+    pub pace: Pace,
     /// Told of the progress of a long start.
     pub progress: OnProgress,
 }
@@ -63,6 +65,7 @@ impl Options {
             blocks: BlockConfig::new(u128::from_be_bytes(cluster_id)),
             clock: Arc::new(SystemClock),
             maintain: true,
+            pace: Pace::default(),
             progress: Arc::new(|words| tracing::info!("{words}")),
         }
     }
@@ -101,9 +104,11 @@ impl Node {
         let origin = register(&meta, FrontendId(options.node_id as u32 | OWN_WRITER)).await?;
         let ids = Arc::new(BlockIds::new(origin, 0));
         let stop = CancellationToken::new();
-        let task = options
-            .maintain
-            .then(|| tokio::spawn(maintenance::run(meta.clone(), blocks.clone(), ids.clone(), stop.clone())));
+        let task = options.maintain.then(|| {
+            let work =
+                maintenance::run(meta.clone(), blocks.clone(), ids.clone(), options.pace, stop.clone());
+            tokio::spawn(work)
+        });
         Ok(Self {
             meta,
             blocks,
