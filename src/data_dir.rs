@@ -135,7 +135,8 @@ pub fn admin_socket(dir: &Path) -> PathBuf {
     dir.join("admin.sock")
 }
 
-fn refuse_foreign(path: &Path, disk: &dyn Disk) -> Result<()> {
+/// Refuses a directory (called `path` in what it says) that has files and is not Atoll's.
+pub fn refuse_foreign(path: &Path, disk: &dyn Disk) -> Result<()> {
     let entries = disk.list(Path::new("")).with_context(|| format!("cannot list {}", path.display()))?;
     if entries.iter().any(|e| e.name == IDENTITY) {
         return Ok(());

@@ -1,7 +1,8 @@
 //! A whole server in this process, on a disk that loses power: from the data directory's identity to the sockets.
 
+use crate::slow::SlowDisk;
 use crate::worker::{IsDead, Stop, Worker};
-use atoll::data_dir::Keys;
+use atoll::data_dir::{Keys, refuse_foreign};
 use atoll::maintenance::Pace;
 use atoll::node::{Line, Node, Options as NodeOptions};
 use atoll::service::{Options as ServiceOptions, Service};
@@ -14,7 +15,7 @@ use atoll_model::read;
 use atoll_nfs::engine::Config as EngineConfig;
 use atoll_nfs::server::Limits;
 use std::path::Path;
-use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, Once, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// A stop, however sick the disk is, takes no longer.
@@ -23,6 +24,9 @@ const STOP_LIMIT: Duration = Duration::from_secs(20);
 const START_LIMIT: Duration = Duration::from_secs(60);
 /// Nothing that the collector may take stays longer.
 const COLLECT_LIMIT: Duration = Duration::from_secs(20);
+
+/// Operations of the disk after which the power goes if the site that was waited for was not reached.
+const AT_LATEST: u64 = 1500;
 
 /// The time runs faster, so that what waits for seconds happens within a life.
 const HASTE: u32 = 10;
@@ -44,6 +48,11 @@ static PANICS: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
 /// Lets panics of the server's threads be found; they are not printed.
 pub(crate) fn record_panics() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(install_hook);
+}
+
+fn install_hook() {
     let usual = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
         // The tests' own threads are named after them.
@@ -64,6 +73,8 @@ pub(crate) fn take_panics() -> Vec<String> {
 pub(crate) enum End {
     /// After so many operations of the disk.
     Cut(u64),
+    /// At the so many-th sync of a site; soon, if that does not come.
+    At(&'static str, u64),
     /// In peace, after so many operations of each client.
     Graceful(u64),
 }
@@ -109,6 +120,8 @@ pub(crate) struct Life {
     pub(crate) after_peace: bool,
     /// Whether this is the last one: nothing may be left over at its end.
     pub(crate) last: bool,
+    /// How much longer than usual the preparation of log segments takes.
+    pub(crate) delay: Duration,
 }
 
 fn wrong(disk: &SimDisk, what: String) -> Stop {
@@ -117,8 +130,13 @@ fn wrong(disk: &SimDisk, what: String) -> Stop {
 
 /// Runs the server on `disk` until its life ends. `Ok(true)` if it ended in peace.
 pub(crate) fn live(disk: &SimDisk, workers: &mut Vec<Worker>, life: &Life) -> Result<bool, String> {
-    if let End::Cut(operations) = life.end {
-        disk.cut_power_after(operations);
+    match life.end {
+        End::Cut(operations) => disk.cut_power_after(operations),
+        End::At(site, n) => {
+            disk.cut_power_at(site, n);
+            disk.cut_power_after(AT_LATEST);
+        }
+        End::Graceful(_) => {}
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -141,8 +159,10 @@ pub(crate) fn live(disk: &SimDisk, workers: &mut Vec<Worker>, life: &Life) -> Re
 
 async fn serve(disk: &SimDisk, workers: &mut Vec<Worker>, life: &Life) -> Result<(), Stop> {
     check_blocks(disk)?;
-    let keys = Keys::read_or_make(disk, &|_| Ok(())).map_err(|e| wrong(disk, format!("identity: {e:#}")))?;
-    let opening = Node::open(Arc::new(disk.clone()), node_options(&keys));
+    let keys = refuse_foreign(Path::new("."), disk).and_then(|()| Keys::read_or_make(disk, &|_| Ok(())));
+    let keys = keys.map_err(|e| wrong(disk, format!("identity: {e:#}")))?;
+    let slow = SlowDisk { disk: disk.clone(), delay: life.delay };
+    let opening = Node::open(Arc::new(slow), node_options(&keys));
     let node = tokio::time::timeout(START_LIMIT, opening)
         .await
         .map_err(|_| Stop::Wrong("the node does not open".to_owned()))?
@@ -202,7 +222,7 @@ async fn work(
     each(workers, async move |w| w.verify(peace).await).await?;
     scrub(disk, &service.node).await?;
     let operations = match life.end {
-        End::Cut(_) => u64::MAX,
+        End::Cut(_) | End::At(..) => u64::MAX,
         End::Graceful(n) => n,
     };
     each(workers, async move |w| w.load(operations).await).await?;

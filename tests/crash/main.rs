@@ -4,8 +4,13 @@
 mod choice;
 mod client;
 mod content;
+mod history;
+mod killed;
 mod machine;
 mod model;
 mod power;
 mod replies;
+mod settings;
+mod slow;
+mod syncs;
 mod worker;
