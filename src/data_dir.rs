@@ -87,21 +87,17 @@ impl DataDir {
             refuse_foreign(path, disk.as_ref())?;
         }
         let lock = lock(path)?;
-        let identity = match read_identity(disk.as_ref())? {
-            Some(identity) => identity,
-            None if create => write_identity(disk.as_ref())?,
-            None => bail!("{} is not an Atoll data directory", path.display()),
-        };
-        if identity.format > FORMAT {
-            bail!(
-                "{} has format {}, this program knows formats up to {FORMAT}: use the newer program that wrote it",
-                path.display(),
-                identity.format
-            );
+        let exists = disk.list(Path::new(""))?.iter().any(|e| e.name == IDENTITY);
+        if !exists && !create {
+            bail!("{} is not an Atoll data directory", path.display());
         }
-        let secret = secret_file::<32>(path, disk.as_ref(), SECRET)?;
-        let token = secret_file::<24>(path, disk.as_ref(), TOKEN)?;
-        Ok(Self { path: path.to_owned(), disk, identity, secret, token: hex(&token), _lock: lock })
+        let Keys { identity, secret, token } = Keys::read_or_make(disk.as_ref(), &|name| {
+            // The mode must be right before the bytes are there.
+            let file = std::fs::File::create(path.join(name))?;
+            Ok(rustix::fs::fchmod(&file, Mode::RUSR | Mode::WUSR)?)
+        })
+        .with_context(|| format!("in {}", path.display()))?;
+        Ok(Self { path: path.to_owned(), disk, identity, secret, token, _lock: lock })
     }
 
     /// Where the admin API listens.
@@ -112,13 +108,43 @@ impl DataDir {
 
 /// Makes a directory and those above it, durably: what is synced below it later must not vanish with its name.
 fn make_directory(path: &Path) -> std::io::Result<()> {
-    let missing: Vec<&Path> = path.ancestors().take_while(|p| !p.as_os_str().is_empty() && !p.exists()).collect();
+    let missing: Vec<&Path> =
+        path.ancestors().take_while(|p| !p.as_os_str().is_empty() && !p.exists()).collect();
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
     for made in missing {
         let parent = made.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
         std::fs::File::open(parent)?.sync_all()?;
     }
     Ok(())
+}
+
+/// What a data directory says about its node, and its secrets.
+pub struct Keys {
+    /// Who the node is.
+    pub identity: Identity,
+    /// Secret of the cluster.
+    pub secret: [u8; 32],
+    /// Token for the admin API over TCP.
+    pub token: String,
+}
+
+impl Keys {
+    /// Reads them; makes what is missing, durably. `protect` makes the empty file of this name, readable by nobody else.
+    pub fn read_or_make(disk: &dyn Disk, protect: &dyn Fn(&str) -> Result<()>) -> Result<Self> {
+        let identity = match read_identity(disk)? {
+            Some(identity) => identity,
+            None => write_identity(disk)?,
+        };
+        if identity.format > FORMAT {
+            bail!(
+                "the directory has format {}, this program knows formats up to {FORMAT}: use the newer program that wrote it",
+                identity.format
+            );
+        }
+        let secret = secret_file::<32>(disk, SECRET, protect)?;
+        let token = secret_file::<24>(disk, TOKEN, protect)?;
+        Ok(Self { identity, secret, token: hex(&token) })
+    }
 }
 
 /// Where the admin API of the node that uses `dir` listens.
@@ -158,7 +184,8 @@ impl SocketPath {
     }
 }
 
-fn refuse_foreign(path: &Path, disk: &dyn Disk) -> Result<()> {
+/// Refuses a directory (called `path` in what it says) that has files and is not Atoll's.
+pub fn refuse_foreign(path: &Path, disk: &dyn Disk) -> Result<()> {
     let entries = disk.list(Path::new("")).with_context(|| format!("cannot list {}", path.display()))?;
     if entries.iter().any(|e| e.name == IDENTITY) {
         return Ok(());
@@ -225,23 +252,22 @@ fn replace(disk: &dyn Disk, name: &str, content: &[u8]) -> Result<()> {
     Ok(())
 }
 
-fn secret_file<const N: usize>(path: &Path, disk: &dyn Disk, name: &str) -> Result<[u8; N]> {
+fn secret_file<const N: usize>(
+    disk: &dyn Disk,
+    name: &str,
+    protect: &dyn Fn(&str) -> Result<()>,
+) -> Result<[u8; N]> {
     let mut bytes = [0; N];
     match disk.open(Path::new(name), Open::Read) {
         Ok(file) => {
-            read_exact_at(file.as_ref(), &mut bytes, 0)
-                .with_context(|| format!("{}/{name} is damaged", path.display()))?;
+            read_exact_at(file.as_ref(), &mut bytes, 0).with_context(|| format!("{name} is damaged"))?;
         }
         Err(e) if e.kind() == ErrorKind::NotFound => {
             random(&mut bytes)?;
-            // The mode must be right before the bytes are there.
-            let temporary = path.join(format!("{name}.new"));
-            let file = std::fs::File::create(&temporary)?;
-            rustix::fs::fchmod(&file, Mode::RUSR | Mode::WUSR)?;
-            drop(file);
+            protect(&format!("{name}.new"))?;
             replace(disk, name, &bytes)?;
         }
-        Err(e) => return Err(e).with_context(|| format!("cannot read {}/{name}", path.display())),
+        Err(e) => return Err(e).with_context(|| format!("cannot read {name}")),
     }
     Ok(bytes)
 }

@@ -16,15 +16,8 @@ use atoll_meta::service::MetadataService;
 use atoll_meta::{Call, FsError, Op, Outcome};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use tokio_util::sync::CancellationToken;
-
-/// How long maintenance rests when there was nothing to do.
-const REST: Duration = Duration::from_secs(1);
-
-/// How long it rests at least between steps while there is. It rests as long as the step took, and so takes half of the disk's
-/// time at most, and less while clients make its own steps slow.
-const BREATH: Duration = Duration::from_millis(20);
 
 /// Bytes that one step of compaction may copy.
 const COMPACT_BYTES: u64 = 16 << 20;
@@ -65,7 +58,13 @@ impl BlockIds {
 }
 
 /// Runs until `stop`.
-pub async fn run(meta: Arc<LocalMetadata>, blocks: BlockStore, ids: Arc<BlockIds>, stop: CancellationToken) {
+pub async fn run(
+    meta: Arc<LocalMetadata>,
+    blocks: BlockStore,
+    ids: Arc<BlockIds>,
+    pace: Pace,
+    stop: CancellationToken,
+) {
     let orphans = collect_orphans(&meta, &blocks, ids.origin().epoch);
     match stop.run_until_cancelled(orphans).await {
         None => return,
@@ -77,11 +76,12 @@ pub async fn run(meta: Arc<LocalMetadata>, blocks: BlockStore, ids: Arc<BlockIds
             tracing::warn!(%error, "unreferenced blocks of earlier epochs were not all deleted")
         }
     }
-    let mut repacker = Repacker::new(ids, Pace::default());
+    let mut repacker = Repacker::new(ids, pace);
     while !stop.is_cancelled() {
         let began = Instant::now();
         let Some(busy) = stop.run_until_cancelled(round(&meta, &blocks, &mut repacker)).await else { return };
-        let pause = if busy { began.elapsed().clamp(BREATH, REST) } else { REST };
+        // As long as the step took: half of the disk's time at most, and less while clients make its own steps slow.
+        let pause = if busy { began.elapsed().clamp(pace.breath, pace.rest) } else { pace.rest };
         stop.run_until_cancelled(tokio::time::sleep(pause)).await;
     }
 }

@@ -36,9 +36,13 @@ const SETTLED_MAX: usize = 65_536;
 /// Wasteful files that wait; the walk that finds them goes on when there are fewer.
 const WASTEFUL_MAX: usize = 64;
 
-/// How eagerly it works.
+/// How eagerly maintenance works.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
+    /// How long it rests when there was nothing to do.
+    pub rest: Duration,
+    /// How long it rests at least between steps while there is: it must not take the disk from clients.
+    pub breath: Duration,
     /// Bytes that one round rewrites at most.
     pub round_bytes: u64,
     /// A file that changed within this time is left alone: it is being written.
@@ -52,6 +56,8 @@ pub struct Pace {
 impl Default for Pace {
     fn default() -> Self {
         Self {
+            rest: Duration::from_secs(1),
+            breath: Duration::from_millis(20),
             round_bytes: 16 << 20,
             quiet: Duration::from_secs(2),
             urgent_inline: 32 << 20,
@@ -227,7 +233,9 @@ impl Repacker {
                     done.unreadable += 1;
                     end = End::Again;
                 }
-                Err(MaintenanceError::Blocks(error @ (BlockError::Damaged { .. } | BlockError::Io { .. }))) => {
+                Err(MaintenanceError::Blocks(
+                    error @ (BlockError::Damaged { .. } | BlockError::Io { .. }),
+                )) => {
                     tracing::error!(ino = %job.ino, %error, "a damaged file is not repacked; run `atoll scrub`");
                     done.unreadable += 1;
                 }

@@ -8,7 +8,7 @@ pub use scrub::{Finding, Line, Summary};
 pub use sizes::DISK_MIN;
 
 use crate::data_dir::Identity;
-use crate::maintenance::{self, BlockIds};
+use crate::maintenance::{self, BlockIds, Pace};
 use anyhow::{Context, Result, bail};
 use atoll_base::access::Cred;
 use atoll_base::disk::{Disk, Subdir};
@@ -19,9 +19,9 @@ use atoll_core::service::{self, LocalMetadata, Options as MetaOptions};
 use atoll_meta::call::Origin;
 use atoll_meta::service::MetadataService;
 use atoll_meta::{Call, Op, Outcome};
+use atoll_model::read;
 use std::path::Path;
 use std::sync::Arc;
-use atoll_model::read;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -60,6 +60,8 @@ pub struct Options {
     pub clock: Arc<dyn Clock>,
     /// Whether to run the collector, the repacker and compaction.
     pub maintain: bool,
+    /// How briskly they go.
+    pub pace: Pace,
     /// Told of the progress of a long start.
     pub progress: OnProgress,
 }
@@ -84,6 +86,7 @@ impl Options {
             blocks: BlockConfig { compact_below_percent: COMPACT_BELOW, ..blocks },
             clock: Arc::new(SystemClock),
             maintain: true,
+            pace: Pace::default(),
             progress: Arc::new(|words| tracing::info!("{words}")),
         }
     }
@@ -127,9 +130,11 @@ impl Node {
         let origin = register(&meta, FrontendId(options.node_id as u32 | OWN_WRITER)).await?;
         let ids = Arc::new(BlockIds::new(origin, 0));
         let stop = CancellationToken::new();
-        let task = options
-            .maintain
-            .then(|| tokio::spawn(maintenance::run(meta.clone(), blocks.clone(), ids.clone(), stop.clone())));
+        let task = options.maintain.then(|| {
+            let work =
+                maintenance::run(meta.clone(), blocks.clone(), ids.clone(), options.pace, stop.clone());
+            tokio::spawn(work)
+        });
         Ok(Self {
             meta,
             blocks,
@@ -185,7 +190,8 @@ fn metadata_progress(progress: service::Progress) -> String {
 /// delete every one.
 fn refuse_without_metadata(meta: &dyn Disk, blocks: &BlockStore) -> Result<()> {
     let found = blocks.metrics().blocks;
-    let is_founded = meta.list(Path::new("")).context("cannot list the metadata")?.iter().any(|e| e.name == FORMAT);
+    let is_founded =
+        meta.list(Path::new("")).context("cannot list the metadata")?.iter().any(|e| e.name == FORMAT);
     if found > 0 && !is_founded {
         bail!(WITHOUT_METADATA);
     }

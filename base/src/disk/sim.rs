@@ -7,7 +7,7 @@
 //! - each unsynced write is kept, dropped, or torn at 512-byte sectors, independently of the others, and the
 //!   length that it implies is old, new or in between, independently of its data;
 //! - of each directory's unsynced operations a prefix survives; a rename across two directories is one
-//!   operation in both;
+//!   operation in both. (Of a malicious disk, see [`Malice`]: any of them survive, those on one name in order);
 //! - a synced file whose entry was never synced is lost; an unsynced file whose entry survived has any subset
 //!   of its data.
 //!
@@ -24,8 +24,8 @@ mod tree;
 use super::{Disk, Entry, File, Open, Space};
 use image::CHUNK;
 use node::{Luck, Node};
-use rand::SeedableRng;
 use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, IoSlice};
 use std::ops::Range;
@@ -57,6 +57,19 @@ struct State {
     failing_syncs: BTreeSet<String>,
     failing_writes: u64,
     sites: BTreeMap<&'static str, u64>,
+    /// The power goes during so many-th sync of this site, counted from 0.
+    cut_at: Option<(String, u64)>,
+    malice: Malice,
+}
+
+/// What a disk may do beyond what usual file systems do, though nobody promised that it does not. It carries over
+/// from life to life.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Malice {
+    /// Of a directory's unsynced operations any may survive a power cut, not only a prefix; those on one name in order.
+    pub loose_entries: bool,
+    /// A process that dies during a write ([`SimDisk::restart`]) has written only a part of it, from the front.
+    pub cut_writes: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -104,6 +117,15 @@ impl State {
         *self.sites.entry(site).or_default() += 1;
         if self.step()? == Step::Dying {
             return Err(power_is_off());
+        }
+        if let Some((at, left)) = &mut self.cut_at
+            && at == site
+        {
+            if *left == 0 {
+                self.power = Power::Off;
+                return Err(power_is_off());
+            }
+            *left -= 1;
         }
         Ok(!self.skipped.contains(site))
     }
@@ -181,6 +203,8 @@ impl SimDisk {
             failing_syncs: BTreeSet::new(),
             failing_writes: 0,
             sites: BTreeMap::new(),
+            cut_at: None,
+            malice: Malice::default(),
         })))
     }
 
@@ -196,7 +220,7 @@ impl SimDisk {
         old.power = Power::Off;
         let mut rng = SmallRng::seed_from_u64(seed);
         let luck = Luck::draw(&mut rng);
-        let tree = old.tree.after_crash(&mut rng);
+        let tree = old.tree.after_crash(old.malice.loose_entries, &mut rng);
         let files: BTreeMap<FileId, Node> = tree
             .files()
             .into_iter()
@@ -216,6 +240,8 @@ impl SimDisk {
             failing_syncs: BTreeSet::new(),
             failing_writes: 0,
             sites: old.sites.clone(),
+            cut_at: None,
+            malice: old.malice,
         })))
     }
 
@@ -238,6 +264,8 @@ impl SimDisk {
             failing_syncs: BTreeSet::new(),
             failing_writes: 0,
             sites: old.sites.clone(),
+            cut_at: None,
+            malice: old.malice,
         };
         new.collect();
         SimDisk(Arc::new(Mutex::new(new)))
@@ -252,6 +280,16 @@ impl SimDisk {
     /// next: that one fails, but a change may have reached the platter.
     pub fn cut_power_after(&self, operations: u64) {
         self.lock().power = Power::Counting(operations);
+    }
+
+    /// Cuts the power during the `n`-th sync of `site` from now, counted from 0, before it takes effect.
+    pub fn cut_power_at(&self, site: &str, n: u64) {
+        self.lock().cut_at = Some((site.to_owned(), n));
+    }
+
+    /// Makes the disk worse than usual.
+    pub fn set_malice(&self, malice: Malice) {
+        self.lock().malice = malice;
     }
 
     /// Whether the power has gone.
@@ -459,10 +497,14 @@ impl File for SimFile {
     }
 
     fn write_at(&self, bufs: &[IoSlice<'_>], offset: u64) -> io::Result<()> {
-        let data: Vec<u8> = bufs.iter().flat_map(|b| b.iter().copied()).collect();
+        let mut data: Vec<u8> = bufs.iter().flat_map(|b| b.iter().copied()).collect();
         let range = range(offset, data.len() as u64)?;
         let mut state = self.for_writing()?;
         state.reserve(self.id, range)?;
+        if state.malice.cut_writes && state.power == Power::Counting(0) {
+            let mut rng = SmallRng::seed_from_u64(state.operations);
+            data.truncate(rng.random_range(0..=data.len()));
+        }
         state.change(self.id, |node| node.write(data, offset))?;
         if state.failing_writes > 0 {
             state.failing_writes -= 1;

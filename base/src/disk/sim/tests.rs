@@ -146,6 +146,51 @@ fn a_directory_keeps_a_prefix() {
 }
 
 /// `x/f` renamed to `y/f`, then the directories in `synced` synced, after `also` was made in `y`.
+#[test]
+fn a_malicious_disk_keeps_any_entries_but_those_of_one_name_in_order() {
+    let seen = outcomes(
+        |disk| {
+            disk.set_malice(Malice { loose_entries: true, ..Malice::default() });
+            create(disk, "a");
+            create(disk, "b");
+            disk.rename(Path::new("b"), Path::new("c")).unwrap();
+        },
+        |disk| names(disk, ""),
+    );
+    assert_eq!(seen, ["", "a", "b", "c", "a b", "a c"].map(String::from).into());
+}
+
+#[test]
+fn a_process_killed_in_a_write_has_written_its_front() {
+    let lengths: BTreeSet<u64> = (1..200)
+        .map(|n| {
+            let disk = SimDisk::new();
+            disk.set_malice(Malice { cut_writes: true, ..Malice::default() });
+            let file = create(&disk, "a");
+            (1..n).for_each(|_| write(&*file, 0, &[]));
+            disk.cut_power_after(0);
+            assert!(file.write_at(&[IoSlice::new(&[3; 10])], 0).is_err());
+            let found = contents(&disk.restart(), "a").unwrap();
+            assert!(found.iter().all(|b| *b == 3));
+            found.len() as u64
+        })
+        .collect();
+    assert_eq!(lengths, (0..=10).collect());
+}
+
+#[test]
+fn the_power_goes_at_the_chosen_sync() {
+    let disk = SimDisk::new();
+    let file = durable(&disk, "a", b"1");
+    disk.cut_power_at("chosen", 1);
+    file.sync("chosen").unwrap();
+    write(&*file, 0, b"2");
+    file.sync("other").unwrap();
+    write(&*file, 0, b"3");
+    assert!(file.sync("chosen").is_err() && disk.is_off());
+    assert_eq!(contents(&disk.restart(), "a").unwrap(), b"3");
+}
+
 fn across(synced: &[&str], also: bool) -> BTreeSet<(String, String)> {
     outcomes(
         |disk| {

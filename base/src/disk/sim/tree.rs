@@ -155,8 +155,11 @@ impl Tree {
         });
     }
 
-    /// What the platter holds after a power cut.
-    pub(super) fn after_crash(&self, rng: &mut SmallRng) -> Tree {
+    /// What the platter holds after a power cut. `loose`: the order of operations on different names does not count.
+    pub(super) fn after_crash(&self, loose: bool, rng: &mut SmallRng) -> Tree {
+        if loose {
+            return self.after_loose_crash(rng);
+        }
         let mut left: BTreeMap<DirId, usize> = BTreeMap::new();
         for dir in self.pending.iter().flat_map(Operation::dirs) {
             *left.entry(dir).or_default() += 1;
@@ -173,6 +176,22 @@ impl Tree {
             } else {
                 // Nothing after it in these directories.
                 dirs.iter().for_each(|d| *left.entry(*d).or_default() = 0);
+            }
+        }
+        Tree { live: durable.clone(), durable, pending: Vec::new(), next: self.next }
+    }
+
+    fn after_loose_crash(&self, rng: &mut SmallRng) -> Tree {
+        let keep = [0.1, 0.5, 0.9][rng.random_range(0..3)];
+        let mut durable = self.durable.clone();
+        // Names of which an operation was lost: nothing later happens to them.
+        let mut lost = BTreeSet::new();
+        for operation in &self.pending {
+            let names = || operation.edits.iter().map(|(dir, name, _)| (*dir, name.as_str()));
+            if names().all(|name| !lost.contains(&name)) && rng.random_bool(keep) {
+                edit(&mut durable, operation);
+            } else {
+                lost.extend(names());
             }
         }
         Tree { live: durable.clone(), durable, pending: Vec::new(), next: self.next }

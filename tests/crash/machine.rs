@@ -1,0 +1,330 @@
+//! A whole server in this process, on a disk that loses power: from the data directory's identity to the sockets.
+
+use crate::slow::SlowDisk;
+use crate::worker::{IsDead, Stop, Worker};
+use atoll::data_dir::{Keys, refuse_foreign};
+use atoll::maintenance::Pace;
+use atoll::node::{Line, Node, Options as NodeOptions};
+use atoll::service::{Options as ServiceOptions, Service};
+use atoll_base::disk::Disk;
+use atoll_base::disk::sim::SimDisk;
+use atoll_base::id::Epoch;
+use atoll_base::time::{Clock, Timestamp};
+use atoll_blockstore as blockstore;
+use atoll_model::read;
+use atoll_nfs::engine::Config as EngineConfig;
+use atoll_nfs::portmap::Config as PortmapConfig;
+use atoll_nfs::server::Limits;
+use std::path::Path;
+use std::sync::{Arc, LazyLock, Mutex, Once, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// A stop, however sick the disk is, takes no longer.
+const STOP_LIMIT: Duration = Duration::from_secs(20);
+/// A start takes no longer: the stores are tiny.
+const START_LIMIT: Duration = Duration::from_secs(60);
+/// Nothing that the collector may take stays longer.
+const COLLECT_LIMIT: Duration = Duration::from_secs(20);
+
+/// Operations of the disk after which the power goes if the site that was waited for was not reached.
+const AT_LATEST: u64 = 1500;
+
+/// The time runs faster, so that what waits for seconds happens within a life.
+const HASTE: u32 = 10;
+
+struct HastyClock;
+
+static BEGAN: LazyLock<(Instant, SystemTime)> = LazyLock::new(|| (Instant::now(), SystemTime::now()));
+
+impl Clock for HastyClock {
+    fn now(&self) -> Timestamp {
+        let (instant, system) = *BEGAN;
+        let began = system.duration_since(UNIX_EPOCH).unwrap();
+        Timestamp::from_nanos((began + instant.elapsed() * HASTE).as_nanos() as i128)
+    }
+}
+
+/// What panicked in this process, by whatever thread.
+static PANICS: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+/// Lets panics of the server's threads be found; they are not printed.
+pub(crate) fn record_panics() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(install_hook);
+}
+
+fn install_hook() {
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        // The tests' own threads are named after them.
+        let thread = std::thread::current();
+        if thread.name().is_some_and(|n| n.contains("::")) {
+            return usual(info);
+        }
+        PANICS.lock().unwrap_or_else(PoisonError::into_inner).push(info.to_string());
+    }));
+}
+
+pub(crate) fn take_panics() -> Vec<String> {
+    std::mem::take(&mut *PANICS.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
+/// How a life of the server ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// After so many operations of the disk.
+    Cut(u64),
+    /// At the so many-th sync of a site; soon, if that does not come.
+    At(&'static str, u64),
+    /// In peace, after so many operations of each client.
+    Graceful(u64),
+}
+
+fn node_options(keys: &Keys) -> NodeOptions {
+    let cluster = keys.identity.cluster_id().unwrap();
+    let mut options = NodeOptions::new(cluster, keys.identity.node_id);
+    options.clock = Arc::new(HastyClock);
+    options.pace =
+        Pace { rest: Duration::from_millis(25), breath: Duration::from_millis(2), ..Pace::default() };
+    options.meta.log.segment_bytes = 160 << 10;
+    options.meta.log.cache_bytes = 64 << 10;
+    options.meta.limits.batch_calls = 8;
+    options.meta.limits.batch_bytes = 32 << 10;
+    options.meta.limits.call_bytes = 96 << 10;
+    options.meta.state_cache_bytes = 1 << 20;
+    options.meta.caches.inodes = 20;
+    options.meta.caches.names = 20;
+    options.meta.maintenance.durable_every = Duration::from_millis(40);
+    options.meta.maintenance.look_every = Duration::from_millis(10);
+    options.meta.maintenance.log_bytes = 320 << 10;
+    options.blocks.segment_bytes = 1 << 20;
+    options.blocks.batch_bytes = 512 << 10;
+    options.blocks.read_threads = 1;
+    options
+}
+
+fn service_options(keys: &Keys) -> ServiceOptions {
+    let engine = EngineConfig {
+        dirty_max: 4 << 20,
+        dirty_age: Duration::from_millis(300),
+        tick: Duration::from_millis(50),
+        patience: Duration::from_millis(300),
+        ..EngineConfig::default()
+    };
+    let limits = Limits { stop_timeout: Duration::from_millis(300), ..Limits::default() };
+    let portmap = PortmapConfig { listen: false, register: false, ..PortmapConfig::default() };
+    ServiceOptions { nfs: ([127, 0, 0, 1], 0).into(), limits, engine, portmap, secret: keys.secret }
+}
+
+/// What a life of the server does.
+pub(crate) struct Life {
+    pub(crate) end: End,
+    /// Whether the life before ended in peace.
+    pub(crate) after_peace: bool,
+    /// Whether this is the last one: nothing may be left over at its end.
+    pub(crate) last: bool,
+    /// How much longer than usual the preparation of log segments takes.
+    pub(crate) delay: Duration,
+}
+
+fn wrong(disk: &SimDisk, what: String) -> Stop {
+    if disk.is_off() { Stop::Dead } else { Stop::Wrong(what) }
+}
+
+/// Runs the server on `disk` until its life ends. `Ok(true)` if it ended in peace.
+pub(crate) fn live(disk: &SimDisk, workers: &mut Vec<Worker>, life: &Life) -> Result<bool, String> {
+    match life.end {
+        End::Cut(operations) => disk.cut_power_after(operations),
+        End::At(site, n) => {
+            disk.cut_power_at(site, n);
+            disk.cut_power_after(AT_LATEST);
+        }
+        End::Graceful(_) => {}
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("server")
+        .enable_all()
+        .build()
+        .unwrap();
+    let ended = runtime.block_on(serve(disk, workers, life));
+    runtime.shutdown_timeout(STOP_LIMIT);
+    let panics = take_panics();
+    if !panics.is_empty() {
+        return Err(format!("panics: {}; {ended:?}", panics.join("; ")));
+    }
+    match ended {
+        Ok(()) => Ok(true),
+        Err(Stop::Dead) => Ok(false),
+        Err(Stop::Wrong(what)) => Err(what),
+    }
+}
+
+async fn serve(disk: &SimDisk, workers: &mut Vec<Worker>, life: &Life) -> Result<(), Stop> {
+    check_blocks(disk)?;
+    let keys = refuse_foreign(Path::new("."), disk).and_then(|()| Keys::read_or_make(disk, &|_| Ok(())));
+    let keys = keys.map_err(|e| wrong(disk, format!("identity: {e:#}")))?;
+    let slow = SlowDisk { disk: disk.clone(), delay: life.delay };
+    let opening = Node::open(Arc::new(slow), node_options(&keys));
+    let node = tokio::time::timeout(START_LIMIT, opening)
+        .await
+        .map_err(|_| Stop::Wrong("the node does not open".to_owned()))?
+        .map_err(|e| wrong(disk, format!("the node does not open: {e:#}")))?;
+    let node = Arc::new(node);
+    if life.after_peace {
+        nothing_repeated(&node)?;
+    }
+    let ended = serve_on(disk, &node, &keys, workers, life).await;
+    if let Err(Stop::Wrong(_)) = ended {
+        // What is found now matters more than how the server stops.
+        disk.cut_power();
+    }
+    ended
+}
+
+async fn serve_on(
+    disk: &SimDisk,
+    node: &Arc<Node>,
+    keys: &Keys,
+    workers: &mut Vec<Worker>,
+    life: &Life,
+) -> Result<(), Stop> {
+    let closing_node = async |stop: Stop| {
+        let closing = tokio::time::timeout(STOP_LIMIT, node.close()).await;
+        if closing.is_err() { Stop::Wrong("the node does not close".to_owned()) } else { stop }
+    };
+    if let Err(e) = node.put_export("/=*,rw,no_root_squash,insecure").await {
+        return Err(closing_node(wrong(disk, format!("{e:#}"))).await);
+    }
+    let cluster = keys.identity.cluster_id.clone();
+    let service = match Service::start(node.clone(), cluster, service_options(keys)).await {
+        Ok(service) => service,
+        Err(e) => return Err(closing_node(wrong(disk, format!("{e:#}"))).await),
+    };
+    let worked = work(disk, &service, workers, life).await;
+    let stopping = tokio::time::timeout(STOP_LIMIT, service.stop()).await;
+    let stopped = stopping.map_err(|_| Stop::Wrong("the service does not stop".to_owned()))?;
+    worked?;
+    stopped.map_err(|e| wrong(disk, format!("the service does not stop cleanly: {e:#}")))
+}
+
+async fn work(
+    disk: &SimDisk,
+    service: &Arc<Service>,
+    workers: &mut Vec<Worker>,
+    life: &Life,
+) -> Result<(), Stop> {
+    let is_dead: IsDead = {
+        let disk = disk.clone();
+        Arc::new(move || disk.is_off())
+    };
+    for worker in workers.iter_mut() {
+        worker.point_at(service.address, is_dead.clone());
+    }
+    let peace = life.after_peace;
+    each(workers, async move |w| w.verify(peace).await).await?;
+    scrub(disk, &service.node).await?;
+    let operations = match life.end {
+        End::Cut(_) | End::At(..) => u64::MAX,
+        End::Graceful(n) => n,
+    };
+    each(workers, async move |w| w.load(operations).await).await?;
+    if life.last {
+        nothing_unreferenced(disk, service).await?;
+        scrub(disk, &service.node).await?;
+        each(workers, async |w| w.remove_all().await).await?;
+        nothing_unreferenced(disk, service).await?;
+        let left = service.node.blocks.metrics().blocks;
+        if left > 0 {
+            return Err(wrong(disk, format!("{left} blocks are left when all files are removed")));
+        }
+    }
+    Ok(())
+}
+
+/// Lets all clients do the same at the same time. What is wrong with any counts more than that others were cut off.
+pub(crate) async fn each<F>(workers: &mut Vec<Worker>, work: F) -> Result<(), Stop>
+where
+    F: for<'a> AsyncFn(&'a mut Worker) -> Result<(), Stop>,
+{
+    let running = workers.iter_mut().map(|w| work(w));
+    let mut result = Ok(());
+    for ended in futures_util::future::join_all(running).await {
+        match (&result, ended) {
+            (Err(Stop::Wrong(_)), _) | (_, Ok(())) => {}
+            (_, Err(stop)) => result = Err(stop),
+        }
+    }
+    result
+}
+
+/// The block store as `atoll fsck` looks at it, before anything is opened.
+fn check_blocks(disk: &SimDisk) -> Result<(), Stop> {
+    let entries = disk.list(Path::new("")).map_err(|e| wrong(disk, e.to_string()))?;
+    let has = |name: &str| entries.iter().any(|e| e.name == name);
+    if !has("blocks") || !has("atoll.json") {
+        return Ok(());
+    }
+    let keys = Keys::read_or_make(&disk.clone(), &|_| Ok(())).map_err(|e| wrong(disk, format!("{e:#}")))?;
+    let store = node_options(&keys).blocks.store_id;
+    match blockstore::check(disk, store) {
+        Ok(report) if report.is_clean() => Ok(()),
+        Ok(report) => Err(wrong(disk, format!("block store: {:?} {:?}", report.structure, report.damage))),
+        Err(e) => Err(wrong(disk, format!("block store: {e}"))),
+    }
+}
+
+/// After a graceful stop there is nothing to recover.
+fn nothing_repeated(node: &Node) -> Result<(), Stop> {
+    // The only commands so far: this start's own.
+    let (commands, scanned) = (node.meta.status().commands, node.blocks.recovery().scanned);
+    if commands > 2 || scanned > 0 {
+        let what = format!("after a graceful stop {commands} commands and {scanned} segments were repeated");
+        return Err(Stop::Wrong(what));
+    }
+    Ok(())
+}
+
+async fn scrub(disk: &SimDisk, node: &Arc<Node>) -> Result<(), Stop> {
+    let (lines, mut received) = tokio::sync::mpsc::channel(64);
+    let scrubbing = node.clone();
+    tokio::spawn(async move { scrubbing.scrub(lines).await });
+    while let Some(line) = received.recv().await {
+        match line {
+            Line::Summary(_) => return Ok(()),
+            Line::Finding(finding) => return Err(wrong(disk, format!("scrub: {finding:?}"))),
+            Line::Stopped(why) => return Err(wrong(disk, format!("the scrub stopped: {why}"))),
+        }
+    }
+    Err(wrong(disk, "the scrub did not end".to_owned()))
+}
+
+/// The collector finds everything that nobody refers to.
+async fn nothing_unreferenced(disk: &SimDisk, service: &Service) -> Result<(), Stop> {
+    service.engine.flush_all().await;
+    let node = &service.node;
+    let end = Instant::now() + COLLECT_LIMIT;
+    loop {
+        let listed = node.blocks.list(None, Epoch(u32::MAX), usize::MAX);
+        let left = node
+            .meta
+            .with_state(|kv| {
+                let mut left = Vec::new();
+                for (id, _) in &listed {
+                    if !read::block_is_referenced(kv, *id)? {
+                        left.push(*id);
+                    }
+                }
+                Ok(left)
+            })
+            .await
+            .map_err(|e| wrong(disk, format!("{e}")))?;
+        if left.is_empty() {
+            return Ok(());
+        }
+        if Instant::now() > end || disk.is_off() {
+            return Err(wrong(disk, format!("unreferenced blocks stay: {left:?}")));
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
