@@ -316,7 +316,8 @@ mod tests {
         let path = dir.path().join(IDENTITY);
         let text = std::fs::read_to_string(&path).unwrap().replace("\"format\": 1", "\"format\": 99");
         std::fs::write(&path, text).unwrap();
-        assert!(DataDir::open(dir.path()).err().unwrap().to_string().contains("format 99"));
+        let error = DataDir::open(dir.path()).err().unwrap();
+        assert!(format!("{error:#}").contains("format 99"), "{error:#}");
     }
 
     #[test]
