@@ -33,6 +33,10 @@ pub(crate) struct Options {
     /// Where to serve the admin API on TCP, beside the Unix socket in DIR; port 0 takes a free one.
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:0")]
     admin: SocketAddr,
+    /// Lease of NFSv4 clients in seconds, 5 to 3600. NFSv3 has no leases, and NFSv4 is not served yet: until then nothing
+    /// depends on it but what `atoll status` shows.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u32).range(5..=3600))]
+    lease: u32,
     /// Export a path: 'PATH=CLIENTS,OPTION,…' such as '/=192.168.0.0/16:host.example,rw,no_root_squash'. May be given
     /// several times; kept until `atoll export remove`.
     #[arg(long, value_name = "EXPORT")]
@@ -52,6 +56,7 @@ pub(crate) async fn run(options: Options) -> Result<()> {
         limits: Limits::default(),
         engine: EngineConfig::default(),
         portmap: portmap::Config::default(),
+        lease_seconds: options.lease,
         secret: data.secret,
     };
     let service = Service::start(node, data.identity.cluster_id.clone(), service).await?;

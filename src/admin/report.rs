@@ -12,6 +12,8 @@ pub(crate) struct Report {
     pub(crate) nfs: String,
     /// What a stable reply stands for.
     pub(crate) durability: String,
+    /// Of NFSv4 clients.
+    pub(crate) lease_seconds: u32,
     pub(crate) raft: Raft,
     pub(crate) log: Log,
     pub(crate) store: Store,

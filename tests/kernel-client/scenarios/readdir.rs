@@ -40,7 +40,8 @@ fn listing_while_the_directory_changes() {
     a.no_complaints();
     b.no_complaints();
     println!("{changes} entries came or went during {rounds} listings");
-    assert!(changes > 20 * rounds, "the directory hardly changed while it was listed: {changes} changes");
+    // Whether the test tests anything; how fast a busy machine is does not matter.
+    assert!(changes > 5 * rounds, "the directory hardly changed while it was listed: {changes} changes");
 }
 
 /// Creates and removes, with names that are used once, until told to stop; old entries go one by one.
