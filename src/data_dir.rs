@@ -112,7 +112,8 @@ impl DataDir {
 
 /// Makes a directory and those above it, durably: what is synced below it later must not vanish with its name.
 fn make_directory(path: &Path) -> std::io::Result<()> {
-    let missing: Vec<&Path> = path.ancestors().take_while(|p| !p.as_os_str().is_empty() && !p.exists()).collect();
+    let missing: Vec<&Path> =
+        path.ancestors().take_while(|p| !p.as_os_str().is_empty() && !p.exists()).collect();
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
     for made in missing {
         let parent = made.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));

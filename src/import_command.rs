@@ -34,11 +34,8 @@ pub(crate) async fn run(options: Options) -> Result<bool> {
     let node = Node::open(data.disk.clone(), node).await?;
     let bar = ProgressBar::new(0);
     let blocks = Arc::new(node.blocks.clone());
-    let what = What {
-        source: options.source,
-        except: Some(options.into),
-        one_file_system: options.one_file_system,
-    };
+    let what =
+        What { source: options.source, except: Some(options.into), one_file_system: options.one_file_system };
     let result = import(node.meta.clone(), blocks, node.ids.clone(), &what, &options.at, bar).await;
     node.close().await?;
     let summary = result?;

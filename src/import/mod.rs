@@ -95,7 +95,8 @@ pub async fn import<M: MetadataService, B: BlockService>(
 ) -> Result<Summary> {
     let source = &what.source;
     // The directory itself, also if it is named by a symbolic link.
-    let source = std::fs::canonicalize(source).with_context(|| format!("cannot read {}", source.display()))?;
+    let source =
+        std::fs::canonicalize(source).with_context(|| format!("cannot read {}", source.display()))?;
     let root = source::entry(&source).with_context(|| format!("cannot read {}", source.display()))?;
     if !root.is_dir() {
         bail!("{} is not a directory", source.display());

@@ -227,7 +227,9 @@ impl Repacker {
                     done.unreadable += 1;
                     end = End::Again;
                 }
-                Err(MaintenanceError::Blocks(error @ (BlockError::Damaged { .. } | BlockError::Io { .. }))) => {
+                Err(MaintenanceError::Blocks(
+                    error @ (BlockError::Damaged { .. } | BlockError::Io { .. }),
+                )) => {
                     tracing::error!(ino = %job.ino, %error, "a damaged file is not repacked; run `atoll scrub`");
                     done.unreadable += 1;
                 }

@@ -19,9 +19,9 @@ use atoll_core::service::{self, LocalMetadata, Options as MetaOptions};
 use atoll_meta::call::Origin;
 use atoll_meta::service::MetadataService;
 use atoll_meta::{Call, Op, Outcome};
+use atoll_model::read;
 use std::path::Path;
 use std::sync::Arc;
-use atoll_model::read;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -175,6 +175,7 @@ async fn open_blocks(disk: Arc<dyn Disk>, options: &Options) -> Result<BlockStor
 fn metadata_progress(progress: service::Progress) -> String {
     match progress {
         service::Progress::Repair(done) => format!("repairing the metadata file: {:.0} %", done * 100.0),
+        service::Progress::Replay { last: 0, .. } => "founding the cluster".to_owned(),
         service::Progress::Replay { applied, last } => {
             format!("replaying the log: entry {applied} of {last}")
         }
@@ -185,7 +186,8 @@ fn metadata_progress(progress: service::Progress) -> String {
 /// delete every one.
 fn refuse_without_metadata(meta: &dyn Disk, blocks: &BlockStore) -> Result<()> {
     let found = blocks.metrics().blocks;
-    let is_founded = meta.list(Path::new("")).context("cannot list the metadata")?.iter().any(|e| e.name == FORMAT);
+    let is_founded =
+        meta.list(Path::new("")).context("cannot list the metadata")?.iter().any(|e| e.name == FORMAT);
     if found > 0 && !is_founded {
         bail!(WITHOUT_METADATA);
     }

@@ -120,7 +120,11 @@ impl Node {
     }
 
     /// Reports bad blocks, but not those that nothing refers to any more.
-    async fn report_if_referenced(&self, mut bad: BTreeMap<BlockId, String>, out: &mut Out<'_>) -> Result<()> {
+    async fn report_if_referenced(
+        &self,
+        mut bad: BTreeMap<BlockId, String>,
+        out: &mut Out<'_>,
+    ) -> Result<()> {
         if bad.is_empty() {
             return Ok(());
         }

@@ -31,7 +31,8 @@ impl Options {
                 DISK_MIN / MIB
             );
         }
-        let scaled = |share: u64, least: u64, most: u64| (total / share).next_power_of_two().clamp(least, most);
+        let scaled =
+            |share: u64, least: u64, most: u64| (total / share).next_power_of_two().clamp(least, most);
         self.blocks.segment_bytes = scaled(64, 16 * MIB, 256 * MIB);
         let log = scaled(128, 16 * MIB, 64 * MIB);
         self.meta.log.segment_bytes = log as u32;

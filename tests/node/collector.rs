@@ -171,7 +171,8 @@ async fn blocks_without_metadata_are_left_alone() {
     let aside = dir.path().join("aside");
     std::fs::rename(dir.path().join("meta"), &aside).unwrap();
     for _ in 0..2 {
-        let opened = atoll::node::Node::open(Arc::new(RealDisk::new(dir.path())), crate::rig::options()).await;
+        let opened =
+            atoll::node::Node::open(Arc::new(RealDisk::new(dir.path())), crate::rig::options()).await;
         let error = opened.err().unwrap().to_string();
         assert!(error.contains("metadata"), "{error}");
     }

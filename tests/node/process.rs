@@ -118,8 +118,23 @@ fn commands_against_a_running_server() {
     let report: serde_json::Value = serde_json::from_str(&status.stdout).unwrap();
     assert_eq!(report["nfs"][0], server.nfs.to_string());
     for field in [
-        "version", "cluster_id", "uptime_seconds", "durability", "raft", "log", "store", "blocks", "volumes", "exports",
-        "clients", "ops_per_second", "procedures", "bytes_read", "bytes_written", "unstable_bytes", "outcomes",
+        "version",
+        "cluster_id",
+        "uptime_seconds",
+        "durability",
+        "raft",
+        "log",
+        "store",
+        "blocks",
+        "volumes",
+        "exports",
+        "clients",
+        "ops_per_second",
+        "procedures",
+        "bytes_read",
+        "bytes_written",
+        "unstable_bytes",
+        "outcomes",
         "resident_bytes",
     ] {
         assert!(!report[field].is_null(), "no {field} in {report}");
@@ -175,9 +190,17 @@ fn commands_against_a_running_server() {
 
     // A second process, of any command that needs the directory for itself.
     let second = atoll(&["serve", dir, "--nfs", "127.0.0.1:0"]);
-    assert!(second.status == Some(2) && second.stderr.contains("in use by another atoll"), "{}", second.stderr);
+    assert!(
+        second.status == Some(2) && second.stderr.contains("in use by another atoll"),
+        "{}",
+        second.stderr
+    );
     let second = atoll(&["fsck", dir]);
-    assert!(second.status == Some(2) && second.stderr.contains("in use by another atoll"), "{}", second.stderr);
+    assert!(
+        second.status == Some(2) && second.stderr.contains("in use by another atoll"),
+        "{}",
+        second.stderr
+    );
     // The port is taken.
     let other = data.with_file_name("other");
     let taken = atoll(&["serve", other.to_str().unwrap(), "--nfs", &server.nfs.to_string()]);

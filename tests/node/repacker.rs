@@ -15,7 +15,9 @@ const MIB: usize = 1 << 20;
 fn tree_bytes(dir: &Path) -> u64 {
     use std::os::unix::fs::MetadataExt;
     let entries = std::fs::read_dir(dir).unwrap().map(|e| e.unwrap());
-    entries.map(|e| if e.path().is_dir() { tree_bytes(&e.path()) } else { e.metadata().unwrap().blocks() * 512 }).sum()
+    entries
+        .map(|e| if e.path().is_dir() { tree_bytes(&e.path()) } else { e.metadata().unwrap().blocks() * 512 })
+        .sum()
 }
 
 #[tokio::test(flavor = "multi_thread")]
