@@ -35,6 +35,10 @@ impl Node {
 
     /// The same for an export that is not in words.
     pub async fn put_export_spec(&self, spec: ExportSpec) -> Result<()> {
+        // Each start with the same `--export` asks for what is in force already.
+        if self.meta.exports().list.iter().any(|e| e.spec == spec) {
+            return Ok(());
+        }
         let path = spec.volume_path.clone();
         self.administer(Op::PutExport(spec)).await.map_err(|error| match error {
             FsError::NotFound => anyhow::anyhow!(

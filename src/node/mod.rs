@@ -180,6 +180,7 @@ async fn open_blocks(disk: Arc<dyn Disk>, options: &Options) -> Result<BlockStor
 fn metadata_progress(progress: service::Progress) -> String {
     match progress {
         service::Progress::Repair(done) => format!("repairing the metadata file: {:.0} %", done * 100.0),
+        service::Progress::Replay { last: 0, .. } => "founding the cluster".to_owned(),
         service::Progress::Replay { applied, last } => {
             format!("replaying the log: entry {applied} of {last}")
         }

@@ -4,7 +4,9 @@
 
 mod checks;
 mod collector;
+mod full;
 mod import;
+mod nfs;
 mod process;
 mod repacker;
 mod rig;

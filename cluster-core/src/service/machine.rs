@@ -133,7 +133,6 @@ pub(super) fn takes_space(op: &atoll_meta::Op) -> bool {
         | Op::BeginDirty { .. }
         | Op::Repack { .. }
         | Op::Touch(_)
-        | Op::PutExport(_)
         | Op::CreateVolume { .. } => true,
         Op::Write { flush, .. } => flush.is_none(),
         Op::SetXattr { value, .. } => value.is_some(),
@@ -143,6 +142,8 @@ pub(super) fn takes_space(op: &atoll_meta::Op) -> bool {
         | Op::Rename { .. }
         | Op::RegisterFrontend { .. }
         | Op::DataLost { .. }
+        // Few, and who can mount decides whether anybody can make room.
+        | Op::PutExport(_)
         | Op::RemoveExport(_)
         | Op::Collected(_)
         | Op::Sweep => false,
