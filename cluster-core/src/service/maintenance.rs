@@ -92,9 +92,14 @@ async fn run(shared: Arc<Shared>, options: MaintenanceOptions, stop: Arc<AtomicB
             tracing::warn!(%error, "tried again soon");
         }
         let mut result = Ok(());
-        if last_commit.elapsed() >= options.durable_every {
+        let pending = shared.pending.load(Ordering::Relaxed);
+        let is_tight = pending > 0 && pending >= shared.room.load(Ordering::Relaxed) / 4;
+        if last_commit.elapsed() >= options.durable_every || is_tight {
             result = shared.group.commit_durable().await.map(drop);
             last_commit = Instant::now();
+            // In this order: until the next look both count, and nothing is missed.
+            watch_space(&shared, &options);
+            shared.pending.fetch_sub(pending, Ordering::Relaxed);
         }
         let log = log_bytes(&shared);
         if result.is_ok() && log >= options.log_bytes {
@@ -122,7 +127,10 @@ fn log_bytes(shared: &Shared) -> u64 {
 
 fn watch_space(shared: &Shared, options: &MaintenanceOptions) {
     let low = match shared.disk.space() {
-        Ok(space) => space.available < options.reserve_bytes,
+        Ok(space) => {
+            shared.room.store(space.available.saturating_sub(options.reserve_bytes), Ordering::Relaxed);
+            space.available < options.reserve_bytes
+        }
         Err(error) => {
             tracing::warn!(%error, "room on the metadata disk is unknown");
             return;
