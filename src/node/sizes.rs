@@ -2,8 +2,8 @@
 //!
 //! | disk | block segment | log segment | kept free |
 //! |---|---|---|---|
-//! | 512 MiB | 16 MiB | 16 MiB | 25 MiB |
-//! | 4 GiB | 64 MiB | 32 MiB | 204 MiB |
+//! | 512 MiB | 16 MiB | 16 MiB | 42 MiB |
+//! | 4 GiB | 64 MiB | 32 MiB | 256 MiB |
 //! | 16 GiB and more | 256 MiB | 64 MiB | 256 MiB |
 //!
 //! What an empty data directory takes: two block segments, a log segment and its two spares, and a few MiB of metadata. While it
@@ -12,7 +12,7 @@
 use super::Options;
 use anyhow::{Result, bail};
 
-/// Smallest disk that is served from: 5 log segments and 2 block segments of 16 MiB are 112 MiB, the reserve is 12 MiB, and
+/// Smallest disk that is served from: 5 log segments and 2 block segments of 16 MiB are 112 MiB, the reserve is 21 MiB, and
 /// there should be room for files.
 pub const DISK_MIN: u64 = 256 << 20;
 
@@ -36,7 +36,7 @@ impl Options {
         self.blocks.segment_bytes = scaled(64, 16 * MIB, 256 * MIB);
         let log = scaled(128, 16 * MIB, 64 * MIB);
         self.meta.log.segment_bytes = log as u32;
-        let reserve = RESERVE_MAX.min(total / 20);
+        let reserve = RESERVE_MAX.min(total / 12);
         self.blocks.reserve_bytes = Some(reserve);
         let maintenance = &mut self.meta.maintenance;
         maintenance.log_bytes = 2 * log;

@@ -80,7 +80,7 @@ fn make_tree(root: &Path) {
         .unwrap();
     fs::set_permissions(&setuid, fs::Permissions::from_mode(0o6755)).unwrap();
     fs::set_permissions(root.join("deep"), fs::Permissions::from_mode(0o3771)).unwrap();
-    fs::set_permissions(root.join("empty"), fs::Permissions::from_mode(0o0)).unwrap();
+    fs::set_permissions(root.join("empty"), fs::Permissions::from_mode(0o000)).unwrap();
     let xattr = |name: &str, value: &[u8]| {
         rustix::fs::lsetxattr(root.join("small"), name, value, XattrFlags::empty()).unwrap();
     };

@@ -18,7 +18,7 @@ fn command(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_atoll"));
     command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     // Only what is for people, and errors.
-    command.env("ATOLL_LOG", "off").env("RUST_LOG", "off");
+    command.env("ATOLL_LOG", std::env::var("TEST_LOG").unwrap_or("off".into())).env("RUST_LOG", "off");
     command
 }
 

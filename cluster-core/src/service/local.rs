@@ -29,6 +29,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// Files whose grants are read at once.
 const GRANT_FILES: usize = 1000;
 
+/// What one call rewrites in the state's tree beside its own bytes, which count twice since pages are half full at worst: a
+/// few pages, of which calls of one batch share most.
+const PAGES_PER_CALL: u64 = 16 << 10;
+
 impl Propose for Arc<RaftGroup<MetaMachine>> {
     fn propose(&self, commands: Vec<Bytes>, done: Completion<Proposed>) {
         RaftGroup::propose(self, commands, done);
@@ -48,6 +52,11 @@ pub(super) struct Shared {
     pub(super) clock: Arc<dyn Clock>,
     /// Little room is left on the disk, or in the log.
     pub(super) low_space: AtomicBool,
+    /// Bytes that the disk has beyond the reserve, as of the last look.
+    pub(super) room: AtomicU64,
+    /// What the calls taken since the state was last made durable may still take of it: until then the state's pages
+    /// are in memory, and the disk does not know of them.
+    pub(super) pending: AtomicU64,
     pub(super) refused_for_space: AtomicU64,
     /// Bytes of calls since the state's file was measured.
     pub(super) taken_since_measured: AtomicU64,
@@ -88,6 +97,8 @@ impl Shared {
             counters,
             clock,
             low_space: AtomicBool::new(false),
+            room: AtomicU64::new(u64::MAX),
+            pending: AtomicU64::new(0),
             refused_for_space: AtomicU64::new(0),
             taken_since_measured: AtomicU64::new(0),
             told: Mutex::default(),
@@ -100,7 +111,7 @@ impl Shared {
     }
 
     pub(super) async fn execute(&self, call: Call) -> Result<Response, FsError> {
-        if takes_space(&call.op) && (self.low_space.load(Ordering::Relaxed) || self.log.low_space()) {
+        if takes_space(&call.op) && self.is_low_on_space() {
             self.refused_for_space.fetch_add(1, Ordering::Relaxed);
             return Err(FsError::NoSpace);
         }
@@ -115,7 +126,14 @@ impl Shared {
         let encoded = command.encode();
         drop(command);
         self.taken_since_measured.fetch_add(encoded.len() as u64, Ordering::Relaxed);
+        self.pending.fetch_add(2 * encoded.len() as u64 + PAGES_PER_CALL, Ordering::Relaxed);
         self.proposer.run(encoded).await
+    }
+
+    fn is_low_on_space(&self) -> bool {
+        self.low_space.load(Ordering::Relaxed)
+            || self.pending.load(Ordering::Relaxed) >= self.room.load(Ordering::Relaxed)
+            || self.log.low_space()
     }
 
     /// Waits until the published state is the newest there is.

@@ -101,9 +101,14 @@ async fn run(shared: Arc<Shared>, options: MaintenanceOptions, stop: Arc<AtomicB
             tracing::warn!(%error, "tried again soon");
         }
         let mut result = Ok(());
-        if last_commit.elapsed() >= options.durable_every {
+        let pending = shared.pending.load(Ordering::Relaxed);
+        let is_tight = pending > 0 && pending >= shared.room.load(Ordering::Relaxed) / 4;
+        if last_commit.elapsed() >= options.durable_every || is_tight {
             result = shared.group.commit_durable().await.map(drop);
             last_commit = Instant::now();
+            // In this order: until the next look both count, and nothing is missed.
+            room.watch(&shared, &options).await;
+            shared.pending.fetch_sub(pending, Ordering::Relaxed);
         }
         let log = log_bytes(&shared);
         if result.is_ok() && log >= options.log_bytes {
@@ -145,14 +150,18 @@ impl Room {
                 return;
             }
         };
-        let low = if available >= options.reserve_bytes {
+        let (low, inside) = if available >= options.reserve_bytes {
             self.measured = None;
-            false
+            (false, 0)
         } else {
-            // However much is free within: log and file must be able to grow a little.
             let inside = self.inside(shared, options).await;
-            available < options.reserve_bytes / 8 || available.saturating_add(inside) < options.reserve_bytes
+            // However much is free within: log and file must be able to grow a little.
+            let low = available < options.reserve_bytes / 8
+                || available.saturating_add(inside) < options.reserve_bytes;
+            (low, inside)
         };
+        let room = available.saturating_add(inside).saturating_sub(options.reserve_bytes);
+        shared.room.store(room, Ordering::Relaxed);
         if shared.low_space.swap(low, Ordering::Relaxed) != low {
             if low {
                 tracing::error!("the metadata disk is nearly full: only calls that free space are taken");
