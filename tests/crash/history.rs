@@ -2,6 +2,7 @@
 
 use crate::choice::Mix;
 use crate::machine::{End, Life, live};
+use crate::slow::Delays;
 use crate::worker::Worker;
 use atoll_base::disk::sim::{Malice, SimDisk};
 use rand::rngs::SmallRng;
@@ -18,16 +19,18 @@ pub(crate) enum When {
     Anywhere,
     /// During the start or soon after.
     Start,
+    /// Soon after the start.
+    Early,
     /// In the midst of the load.
     Load,
-    /// At one of the first so many syncs of this site.
-    Site(&'static str, u64),
+    /// At one of these syncs of this site, counted from 0.
+    Site(&'static str, u64, u64),
     /// In peace.
     Peace,
 }
 
 /// How it ends.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum How {
     /// The power goes.
     Power,
@@ -43,9 +46,10 @@ pub(crate) struct Plan {
     pub(crate) lives: u64,
     pub(crate) ends: Vec<(When, How)>,
     pub(crate) malice: Option<Malice>,
-    /// How much longer than usual the preparation of log segments takes.
-    pub(crate) delay: Option<Duration>,
+    /// What takes longer than it must, in the lives that end so; `None` leaves it to chance.
+    pub(crate) delays: Option<(How, Delays)>,
     pub(crate) mix: Mix,
+    pub(crate) clients: u8,
 }
 
 impl Default for Plan {
@@ -54,8 +58,9 @@ impl Default for Plan {
             lives: 5,
             ends: vec![(When::Anywhere, How::Any)],
             malice: None,
-            delay: None,
+            delays: None,
             mix: Mix::default(),
+            clients: CLIENTS,
         }
     }
 }
@@ -76,7 +81,7 @@ impl History {
         let disk = SimDisk::new();
         let malice = Malice { loose_entries: rng.random(), cut_writes: rng.random() };
         disk.set_malice(plan.malice.unwrap_or(malice));
-        let workers = (0..CLIENTS).map(|n| Worker::new(n + 1, seed, plan.mix)).collect();
+        let workers = (0..plan.clients).map(|n| Worker::new(n + 1, seed, plan.mix)).collect();
         Self { seed, plan, rng, disk, workers, rounds: 0 }
     }
 
@@ -93,9 +98,18 @@ impl History {
                 _ => self.end(When::Peace),
             },
             When::Start => End::Cut(self.rng.random_range(0..80)),
+            When::Early => End::Cut(self.rng.random_range(60..400)),
             When::Load => End::Cut(self.rng.random_range(80..2500)),
-            When::Site(site, n) => End::At(site, self.rng.random_range(0..n)),
+            When::Site(site, from, to) => End::At(site, self.rng.random_range(from..to)),
             When::Peace => End::Graceful(self.rng.random_range(1..40)),
+        }
+    }
+
+    fn some_delays(&mut self) -> Delays {
+        match self.rng.random_range(0..10) {
+            0..2 => Delays { segment: Duration::from_millis(200), ..Delays::default() },
+            2..4 => Delays { append: Duration::from_millis(1), ..Delays::default() },
+            _ => Delays::default(),
         }
     }
 
@@ -109,12 +123,12 @@ impl History {
                 false => self.plan.ends[(number % self.plan.ends.len() as u64) as usize],
             };
             let end = self.end(when);
-            let delay = match self.plan.delay {
-                Some(delay) => delay,
-                None if self.rng.random_ratio(1, 5) => Duration::from_millis(200),
-                None => Duration::ZERO,
+            let delays = match self.plan.delays {
+                Some((when, delays)) if when == how && !last => delays,
+                Some(_) => Delays::default(),
+                None => self.some_delays(),
             };
-            let life = Life { end, after_peace, last, delay };
+            let life = Life { end, after_peace, last, delays };
             let peace = live(&self.disk, &mut self.workers, &life).map_err(|what| {
                 let acknowledged = self.acknowledged();
                 format!("seed {} life {number} ({end:?}, {acknowledged} operations): {what}", self.seed)

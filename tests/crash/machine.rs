@@ -1,6 +1,6 @@
 //! A whole server in this process, on a disk that loses power: from the data directory's identity to the sockets.
 
-use crate::slow::SlowDisk;
+use crate::slow::{Delays, SlowDisk};
 use crate::worker::{IsDead, Stop, Worker};
 use atoll::data_dir::{Keys, refuse_foreign};
 use atoll::maintenance::Pace;
@@ -88,7 +88,7 @@ fn node_options(keys: &Keys) -> NodeOptions {
         Pace { rest: Duration::from_millis(25), breath: Duration::from_millis(2), ..Pace::default() };
     options.meta.log.segment_bytes = 160 << 10;
     options.meta.log.cache_bytes = 64 << 10;
-    options.meta.limits.batch_calls = 8;
+    options.meta.limits.batch_calls = 3;
     options.meta.limits.batch_bytes = 32 << 10;
     options.meta.limits.call_bytes = 96 << 10;
     options.meta.state_cache_bytes = 1 << 20;
@@ -130,8 +130,8 @@ pub(crate) struct Life {
     pub(crate) after_peace: bool,
     /// Whether this is the last one: nothing may be left over at its end.
     pub(crate) last: bool,
-    /// How much longer than usual the preparation of log segments takes.
-    pub(crate) delay: Duration,
+    /// What takes longer than it must.
+    pub(crate) delays: Delays,
 }
 
 fn wrong(disk: &SimDisk, what: String) -> Stop {
@@ -171,7 +171,7 @@ async fn serve(disk: &SimDisk, workers: &mut Vec<Worker>, life: &Life) -> Result
     check_blocks(disk)?;
     let keys = refuse_foreign(Path::new("."), disk).and_then(|()| Keys::read_or_make(disk, &|_| Ok(())));
     let keys = keys.map_err(|e| wrong(disk, format!("identity: {e:#}")))?;
-    let slow = SlowDisk { disk: disk.clone(), delay: life.delay };
+    let slow = SlowDisk { disk: disk.clone(), delays: life.delays };
     let opening = Node::open(Arc::new(slow), node_options(&keys));
     let node = tokio::time::timeout(START_LIMIT, opening)
         .await

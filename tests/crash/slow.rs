@@ -1,4 +1,4 @@
-//! A disk that takes its time to make some files, so that what usually wins a race loses it.
+//! A disk that takes its time, so that what usually wins a race loses it, and work gathers as on a real disk.
 
 use atoll_base::disk::sim::SimDisk;
 use atoll_base::disk::{Disk, Entry, File, Open, Space};
@@ -9,24 +9,44 @@ use std::time::Duration;
 
 /// The preparation of a log segment begins with this file.
 const UNFINISHED_SEGMENT: &str = "next.tmp";
+/// Where the log is.
+const LOG: &str = "meta/log";
 /// Between two looks at whether the power has gone: nothing waits for a dead disk.
 const LOOK: Duration = Duration::from_millis(5);
 
-/// The disk; making a log segment takes `delay` longer.
+/// What takes longer than it must.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Delays {
+    /// Making a log segment.
+    pub(crate) segment: Duration,
+    /// A sync of a log segment.
+    pub(crate) append: Duration,
+}
+
+/// The disk.
 pub(crate) struct SlowDisk {
     pub(crate) disk: SimDisk,
-    pub(crate) delay: Duration,
+    pub(crate) delays: Delays,
+}
+
+struct SlowFile {
+    file: Arc<dyn File>,
+    sync: Duration,
 }
 
 impl Disk for SlowDisk {
     fn open(&self, path: &Path, how: Open) -> io::Result<Arc<dyn File>> {
         if how == Open::Create && path.ends_with(UNFINISHED_SEGMENT) {
-            let end = std::time::Instant::now() + self.delay;
+            let end = std::time::Instant::now() + self.delays.segment;
             while std::time::Instant::now() < end && !self.disk.is_off() {
                 std::thread::sleep(LOOK);
             }
         }
-        self.disk.open(path, how)
+        let file = self.disk.open(path, how)?;
+        if path.starts_with(LOG) && !self.delays.append.is_zero() {
+            return Ok(Arc::new(SlowFile { file, sync: self.delays.append }));
+        }
+        Ok(file)
     }
 
     fn create_dir(&self, path: &Path) -> io::Result<()> {
@@ -51,5 +71,36 @@ impl Disk for SlowDisk {
 
     fn space(&self) -> io::Result<Space> {
         self.disk.space()
+    }
+}
+
+impl File for SlowFile {
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.file.read_at(buf, offset)
+    }
+
+    fn write_at(&self, bufs: &[io::IoSlice<'_>], offset: u64) -> io::Result<()> {
+        self.file.write_at(bufs, offset)
+    }
+
+    fn sync(&self, site: &'static str) -> io::Result<()> {
+        std::thread::sleep(self.sync);
+        self.file.sync(site)
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        self.file.len()
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.file.set_len(len)
+    }
+
+    fn allocate(&self, offset: u64, len: u64) -> io::Result<()> {
+        self.file.allocate(offset, len)
+    }
+
+    fn punch_hole(&self, offset: u64, len: u64) -> io::Result<()> {
+        self.file.punch_hole(offset, len)
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::choice::Mix;
 use crate::history::{History, How, Plan, When};
+use crate::slow::Delays;
 use crate::{machine, settings};
 use atoll_base::disk::sim::Malice;
 use std::time::{Duration, Instant};
@@ -21,19 +22,37 @@ fn plan(site: &str) -> Plan {
         "node.meta" | "wal.recover.parent" => {
             Plan { lives: 1, ends: vec![(When::Load, How::Power)], malice, ..any }
         }
+        // A process died before the sync of the second spare segment's name. The log comes to use it before a third is made.
         "wal.recover.dir" => Plan {
-            lives: 4,
-            ends: vec![(When::Site("wal.segment.dir", 5), How::Killed), (When::Load, How::Power)],
-            delay: Some(Duration::from_millis(400)),
+            lives: 2,
+            ends: vec![
+                (When::Site("wal.segment.dir", 2, 3), How::Killed),
+                (When::Site("state.commit", 7, 15), How::Power),
+            ],
+            delays: Some((How::Power, Delays { segment: Duration::from_secs(4), ..Delays::default() })),
             malice,
+            mix: Mix { large: 0, commits: 1, unstable: 0 },
             ..any
         },
-        "wal.recover.file" => {
-            Plan { ends: vec![(When::Load, How::Killed), (When::Load, How::Power)], malice, ..any }
-        }
-        "blocks.remove" | "blocks.reseal" | "blocks.seal" => {
-            Plan { malice, mix: Mix { large: 25, ..Mix::default() }, ..any }
-        }
+        // A process died while it wrote several records at once: the last segment takes no more, so no later sync of
+        // it hides the loss.
+        "wal.recover.file" => Plan {
+            lives: 8,
+            ends: vec![(When::Load, How::Killed), (When::Early, How::Power)],
+            delays: Some((How::Killed, Delays { append: Duration::from_millis(4), ..Delays::default() })),
+            malice,
+            mix: Mix { large: 0, commits: 1, unstable: 0 },
+            clients: 8,
+        },
+        // Blocks are torn, then found torn, then new ones are written.
+        "blocks.reseal" => Plan {
+            lives: 8,
+            ends: vec![(When::Site("blocks.append", 0, 6), How::Power)],
+            malice,
+            mix: Mix { large: 35, ..Mix::default() },
+            ..any
+        },
+        "blocks.remove" | "blocks.seal" => Plan { malice, mix: Mix { large: 35, ..Mix::default() }, ..any },
         _ => any,
     }
 }

@@ -68,7 +68,8 @@ struct State {
 pub struct Malice {
     /// Of a directory's unsynced operations any may survive a power cut, not only a prefix; those on one name in order.
     pub loose_entries: bool,
-    /// A process that dies during a write ([`SimDisk::restart`]) has written only a part of it, from the front.
+    /// A process that dies during a write ([`SimDisk::restart`]) has written only a part of it: from the front, in whole
+    /// pages of the file, as Linux looks for fatal signals between pages.
     pub cut_writes: bool,
 }
 
@@ -500,10 +501,11 @@ impl File for SimFile {
         let mut data: Vec<u8> = bufs.iter().flat_map(|b| b.iter().copied()).collect();
         let range = range(offset, data.len() as u64)?;
         let mut state = self.for_writing()?;
-        state.reserve(self.id, range)?;
+        state.reserve(self.id, range.clone())?;
         if state.malice.cut_writes && state.power == Power::Counting(0) {
             let mut rng = SmallRng::seed_from_u64(state.operations);
-            data.truncate(rng.random_range(0..=data.len()));
+            let end = range.end.min(rng.random_range(range.start..=range.end + CHUNK) / CHUNK * CHUNK);
+            data.truncate(end.saturating_sub(range.start) as usize);
         }
         state.change(self.id, |node| node.write(data, offset))?;
         if state.failing_writes > 0 {
