@@ -96,7 +96,7 @@ impl DataDir {
             let file = std::fs::File::create(path.join(name))?;
             Ok(rustix::fs::fchmod(&file, Mode::RUSR | Mode::WUSR)?)
         })
-        .with_context(|| format!("in {}", path.display()))?;
+        .map_err(|e| anyhow::anyhow!("{}: {e:#}", path.display()))?;
         Ok(Self { path: path.to_owned(), disk, identity, secret, token, _lock: lock })
     }
 

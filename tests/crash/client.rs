@@ -2,8 +2,6 @@
 //!
 //! One connection, one call at a time: of each client at most one call is under way when the server dies.
 
-use atoll_proto::mount;
-use atoll_proto::nfs3::FileHandle;
 use atoll_proto::record::{RecordLimits, RecordReader, begin_record, end_record};
 use atoll_proto::rpc::{Accepted, AuthSys, Gids, OpaqueAuth, Procedure, ReplyBody, ReplyHeader, encode_call};
 use atoll_xdr::{Decode, Decoder, Encoder, Opaque};
@@ -84,15 +82,6 @@ impl Client {
                 }
             }
         }
-    }
-
-    /// The root of the export `/`.
-    pub(crate) async fn mount(&mut self) -> io::Result<FileHandle> {
-        let path = mount::DirPath::from_static(b"/");
-        let call = self.encode::<mount::v3::call::Mnt>(&path);
-        let reply = self.exchange(&call).await?;
-        let res = decode::<mount::v3::call::Mnt>(reply).map_err(io::Error::other)?;
-        res.map(|m| m.handle).map_err(|e| io::Error::other(format!("MNT: {e:?}")))
     }
 }
 

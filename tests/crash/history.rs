@@ -19,8 +19,6 @@ pub(crate) enum When {
     Anywhere,
     /// During the start or soon after.
     Start,
-    /// Soon after the start.
-    Early,
     /// In the midst of the load.
     Load,
     /// At one of these syncs of this site, counted from 0.
@@ -98,7 +96,6 @@ impl History {
                 _ => self.end(When::Peace),
             },
             When::Start => End::Cut(self.rng.random_range(0..80)),
-            When::Early => End::Cut(self.rng.random_range(60..400)),
             When::Load => End::Cut(self.rng.random_range(80..2500)),
             When::Site(site, from, to) => End::At(site, self.rng.random_range(from..to)),
             When::Peace => End::Graceful(self.rng.random_range(1..40)),

@@ -139,7 +139,7 @@ fn wrong(disk: &SimDisk, what: String) -> Stop {
 }
 
 /// Runs the server on `disk` until its life ends. `Ok(true)` if it ended in peace.
-pub(crate) fn live(disk: &SimDisk, workers: &mut Vec<Worker>, life: &Life) -> Result<bool, String> {
+pub(crate) fn live(disk: &SimDisk, workers: &mut [Worker], life: &Life) -> Result<bool, String> {
     match life.end {
         End::Cut(operations) => disk.cut_power_after(operations),
         End::At(site, n) => {
@@ -167,7 +167,7 @@ pub(crate) fn live(disk: &SimDisk, workers: &mut Vec<Worker>, life: &Life) -> Re
     }
 }
 
-async fn serve(disk: &SimDisk, workers: &mut Vec<Worker>, life: &Life) -> Result<(), Stop> {
+async fn serve(disk: &SimDisk, workers: &mut [Worker], life: &Life) -> Result<(), Stop> {
     check_blocks(disk)?;
     let keys = refuse_foreign(Path::new("."), disk).and_then(|()| Keys::read_or_make(disk, &|_| Ok(())));
     let keys = keys.map_err(|e| wrong(disk, format!("identity: {e:#}")))?;
@@ -193,7 +193,7 @@ async fn serve_on(
     disk: &SimDisk,
     node: &Arc<Node>,
     keys: &Keys,
-    workers: &mut Vec<Worker>,
+    workers: &mut [Worker],
     life: &Life,
 ) -> Result<(), Stop> {
     let closing_node = async |stop: Stop| {
@@ -218,7 +218,7 @@ async fn serve_on(
 async fn work(
     disk: &SimDisk,
     service: &Arc<Service>,
-    workers: &mut Vec<Worker>,
+    workers: &mut [Worker],
     life: &Life,
 ) -> Result<(), Stop> {
     let is_dead: IsDead = {
@@ -250,7 +250,7 @@ async fn work(
 }
 
 /// Lets all clients do the same at the same time. What is wrong with any counts more than that others were cut off.
-pub(crate) async fn each<F>(workers: &mut Vec<Worker>, work: F) -> Result<(), Stop>
+pub(crate) async fn each<F>(workers: &mut [Worker], work: F) -> Result<(), Stop>
 where
     F: for<'a> AsyncFn(&'a mut Worker) -> Result<(), Stop>,
 {
@@ -296,14 +296,16 @@ async fn scrub(disk: &SimDisk, node: &Arc<Node>) -> Result<(), Stop> {
     let (lines, mut received) = tokio::sync::mpsc::channel(64);
     let scrubbing = node.clone();
     tokio::spawn(async move { scrubbing.scrub(lines).await });
-    while let Some(line) = received.recv().await {
-        match line {
-            Line::Summary(_) => return Ok(()),
-            Line::Finding(finding) => return Err(wrong(disk, format!("scrub: {finding:?}"))),
-            Line::Stopped(why) => return Err(wrong(disk, format!("the scrub stopped: {why}"))),
-        }
-    }
-    Err(wrong(disk, "the scrub did not end".to_owned()))
+    // One finding is enough.
+    Err(wrong(
+        disk,
+        match received.recv().await {
+            Some(Line::Summary(_)) => return Ok(()),
+            Some(Line::Finding(finding)) => format!("scrub: {finding:?}"),
+            Some(Line::Stopped(why)) => format!("the scrub stopped: {why}"),
+            None => "the scrub did not end".to_owned(),
+        },
+    ))
 }
 
 /// The collector finds everything that nobody refers to.

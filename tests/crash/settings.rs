@@ -7,8 +7,12 @@ fn env(name: &str) -> Option<u64> {
 }
 
 fn rounds(short: u64, long: u64) -> u64 {
-    let long_asked = std::env::var("ATOLL_LONG").is_ok_and(|v| v == "1");
-    env("ATOLL_CRASH_ROUNDS").unwrap_or(if long_asked { long } else { short })
+    env("ATOLL_CRASH_ROUNDS").unwrap_or(if is_long() { long } else { short })
+}
+
+/// Whether the whole campaign was asked for: `ATOLL_LONG=1`.
+pub(crate) fn is_long() -> bool {
+    std::env::var("ATOLL_LONG").is_ok_and(|v| v == "1")
 }
 
 /// Rounds with power cuts: `ATOLL_CRASH_ROUNDS`, else 200 if `ATOLL_LONG=1`, else what CI has time for.
@@ -18,7 +22,7 @@ pub(crate) fn power_rounds() -> u64 {
 
 /// Rounds with `kill -9`.
 pub(crate) fn killed_rounds() -> u64 {
-    rounds(12, 50)
+    rounds(8, 50)
 }
 
 /// Where the pseudo-random numbers begin: `ATOLL_CRASH_SEED`.

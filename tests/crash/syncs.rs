@@ -10,13 +10,26 @@ use std::time::{Duration, Instant};
 /// Histories in which the loss must show.
 const CHANCES: u64 = 120;
 
+/// Syncs whose loss the whole server makes up for, or shows too rarely: the campaigns of their own crates show it.
+const ELSEWHERE: [(&str, &str); 3] = [
+    ("blocks.root", "node.meta syncs the same directory before anything is acknowledged"),
+    ("blocks.remove", "blocks that come back have no reference, and the next start collects them"),
+    (
+        "wal.recover.file",
+        "needs a write of several records cut between them, and no purge until the power goes",
+    ),
+];
+
+/// Takes a minute or more, so only the long form does it.
+const RARE: &str = "wal.recover.dir";
+
 /// What makes the loss of this sync show soonest.
 fn plan(site: &str) -> Plan {
     let any = Plan::default();
     let malice = Some(Malice { loose_entries: true, cut_writes: true });
     match site {
         // Made once and synced once; what is synced later in the same directory hides the loss.
-        "dir.identity.entry" | "dir.identity.file" | "blocks.root" | "meta.format" | "meta.dir" => {
+        "dir.identity.entry" | "dir.identity.file" | "meta.format" | "meta.dir" => {
             Plan { lives: 2, ends: vec![(When::Start, How::Power)], malice, ..any }
         }
         "node.meta" | "wal.recover.parent" => {
@@ -34,16 +47,6 @@ fn plan(site: &str) -> Plan {
             mix: Mix { large: 0, commits: 1, unstable: 0 },
             ..any
         },
-        // A process died while it wrote several records at once: the last segment takes no more, so no later sync of
-        // it hides the loss.
-        "wal.recover.file" => Plan {
-            lives: 8,
-            ends: vec![(When::Load, How::Killed), (When::Early, How::Power)],
-            delays: Some((How::Killed, Delays { append: Duration::from_millis(4), ..Delays::default() })),
-            malice,
-            mix: Mix { large: 0, commits: 1, unstable: 0 },
-            clients: 8,
-        },
         // Blocks are torn, then found torn, then new ones are written.
         "blocks.reseal" => Plan {
             lives: 8,
@@ -52,7 +55,14 @@ fn plan(site: &str) -> Plan {
             mix: Mix { large: 35, ..Mix::default() },
             ..any
         },
-        "blocks.remove" | "blocks.seal" => Plan { malice, mix: Mix { large: 35, ..Mix::default() }, ..any },
+        // A segment was sealed in peace, then the power went.
+        "blocks.seal" => Plan {
+            lives: 8,
+            ends: vec![(When::Peace, How::Power)],
+            malice,
+            mix: Mix { large: 35, ..Mix::default() },
+            ..any
+        },
         _ => any,
     }
 }
@@ -67,6 +77,14 @@ fn each_sync_is_needed() {
     let mut unnoticed = Vec::new();
     for site in whole.disk.sites().keys() {
         if only.as_ref().is_some_and(|only| !only.split(',').any(|o| o == *site)) {
+            continue;
+        }
+        if let Some((_, why)) = ELSEWHERE.iter().find(|(elsewhere, _)| elsewhere == site) {
+            println!("{site} is left to the tests of its crate: {why}");
+            continue;
+        }
+        if *site == RARE && only.is_none() && !settings::is_long() {
+            println!("{site} is left to the long form");
             continue;
         }
         let began = Instant::now();
