@@ -52,7 +52,6 @@ mod metrics;
 mod prepare;
 mod read;
 mod recover;
-pub mod redb_file;
 mod segment;
 mod shared;
 mod space;

@@ -1,5 +1,6 @@
 //! The seam between sockets and protocol engines: one decoded call in, one answer out.
 
+pub use atoll_proto::rpc::Gids;
 use atoll_xdr::{Decoder, Encoder};
 use std::future::Future;
 use std::net::SocketAddr;
@@ -27,36 +28,6 @@ pub enum Credential {
         /// Supplementary groups: 16 at most.
         gids: Gids,
     },
-}
-
-/// Supplementary groups of an AUTH_SYS credential, in place: a call allocates nothing for them.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Gids {
-    count: u8,
-    gids: [u32; Gids::MAX],
-}
-
-impl Gids {
-    /// What AUTH_SYS can carry (RFC 5531 appendix A).
-    pub const MAX: usize = 16;
-
-    /// From at most [`Gids::MAX`] groups.
-    pub fn new(gids: &[u32]) -> Option<Self> {
-        let mut all = [0; Self::MAX];
-        all.get_mut(..gids.len())?.copy_from_slice(gids);
-        Some(Self { count: gids.len() as u8, gids: all })
-    }
-
-    /// The groups.
-    pub fn as_slice(&self) -> &[u32] {
-        &self.gids[..usize::from(self.count)]
-    }
-}
-
-impl std::fmt::Debug for Gids {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.as_slice().fmt(f)
-    }
 }
 
 /// One RPC call with its header decoded (RFC 5531 §9).

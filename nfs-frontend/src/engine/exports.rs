@@ -229,7 +229,7 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
             let found = self.access.groups.get(uid, move || resolver.groups(uid).map(Into::into)).await;
             found.map_or_else(Vec::new, |all| all.to_vec())
         } else {
-            gids.as_slice().to_vec()
+            gids.to_vec()
         };
         match spec.squash {
             Squash::Root => {

@@ -38,8 +38,8 @@ pub(crate) fn key(call: &RpcCall) -> OnceKey {
             put(1);
             put(*uid);
             put(*gid);
-            put(gids.as_slice().len() as u32);
-            gids.as_slice().iter().for_each(|gid| put(*gid));
+            put(gids.len() as u32);
+            gids.iter().for_each(|gid| put(*gid));
         }
     }
     let args = call.args.unread();

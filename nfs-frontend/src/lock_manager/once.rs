@@ -12,7 +12,7 @@ pub(super) fn key(call: &RpcCall) -> OnceKey {
         hash.update(&word.to_be_bytes());
     }
     if let Credential::Sys { uid, gid, gids } = &call.credential {
-        for word in [*uid, *gid].iter().chain(gids.as_slice()) {
+        for word in [*uid, *gid].iter().chain(gids.iter()) {
             hash.update(&word.to_be_bytes());
         }
     }

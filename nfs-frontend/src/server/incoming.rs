@@ -1,6 +1,6 @@
 //! From a message to a call, or to the answer that it gets without one (RFC 5531 §9).
 
-use crate::rpc::{Answer, Credential, Gids, RpcCall, Transport};
+use crate::rpc::{Answer, Credential, RpcCall, Transport};
 use atoll_proto::rpc::{
     Accepted, AuthFlavor, AuthStat, CallError, CallHeader, Denied, OpaqueAuth, ReplyHeader, VersionRange,
     encode_success_header,
@@ -62,8 +62,7 @@ fn credential(auth: &OpaqueAuth) -> Result<Credential, AuthStat> {
         Some(AuthFlavor::None) => Ok(Credential::None),
         Some(AuthFlavor::Sys) => {
             let sys = auth.auth_sys().map_err(|_| AuthStat::BadCred)?;
-            let gids = Gids::new(&sys.gids).ok_or(AuthStat::BadCred)?;
-            Ok(Credential::Sys { uid: sys.uid, gid: sys.gid, gids })
+            Ok(Credential::Sys { uid: sys.uid, gid: sys.gid, gids: sys.gids })
         }
         // Not spoken. A client that asks for TLS (RFC 9289 §4.1) or GSS learns by it that there is none.
         Some(AuthFlavor::Short | AuthFlavor::Dh | AuthFlavor::RpcsecGss | AuthFlavor::Tls) | None => {

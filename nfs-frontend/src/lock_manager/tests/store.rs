@@ -120,7 +120,7 @@ impl Resolve for Files {
         }
         let cred = match &call.credential {
             Credential::None => Cred::new(65534, 65534, Vec::new()),
-            Credential::Sys { uid, gid, gids } => Cred::new(*uid, *gid, gids.as_slice().to_vec()),
+            Credential::Sys { uid, gid, gids } => Cred::new(*uid, *gid, gids.to_vec()),
         };
         Ok(LockTarget { ino, generation, read_only: handle[12] == 1, cred, attr })
     }

@@ -133,7 +133,7 @@ impl RpcHandler for Subject {
             procedure::WHO => {
                 let (uid, groups) = match &call.credential {
                     Credential::None => (u32::MAX, 0),
-                    Credential::Sys { uid, gids, .. } => (*uid, gids.as_slice().len()),
+                    Credential::Sys { uid, gids, .. } => (*uid, gids.len()),
                 };
                 reply.u32(uid);
                 reply.u32(groups as u32);
