@@ -41,6 +41,8 @@ const MAGIC: &str = "atoll metadata 1";
 const FORMAT_MAX: u64 = 4096;
 /// Site of the sync of `FORMAT`.
 pub const SYNC_FORMAT: &str = "meta.format";
+/// Site of the sync of the directory that names it.
+pub const SYNC_META_DIR: &str = "meta.dir";
 
 /// How long an opening may take before its progress is told, and how often it is then.
 const QUIET: Duration = Duration::from_secs(1);
@@ -275,6 +277,8 @@ fn identity(disk: &dyn Disk, new: Identity) -> Result<Identity, OpenError> {
         if found.member != new.member {
             return Err(OpenError::Format(format!("this is member {}, not {}", found.member, new.member)));
         }
+        // Found, but perhaps never synced, if the process that wrote it was killed.
+        disk.sync_dir(root, SYNC_META_DIR)?;
         return Ok(found);
     }
     if let Some(foreign) = entries.iter().find(|e| e.name != FORMAT_NEW) {
@@ -286,6 +290,9 @@ fn identity(disk: &dyn Disk, new: Identity) -> Result<Identity, OpenError> {
     file.write_at(&[IoSlice::new(text.as_bytes())], 0)?;
     file.sync(SYNC_FORMAT)?;
     disk.rename(Path::new(FORMAT_NEW), Path::new(FORMAT))?;
+    // Before anything else is made here: file systems need not keep the order of entries, and without its marker the
+    // rest would pass for somebody else's.
+    disk.sync_dir(root, SYNC_META_DIR)?;
     Ok(new)
 }
 
@@ -317,7 +324,6 @@ mod tests {
     fn identity_is_kept() {
         let disk = SimDisk::new();
         assert_eq!(identity(&disk, NEW).unwrap(), NEW);
-        disk.sync_dir(Path::new(""), "test").unwrap();
         let other = Identity { cluster: [9; 16], member: 1 };
         assert_eq!(identity(&disk.crash(3), other).unwrap(), NEW);
     }
