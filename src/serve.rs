@@ -84,7 +84,7 @@ pub(crate) async fn run(options: Options) -> Result<()> {
 async fn export_what_was_asked(node: &Node, asked: &[ExportWords]) -> Result<()> {
     for export in asked {
         let text = export_syntax::to_words(&export.spec, export.volume.as_deref());
-        node.put_export(&text).await.with_context(|| format!("--export '{text}'"))?;
+        node.put_export(export.clone()).await.with_context(|| format!("--export '{text}'"))?;
         if export.spec.clients.contains(&ClientMatch::Any) {
             tracing::warn!("{} is exported to everybody who reaches this machine", export.spec.path);
         }

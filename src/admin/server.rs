@@ -126,7 +126,7 @@ async fn put_export(
     State(service): State<Arc<Service>>,
     Json(body): Json<ExportBody>,
 ) -> Result<Response, Refusal> {
-    Ok(Json(service.node.put_export(&body.words).await?).into_response())
+    Ok(Json(service.node.put_export(body.words.parse()?).await?).into_response())
 }
 
 #[derive(Deserialize)]

@@ -122,7 +122,11 @@ async fn compact(blocks: &BlockStore) -> Result<bool, MaintenanceError> {
 }
 
 /// Runs an operation on the node's own behalf.
-async fn execute(meta: &LocalMetadata, origin: Option<Origin>, op: Op) -> Result<Outcome, FsError> {
+pub(crate) async fn execute(
+    meta: &LocalMetadata,
+    origin: Option<Origin>,
+    op: Op,
+) -> Result<Outcome, FsError> {
     execute_once(meta, origin, op).await?
 }
 

@@ -3,24 +3,24 @@
 use super::Node;
 use crate::admin::report::Volume;
 use crate::export_syntax::{self, ExportWords};
+use crate::maintenance;
 use anyhow::{Context, Result, bail};
-use atoll_base::access::Cred;
 use atoll_base::id::VolumeId;
 use atoll_meta::export::{ExportSpec, Volume as VolumeState};
 use atoll_meta::service::MetadataService;
-use atoll_meta::{Call, FsError, Op, Outcome};
+use atoll_meta::{FsError, Op, Outcome};
 
 impl Node {
     /// Exports in force, in the words of `--export`.
     pub async fn exports(&self) -> Result<Vec<String>> {
         let volumes = self.meta.volumes().await?;
         let exports = self.meta.exports();
-        Ok(exports.list.iter().map(|e| words(&e.spec, &volumes)).collect())
+        Ok(exports.list.iter().map(|e| in_words(&e.spec, &volumes)).collect())
     }
 
     /// Makes or changes an export; returns it as it is in force.
-    pub async fn put_export(&self, text: &str) -> Result<String> {
-        let ExportWords { mut spec, volume } = text.parse()?;
+    pub async fn put_export(&self, words: ExportWords) -> Result<String> {
+        let ExportWords { mut spec, volume } = words;
         let volumes = self.meta.volumes().await?;
         if let Some(name) = volume {
             spec.volume = volumes
@@ -30,7 +30,7 @@ impl Node {
                 .with_context(|| format!("there is no volume {name:?} (see `atoll volume list`)"))?;
         }
         self.put_export_spec(spec.clone()).await?;
-        Ok(words(&spec, &volumes))
+        Ok(in_words(&spec, &volumes))
     }
 
     /// The same for an export that is not in words.
@@ -80,11 +80,11 @@ impl Node {
     }
 
     async fn administer(&self, op: Op) -> Result<Outcome, FsError> {
-        self.meta.execute(Call { origin: None, once: None, cred: Cred::root(), op }).await?.result
+        maintenance::execute(&self.meta, None, op).await
     }
 }
 
-fn words(spec: &ExportSpec, volumes: &[VolumeState]) -> String {
+fn in_words(spec: &ExportSpec, volumes: &[VolumeState]) -> String {
     let volume = (spec.volume != VolumeId(1))
         .then(|| volumes.iter().find(|v| v.id == spec.volume).map(|v| v.name.as_str()))
         .flatten();

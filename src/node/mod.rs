@@ -1,4 +1,4 @@
-//! A node: metadata, blocks and maintenance over one disk. The NFS side is put on top by [`crate::serve`].
+//! A node: metadata, blocks and maintenance over one disk. The NFS side is put on top by [`crate::service`].
 
 mod admin;
 mod scrub;
@@ -10,15 +10,13 @@ pub use sizes::DISK_MIN;
 use crate::data_dir::Identity;
 use crate::maintenance::{self, BlockIds, Pace};
 use anyhow::{Context, Result, bail};
-use atoll_base::access::Cred;
 use atoll_base::disk::{Disk, Subdir};
 use atoll_base::id::FrontendId;
 use atoll_base::time::{Clock, SystemClock};
 use atoll_blockstore::{BlockStore, Config as BlockConfig};
 use atoll_core::service::{self, LocalMetadata, Options as MetaOptions};
 use atoll_meta::call::Origin;
-use atoll_meta::service::MetadataService;
-use atoll_meta::{Call, Op, Outcome};
+use atoll_meta::{Op, Outcome};
 use atoll_model::read;
 use std::path::Path;
 use std::sync::Arc;
@@ -27,8 +25,6 @@ use tokio_util::sync::CancellationToken;
 
 /// Where in the data directory the metadata are.
 pub(crate) const META_DIR: &str = "meta";
-/// The file in it that is written when a cluster is founded.
-const FORMAT: &str = "FORMAT";
 const WITHOUT_METADATA: &str = "there are blocks of data, but the metadata that say whose they are are missing: restore the \
      directory `meta` from a copy. Atoll does not start an empty file system over them";
 /// Site of the sync that makes that directory durable.
@@ -191,8 +187,11 @@ fn metadata_progress(progress: service::Progress) -> String {
 /// delete every one.
 fn refuse_without_metadata(meta: &dyn Disk, blocks: &BlockStore) -> Result<()> {
     let found = blocks.metrics().blocks;
-    let is_founded =
-        meta.list(Path::new("")).context("cannot list the metadata")?.iter().any(|e| e.name == FORMAT);
+    let is_founded = meta
+        .list(Path::new(""))
+        .context("cannot list the metadata")?
+        .iter()
+        .any(|e| e.name == service::FORMAT);
     if found > 0 && !is_founded {
         bail!(WITHOUT_METADATA);
     }
@@ -201,9 +200,9 @@ fn refuse_without_metadata(meta: &dyn Disk, blocks: &BlockStore) -> Result<()> {
 
 /// Begins a new life of a frontend.
 async fn register(meta: &LocalMetadata, frontend: FrontendId) -> Result<Origin> {
-    let call = Call { origin: None, once: None, cred: Cred::root(), op: Op::RegisterFrontend { frontend } };
-    match meta.execute(call).await.context("cannot register this node's writer")?.result {
-        Ok(Outcome::Registered { epoch, .. }) => Ok(Origin { frontend, epoch }),
+    let registered = maintenance::execute(meta, None, Op::RegisterFrontend { frontend }).await;
+    match registered.context("cannot register this node's writer")? {
+        Outcome::Registered { epoch, .. } => Ok(Origin { frontend, epoch }),
         other => bail!("unexpected outcome of a registration: {other:?}"),
     }
 }

@@ -79,7 +79,12 @@ impl Service {
         let port = address.port();
         let services = dispatch::services(port, Some(port));
         let announced = portmap::announce(&mut server, address.ip(), &services, &options.portmap).await;
-        let handler = Programs::new(engine.clone(), locks.clone(), Portmap::new(services, port));
+        // What the port mapper says of itself: where clients look for it, if it is there.
+        let mapper_port = match &announced {
+            Announcement::OwnPort111 => options.portmap.port,
+            Announcement::Registered(_) | Announcement::None { .. } => port,
+        };
+        let handler = Programs::new(engine.clone(), locks.clone(), Portmap::new(services, mapper_port));
         let metrics = server.metrics();
         let serving = tokio::spawn(server.run(Arc::new(handler), stop.clone()));
         tokio::spawn(locks.run(stop.clone()));

@@ -200,7 +200,7 @@ async fn serve_on(
         let closing = tokio::time::timeout(STOP_LIMIT, node.close()).await;
         if closing.is_err() { Stop::Wrong("the node does not close".to_owned()) } else { stop }
     };
-    if let Err(e) = node.put_export("/=*,rw,no_root_squash,insecure").await {
+    if let Err(e) = node.put_export("/=*,rw,no_root_squash,insecure".parse().unwrap()).await {
         return Err(closing_node(wrong(disk, format!("{e:#}"))).await);
     }
     let cluster = keys.identity.cluster_id.clone();

@@ -23,11 +23,6 @@ impl Subdir {
         }
         Ok(Self { disk, at })
     }
-
-    /// What is below `at`, which must exist for anything to succeed.
-    pub fn new(disk: Arc<dyn Disk>, at: &str) -> Self {
-        Self { disk, at: PathBuf::from(at) }
-    }
 }
 
 impl Disk for Subdir {

@@ -13,7 +13,9 @@ pub use clock_cache::CacheStatus;
 pub use local::LocalMetadata;
 pub use machine::MetaMachine;
 pub use maintenance::MaintenanceOptions;
-pub use open::{OnProgress, OpenError, Options, Progress, SYNC_FORMAT, SYNC_META_DIR, open, open_member};
+pub use open::{
+    FORMAT, OnProgress, OpenError, Options, Progress, SYNC_FORMAT, SYNC_META_DIR, open, open_member,
+};
 pub use proposer::{Limits, ProposerStatus};
 pub use published::CacheSizes;
 pub use status::MetadataStatus;

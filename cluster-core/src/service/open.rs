@@ -31,7 +31,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
 
-const FORMAT: &str = "FORMAT";
+/// The file that says whose the metadata are; it exists as soon as a cluster is founded.
+pub const FORMAT: &str = "FORMAT";
 const FORMAT_NEW: &str = "FORMAT.new";
 const LOG: &str = "log";
 const STATE: &str = "state";
