@@ -1,7 +1,8 @@
 //! The two threads of the log, each a loop around a function that tests call directly.
 //!
-//! The writer takes what was queued as one group: one write, one sync, then the callbacks. The preparer keeps
-//! spare segments and removes the segments that a purge made superfluous.
+//! The writer takes what was queued as one group: one write, one sync, then the callbacks. A caller that is alone may do
+//! the writer's work itself ([`super::Wal::append_here`]); one thread at a time writes. The preparer keeps spare segments
+//! and removes the segments that a purge made superfluous.
 
 use super::record::GroupBuffer;
 use super::segment::{self, Segment};
@@ -39,6 +40,10 @@ pub(super) struct Shared {
     pub(super) state: State,
     pub(super) failed: Option<Arc<str>>,
     pub(super) closing: bool,
+    /// A thread writes a group.
+    pub(super) writing: bool,
+    /// Kept for the next group.
+    buffer: GroupBuffer,
     /// The last preparation found no space.
     pub(super) starved: bool,
     /// How many spares a request waits for that is larger than what is kept ready.
@@ -71,6 +76,8 @@ impl Core {
             state,
             failed: None,
             closing: false,
+            writing: false,
+            buffer: GroupBuffer::default(),
             starved: false,
             awaited_spares: 0,
             retired: Vec::new(),
@@ -122,11 +129,19 @@ impl Core {
         answer(waiting, &Err(WalError::Failed(why)));
     }
 
-    /// Writes one group. False if nothing was queued.
-    pub(super) fn write_group(&self, buffer: &mut GroupBuffer) -> bool {
-        let group = take_group(&mut self.lock().state, self.config.group_bytes);
+    /// Writes one group. False if nothing was queued, or if another thread is writing.
+    pub(super) fn write_group(&self) -> bool {
+        let mut shared = self.lock();
+        if shared.writing {
+            return false;
+        }
+        let group = take_group(&mut shared.state, self.config.group_bytes);
         let Some(first) = group.first() else { return false };
         let (segment, start) = (first.segment.clone(), first.offset);
+        shared.writing = true;
+        let mut buffer = std::mem::take(&mut shared.buffer);
+        drop(shared);
+        let writing = Writing(self);
         buffer.clear();
         let mut offset = start;
         for frame in group.iter().flat_map(|chunk| &chunk.frames) {
@@ -149,6 +164,7 @@ impl Core {
         shared.state.flushed = (segment.number, start + bytes);
         shared.state.queued_bytes = shared.state.queued_bytes.saturating_sub(bytes as usize);
         shared.state.evict(&self.config);
+        shared.buffer = buffer;
         if let Some(below) = group.iter().filter_map(|chunk| chunk.retire_below).max() {
             let kept = shared.state.segments.split_off(&below);
             let retired = std::mem::replace(&mut shared.state.segments, kept);
@@ -156,6 +172,8 @@ impl Core {
             self.wanted.notify_all();
         }
         drop(shared);
+        // Before the callbacks: the writer goes on with what was queued meanwhile.
+        drop(writing);
         self.progressed();
         answer(group, &Ok(()));
         true
@@ -208,17 +226,17 @@ impl Core {
 
     /// The writer's thread: until the log is closed and all is written, or it has failed.
     pub(super) fn run_writer(&self) {
-        let mut buffer = GroupBuffer::default();
         loop {
-            while self.write_group(&mut buffer) {}
+            while self.write_group() {}
             let shared = self.lock();
-            if !shared.state.queue.is_empty() {
-                continue;
+            if shared.writing {
+                drop(self.wait(&self.queued, shared));
+            } else if shared.state.queue.is_empty() {
+                if shared.closing || shared.failed.is_some() {
+                    return;
+                }
+                drop(self.wait(&self.queued, shared));
             }
-            if shared.closing || shared.failed.is_some() {
-                return;
-            }
-            drop(self.wait(&self.queued, shared));
         }
     }
 
@@ -240,6 +258,21 @@ impl Core {
             } else {
                 drop(self.wait(&self.wanted, shared));
             }
+        }
+    }
+}
+
+/// Held by the one thread that writes.
+struct Writing<'a>(&'a Core);
+
+impl Drop for Writing<'_> {
+    fn drop(&mut self) {
+        let mut shared = self.0.lock();
+        shared.writing = false;
+        let is_waited_for = shared.closing || !shared.state.queue.is_empty();
+        drop(shared);
+        if is_waited_for {
+            self.0.queued.notify_all();
         }
     }
 }

@@ -28,6 +28,7 @@ use openraft::network::NetSnapshot;
 use std::io::{self, IoSlice};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 use tokio::sync::oneshot;
 
@@ -153,8 +154,8 @@ where
     let identity = Identity { cluster: options.new_cluster, member: options.group.id };
     let opened = {
         let (disk, log, cache_bytes) = (disk.clone(), options.log.clone(), options.state_cache_bytes);
-        let progress = progress.clone();
-        let work = move || open_files(disk, identity, log, cache_bytes, progress);
+        let (progress, sole) = (progress.clone(), options.group.sole.clone());
+        let work = move || open_files(disk, identity, log, cache_bytes, progress, sole);
         tokio::task::spawn_blocking(work).await.map_err(|e| io::Error::other(e.to_string()))?
     };
     let Files { identity, log, store } = opened?;
@@ -230,6 +231,7 @@ fn open_files(
     config: log::Config,
     cache_bytes: usize,
     progress: OnProgress,
+    sole: Arc<AtomicBool>,
 ) -> Result<Files, OpenError> {
     let identity = identity(&*disk, new)?;
     match disk.create_dir(Path::new(STATE)) {
@@ -238,7 +240,7 @@ fn open_files(
     }
     let repair = Arc::new(move |done| progress(Progress::Repair(done)));
     let store = StateStore::open(disk.clone(), Path::new(STATE), cache_bytes, Some(repair))?;
-    let log = LogStore::open(disk, Path::new(LOG), config)?;
+    let log = LogStore::open(disk, Path::new(LOG), config)?.while_alone(sole);
     Ok(Files { identity, log, store: Arc::new(store) })
 }
 
