@@ -7,6 +7,7 @@
 
 use super::WalError;
 use super::record::{ALIGN, FRAME_HEADER, FrameHeader, Record, Seal};
+use atoll_base::checksum;
 use atoll_base::disk::{Disk, File, Open};
 use bytes::{Buf, BufMut, Bytes};
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -67,7 +68,7 @@ fn header(number: u64, len: u32, salt: u64) -> [u8; HEADER as usize] {
     buf.put_u32_le(len);
     buf.put_u64_le(number);
     buf.put_u64_le(salt);
-    let crc = crc32c::crc32c(&raw[..32]);
+    let crc = checksum::crc32c(&raw[..32]);
     raw[32..36].copy_from_slice(&crc.to_le_bytes());
     raw
 }

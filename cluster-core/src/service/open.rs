@@ -21,6 +21,7 @@ use crate::raft::in_process::InProcess;
 use crate::raft::log_store::LogStore;
 use crate::raft::types::{Completion, MemberId, TypeConfig};
 use crate::state::{SnapshotData, StateError, StateStore};
+use atoll_base::checksum;
 use atoll_base::disk::{Disk, Open, read_exact_at};
 use atoll_base::time::Clock;
 use openraft::RaftNetworkFactory;
@@ -255,13 +256,13 @@ impl Identity {
     fn text(&self) -> String {
         let body =
             format!("{MAGIC}\ncluster {:032x}\nmember {}\n", u128::from_be_bytes(self.cluster), self.member);
-        let sum = crc32c::crc32c(body.as_bytes());
+        let sum = checksum::crc32c(body.as_bytes());
         format!("{body}crc32c {sum:08x}\n")
     }
 
     fn parse(text: &str) -> Option<Self> {
         let (body, sum) = text.strip_suffix('\n')?.rsplit_once("crc32c ")?;
-        if crc32c::crc32c(body.as_bytes()) != u32::from_str_radix(sum, 16).ok()? {
+        if checksum::crc32c(body.as_bytes()) != u32::from_str_radix(sum, 16).ok()? {
             return None;
         }
         let mut lines = body.strip_prefix(MAGIC)?.strip_prefix('\n')?.lines();

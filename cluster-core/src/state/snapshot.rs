@@ -8,6 +8,7 @@
 use super::redb_kv::{RAFT_PREFIX, StateWriter};
 use super::store::{Incoming, StateError, StateStore, View, commit_durable, write_to};
 use crate::raft::types::SnapshotMeta;
+use atoll_base::checksum;
 use bytes::Bytes;
 use std::ops::Bound;
 use std::sync::Arc;
@@ -118,7 +119,7 @@ fn seal(kind: Kind, body: Vec<u8>) -> Bytes {
     frame.extend_from_slice(&[0; 4]);
     frame.push(kind as u8);
     frame.extend_from_slice(&body);
-    let sum = crc32c::crc32c(&frame[PREFIX..]);
+    let sum = checksum::crc32c(&frame[PREFIX..]);
     frame[4..PREFIX].copy_from_slice(&sum.to_le_bytes());
     frame.into()
 }
@@ -133,7 +134,7 @@ fn unseal(frame: &[u8]) -> Result<(Kind, &[u8]), StateError> {
     if u32_at(prefix, 0) as usize != rest.len() {
         return Err(bad("length does not fit"));
     }
-    if u32_at(prefix, 4) != crc32c::crc32c(rest) {
+    if u32_at(prefix, 4) != checksum::crc32c(rest) {
         return Err(bad("checksum does not match"));
     }
     let kind = match rest[0] {
