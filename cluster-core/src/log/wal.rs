@@ -335,11 +335,11 @@ impl Wal {
         let shared = self.core.lock();
         let state = &shared.state;
         let used: u64 = state.segments.values().map(|s| u64::from(s.len)).sum();
-        let spare: u64 = state.spares.iter().map(|s| u64::from(s.len)).sum();
+        let spare: u64 = state.spares.iter().chain(&shared.recycled).map(|s| u64::from(s.len)).sum();
         Status {
             disk_bytes: used + spare,
             segments: state.segments.len() as u64,
-            spare_segments: state.spares.len() as u64,
+            spare_segments: (state.spares.len() + shared.recycled.len()) as u64,
             entries: state.locations.len() as u64,
             cache_bytes: state.cache_bytes as u64,
             queued_bytes: state.queued_bytes as u64,

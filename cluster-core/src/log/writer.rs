@@ -16,6 +16,8 @@ use std::time::{Duration, Instant};
 
 /// Spare segments that are kept: the next one and the reserve.
 pub(super) const SPARES: usize = 2;
+/// Superfluous segments that are kept to be used again: as many as a purge of the usual size frees.
+const RECYCLED: usize = 2;
 /// How often a preparation is tried again on a full disk.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -48,8 +50,10 @@ pub(super) struct Shared {
     pub(super) starved: bool,
     /// How many spares a request waits for that is larger than what is kept ready.
     pub(super) awaited_spares: usize,
-    /// Segments whose files are to be removed.
+    /// Segments that are not needed any more.
     pub(super) retired: Vec<Arc<Segment>>,
+    /// Of these, those kept to be used again. Their files go when the log is opened.
+    pub(super) recycled: Vec<Segment>,
     pub(super) appends: u64,
     pub(super) syncs: u64,
     pub(super) written_bytes: u64,
@@ -81,6 +85,7 @@ impl Core {
             starved: false,
             awaited_spares: 0,
             retired: Vec::new(),
+            recycled: Vec::new(),
             appends: 0,
             syncs: 0,
             written_bytes: 0,
@@ -185,23 +190,39 @@ impl Core {
         true
     }
 
-    /// Removes retired segments and makes at most one spare. False if there was nothing to do.
+    /// Keeps or removes retired segments and makes at most one spare. False if there was nothing to do.
     pub(super) fn maintain(&self) -> bool {
         let mut shared = self.lock();
         let retired = std::mem::take(&mut shared.retired);
+        let has_retired = !retired.is_empty();
+        let mut superfluous = Vec::new();
+        for segment in retired {
+            let is_kept = shared.recycled.len() < RECYCLED && segment.len == self.config.segment_bytes;
+            match Arc::try_unwrap(segment) {
+                Ok(segment) if is_kept => shared.recycled.push(segment),
+                Ok(segment) => superfluous.push(segment.path),
+                // Somebody still reads it.
+                Err(segment) => superfluous.push(segment.path.clone()),
+            }
+        }
         let wants_spare = shared.failed.is_none() && shared.wants_spare();
+        let recycled = if wants_spare { shared.recycled.pop() } else { None };
         let number = shared.state.next_number;
         drop(shared);
-        for segment in &retired {
+        for path in superfluous {
             // It is tried again when the log is opened.
-            if let Err(error) = self.disk.remove(&segment.path) {
-                tracing::warn!(%error, segment = %segment.path.display(), "a purged log segment stays");
+            if let Err(error) = self.disk.remove(&path) {
+                tracing::warn!(%error, segment = %path.display(), "a purged log segment stays");
             }
         }
         if !wants_spare {
-            return !retired.is_empty();
+            return has_retired;
         }
-        match Segment::prepare(&*self.disk, &self.dir, number, self.config.segment_bytes) {
+        let spare = match recycled {
+            Some(segment) => segment.recycle(&*self.disk, &self.dir, number),
+            None => Segment::prepare(&*self.disk, &self.dir, number, self.config.segment_bytes),
+        };
+        match spare {
             Ok(spare) => {
                 let mut shared = self.lock();
                 shared.state.spares.push_back(spare);
@@ -216,7 +237,7 @@ impl Core {
                 shared.starved = true;
                 drop(shared);
                 self.progressed();
-                return !retired.is_empty();
+                return has_retired;
             }
             Err(error) => self.fail(&format!("prepare {}", segment::name(number)), &error),
         }
