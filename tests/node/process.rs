@@ -1,5 +1,7 @@
 //! The built program: its commands against a running server, and what it refuses.
 
+use crate::nfs::Client;
+use atoll_proto::nfs3::{DirOpArgs3, GetAttr3Args, Lookup3Args, Name3, NfsStat3, StableHow, call};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
@@ -258,6 +260,41 @@ fn mistakes_are_answered_in_words() {
         let help = atoll(&[command, "--help"]);
         assert!(help.status == Some(0) && help.stdout.contains("Usage: atoll"), "{command}");
     }
+}
+
+/// Without its secret a directory is not served, unless somebody says that clients shall mount again.
+#[test]
+fn a_lost_secret() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().to_str().unwrap();
+    let export = ["--export", "/=127.0.0.1,rw,no_root_squash,insecure"];
+    let server = Server::start(dir.path(), &export);
+    let mut client = Client::mount(server.nfs);
+    let before = client.create("kept").unwrap();
+    client.write(before, 0, b"kept", StableHow::FileSync).unwrap();
+    server.stop();
+    let secret = dir.path().join("secret.key");
+    std::fs::remove_file(&secret).unwrap();
+    for command in [&["serve", path, "--nfs", "127.0.0.1:0"][..], &["fsck", path]] {
+        let refused = atoll(command);
+        assert_eq!(refused.status, Some(2), "{}", refused.stderr);
+        assert!(
+            refused.stderr.contains(path) && refused.stderr.contains("--new-secret"),
+            "{}",
+            refused.stderr
+        );
+    }
+    assert!(!secret.exists());
+    let server = Server::start(dir.path(), &["--new-secret"]);
+    let mut client = Client::mount(server.nfs);
+    let known = client.call::<call::GetAttr>(GetAttr3Args { object: before });
+    assert!(matches!(known.map_err(|e| e.status), Err(NfsStat3::BadHandle | NfsStat3::Stale)));
+    let what = DirOpArgs3 { dir: client.root, name: Name3::from_static(b"kept") };
+    let found = client.call::<call::Lookup>(Lookup3Args { what }).map_err(|e| e.status).unwrap().object;
+    assert_eq!(client.read(found, 0, 100), &b"kept"[..]);
+    server.stop();
+    let again = atoll(&["serve", path, "--nfs", "127.0.0.1:0", "--new-secret"]);
+    assert!(again.status == Some(2) && again.stderr.contains("is there"), "{}", again.stderr);
 }
 
 /// Killed, not stopped: the next start serves the same, and finds no fault.
