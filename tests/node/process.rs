@@ -17,7 +17,11 @@ pub(crate) struct Done {
 }
 
 fn command(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_atoll"));
+    command_of(env!("CARGO_BIN_EXE_atoll").as_ref(), args)
+}
+
+fn command_of(program: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(program);
     command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     // Only what is for people, and errors.
     command.env("ATOLL_LOG", std::env::var("TEST_LOG").unwrap_or("off".into())).env("RUST_LOG", "off");
@@ -55,9 +59,20 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) fn start(dir: &Path, more: &[&str]) -> Self {
+        Self::start_program(env!("CARGO_BIN_EXE_atoll").as_ref(), dir, more)
+    }
+
+    /// As it is shipped if that was built, for what is long.
+    pub(crate) fn start_shipped(dir: &Path, more: &[&str]) -> Self {
+        let built = Path::new(env!("CARGO_BIN_EXE_atoll"));
+        let shipped = built.parent().and_then(Path::parent).map(|target| target.join("release/atoll"));
+        Self::start_program(shipped.filter(|path| path.exists()).as_deref().unwrap_or(built), dir, more)
+    }
+
+    fn start_program(program: &Path, dir: &Path, more: &[&str]) -> Self {
         let mut args = vec!["serve", dir.to_str().unwrap(), "--nfs", "127.0.0.1:0"];
         args.extend(more);
-        let mut child = command(&args).stderr(Stdio::inherit()).spawn().unwrap();
+        let mut child = command_of(program, &args).stderr(Stdio::inherit()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
         let field = |name: &str| {
@@ -66,6 +81,16 @@ impl Server {
         };
         assert!(line.starts_with("ready "), "{line:?}");
         Self { nfs: field("nfs="), admin: field("admin="), child }
+    }
+
+    /// Its resident memory, in words: now and at the most.
+    pub(crate) fn memory(&self) -> String {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let mib = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+            line.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() >> 10
+        };
+        format!("the server has {} MiB resident, {} at the most", mib("VmRSS:"), mib("VmHWM:"))
     }
 
     pub(crate) fn kill(mut self) {
