@@ -11,8 +11,8 @@
 //!
 //! # How
 //!
-//! Segment files under `blocks/` are append-only (`format`, `segment`). One thread writes (`writer`): one vectored
-//! write and one sync for all that gathered meanwhile. A segment that is full gets a footer that lists its records;
+//! Segment files under `blocks/` are append-only (`format`, `segment`). One thread writes (`writer`): one write and one
+//! sync for all that gathered meanwhile, past the page cache if it is much (`staging`). A segment that is full gets a footer that lists its records;
 //! compaction (`compact`) copies what lives in mostly dead ones. What is dead is said by tombstones in the same
 //! stream. Each names one record (segment and position), so it is forgotten with that segment.
 //!
@@ -55,6 +55,7 @@ mod recover;
 mod segment;
 mod shared;
 mod space;
+mod staging;
 mod state;
 mod store;
 mod writer;
