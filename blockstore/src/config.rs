@@ -1,5 +1,6 @@
 //! Settings of a block store, each with the reason for its default.
 
+use crate::staging::DIRECT_MIN;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -37,6 +38,9 @@ pub struct Config {
     pub queue_bytes: u64,
     /// Most bytes that go into one write and sync.
     pub batch_bytes: u64,
+    /// Batches of at least so many bytes are written past the page cache. Smaller ones are cheaper through it, are often
+    /// read soon, and would waste too much room when both their ends are aligned.
+    pub direct_bytes: u64,
     /// Threads that read what is not in the page cache: the disk's queue depth for random reads.
     pub read_threads: usize,
     /// Reads that may wait for those threads before callers wait.
@@ -67,6 +71,7 @@ impl Config {
             segment_bytes: 256 << 20,
             queue_bytes: 64 << 20,
             batch_bytes: 32 << 20,
+            direct_bytes: DIRECT_MIN,
             read_threads: 8,
             read_queue: 256,
             hot_bytes: 64 << 20,

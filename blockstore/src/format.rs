@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! header   1 unit   magic "ATSG", version, store id, segment number, salt, crc32c
-//! record   …        one block, or a list of tombstones; each starts on a unit
+//! record   …        one block, or a list of tombstones; each starts on a unit; there may be units of zeros between two
 //! …
 //! footer   …        a record that lists all records before it       (only in a sealed segment)
 //! trailer  1 unit   magic "ATTR", where the footer is, highest batch  (only in a sealed segment, ends the file)

@@ -1,8 +1,9 @@
 //! The writer: one thread that owns the current segment and appends to it.
 //!
-//! It takes what has gathered in its queue, lays out one *frame* (records side by side, written by one vectored write
-//! straight from the callers' buffers), syncs it once, enters it in the index and answers. Nothing is acknowledged
-//! or visible to readers before its sync. A frame is one batch and lies in one segment.
+//! It takes what has gathered in its queue, lays out one *frame* (records side by side), syncs it once, enters it in the
+//! index and answers. Nothing is acknowledged or visible to readers before its sync. A frame is one batch and lies in one
+//! segment. A small one is written by one vectored write straight from the callers' buffers, behind the one before; a
+//! large one past the page cache ([`crate::staging`]), from an aligned position to an aligned position.
 //!
 //! A write that fails for lack of room (segments are preallocated, so hardly ever) is answered `NoSpace`, and the
 //! segment is sealed at once: its synced footer ends before the bytes of that write. If they stayed, torn records of
@@ -17,6 +18,7 @@ use crate::prepare::{Preparer, put_room};
 use crate::segment::{self, Fresh, SITE_APPEND, SITE_SEAL};
 use crate::shared::Shared;
 use crate::space::Purpose;
+use crate::staging::{Staging, align};
 use crate::state::SegmentState;
 use atoll_base::block::{BlockError, BlockId};
 use bytes::Bytes;
@@ -75,14 +77,29 @@ struct Active {
     tombstones: Vec<Tombstone>,
 }
 
+impl Active {
+    /// Bytes that sealing appends once this frame is written.
+    fn seal_len(&self, frame: &Frame) -> u64 {
+        let former = self.blocks.len() + self.tombstones.len();
+        format::seal_len(former + frame.blocks.len() + frame.tombstones.len())
+    }
+}
+
 enum Effect {
     Put(BlockId, Place),
     Delete(BlockId),
 }
 
+struct Record {
+    header: Header,
+    table: Vec<u8>,
+    data: Bytes,
+}
+
+/// Positions are relative to the frame's until it is written.
 #[derive(Default)]
 struct Frame {
-    records: Vec<(Vec<u8>, Bytes)>,
+    records: Vec<Record>,
     bytes: u64,
     blocks: Vec<BlockEntry>,
     effects: Vec<Effect>,
@@ -96,6 +113,18 @@ impl Frame {
     fn is_empty(&self) -> bool {
         self.records.is_empty() && self.tombstones.is_empty()
     }
+
+    /// Puts the frame at its place in the segment.
+    fn place(&mut self, units: u32) {
+        self.records.iter_mut().for_each(|r| r.header.units += units);
+        self.blocks.iter_mut().for_each(|b| b.units += units);
+        for effect in &mut self.effects {
+            match effect {
+                Effect::Put(_, place) => place.units += units,
+                Effect::Delete(_) => {}
+            }
+        }
+    }
 }
 
 pub(crate) struct Writer {
@@ -105,6 +134,7 @@ pub(crate) struct Writer {
     /// Number of the next batch.
     batch: u64,
     frame: Frame,
+    staging: Staging,
     /// Requests that are wholly in flushed frames and the current one. They are kept until the answer, so that
     /// the queue's bound counts them.
     waiting: Vec<(Answer, Option<OwnedSemaphorePermit>)>,
@@ -113,7 +143,8 @@ pub(crate) struct Writer {
 impl Writer {
     /// A writer that continues after batch `batch - 1`, with no current segment yet.
     pub(crate) fn new(shared: Arc<Shared>, preparer: Preparer, batch: u64) -> Self {
-        Self { shared, preparer, active: None, batch, frame: Frame::default(), waiting: Vec::new() }
+        let (frame, staging, waiting) = (Frame::default(), Staging::default(), Vec::new());
+        Self { shared, preparer, active: None, batch, frame, staging, waiting }
     }
 
     /// Makes the first segment. With no room for one, the store opens for reading all the same.
@@ -175,20 +206,21 @@ impl Writer {
         let len = block.data.len() as u32;
         self.room_for(record_len(len), 1, 0, purpose)?;
         let active = self.active.as_ref().expect("room was made in it");
-        let units = ((active.tail + self.frame.bytes) / UNIT) as u32;
+        let units = (self.frame.bytes / UNIT) as u32;
         let place = Place { segment: active.number, units, len };
         let salt = active.fresh.header.salt;
         self.frame.effects.push(Effect::Put(block.id, place));
         self.frame.touched.insert(block.id);
         self.frame.blocks.push(BlockEntry { id: block.id, units, len });
-        self.lay(Kind::Block, salt, units, block);
+        self.lay(Kind::Block, salt, block);
         Ok(())
     }
 
-    fn lay(&mut self, kind: Kind, salt: u64, units: u32, block: Ready) {
+    fn lay(&mut self, kind: Kind, salt: u64, block: Ready) {
         let len = block.data.len() as u32;
+        let units = (self.frame.bytes / UNIT) as u32;
         let header = Header { kind, salt, id: block.id, len, batch: self.batch, units };
-        self.frame.records.push((header.encode(&block.table), block.data));
+        self.frame.records.push(Record { header, table: block.table, data: block.data });
         self.frame.bytes += record_len(len);
     }
 
@@ -327,26 +359,36 @@ impl Writer {
         self.shared.check_writable()?;
         let active = self.active.as_ref().expect("a frame is laid out in a segment");
         if !self.frame.tombstones.is_empty() {
-            let units = ((active.tail + self.frame.bytes) / UNIT) as u32;
             let salt = active.fresh.header.salt;
             let data = Bytes::from(format::encode_tombstones(&self.frame.tombstones));
             let table = format::crc_table(BlockId(0), &data);
-            self.lay(Kind::Tombstones, salt, units, Ready { id: BlockId(0), data, table });
+            self.lay(Kind::Tombstones, salt, Ready { id: BlockId(0), data, table });
         }
-        let frame = std::mem::take(&mut self.frame);
+        let mut frame = std::mem::take(&mut self.frame);
         self.batch += 1;
         let active = self.active.as_mut().expect("a frame is laid out in a segment");
-        let mut bufs = Vec::with_capacity(3 * frame.records.len());
-        for (area, data) in &frame.records {
-            bufs.push(IoSlice::new(area));
-            bufs.push(IoSlice::new(data));
-            let pad = format::padding(data.len() as u32);
-            if pad > 0 {
-                bufs.push(IoSlice::new(&ZEROS[..pad]));
-            }
-        }
+        // What alignment adds is not promised to anybody: where there is no room for it, it is left out.
+        let aligned = align(active.tail)..align(align(active.tail) + frame.bytes);
+        let (capacity, seal) = (active.fresh.capacity, active.seal_len(&frame));
+        let for_puts = active.tail + frame.bytes + seal <= put_room(capacity);
+        let limit = if for_puts { put_room(capacity) } else { capacity };
+        let large = frame.bytes >= self.shared.config.direct_bytes && aligned.end + seal <= limit;
+        let (begin, end) =
+            if large { (aligned.start, aligned.end) } else { (active.tail, active.tail + frame.bytes) };
+        frame.place((begin / UNIT) as u32);
+        let areas: Vec<_> = frame.records.iter().map(|r| r.header.encode(&r.table)).collect();
+        let parts = areas
+            .iter()
+            .zip(&frame.records)
+            .flat_map(|(area, r)| [&area[..], &r.data, &ZEROS[..format::padding(r.header.len)]]);
         add(&self.shared.counters.writes, 1);
-        if let Err(e) = active.fresh.file.write_at(&bufs, active.tail) {
+        let file = &*active.fresh.file;
+        let written = if large {
+            self.staging.write(file, begin, parts)
+        } else {
+            file.write_at(&parts.filter(|p| !p.is_empty()).map(IoSlice::new).collect::<Vec<_>>(), begin)
+        };
+        if let Err(e) = written {
             if segment::is_full(&e) {
                 self.seal(false)?;
                 return Err(BlockError::NoSpace);
@@ -355,7 +397,7 @@ impl Writer {
         }
         add(&self.shared.counters.syncs, 1);
         active.fresh.file.sync(SITE_APPEND).map_err(|e| self.shared.fail("syncing blocks", &e))?;
-        active.tail += frame.bytes;
+        active.tail = end;
         active.blocks.extend_from_slice(&frame.blocks);
         active.tombstones.extend_from_slice(&frame.tombstones);
         let mut state = write(&self.shared.state);

@@ -21,6 +21,7 @@ const STORE: u128 = 77;
 fn config() -> Config {
     Config {
         segment_bytes: 32 << 10,
+        direct_bytes: 8 << 10,
         read_threads: 1,
         prepare: Prepare::Inline,
         reserve_bytes: Some(0),

@@ -19,7 +19,13 @@ use std::sync::{Arc, Mutex};
 const STORE: u128 = 77;
 
 fn config() -> Config {
-    Config { segment_bytes: 64 << 10, read_threads: 2, reserve_bytes: Some(0), ..Config::new(STORE) }
+    Config {
+        segment_bytes: 64 << 10,
+        direct_bytes: 8 << 10,
+        read_threads: 2,
+        reserve_bytes: Some(0),
+        ..Config::new(STORE)
+    }
 }
 
 /// A disk on which one write in so many fails for lack of room after a part of it was written.

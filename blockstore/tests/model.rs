@@ -19,9 +19,10 @@ const STORE: u128 = 5;
 fn config(segment_bytes: u64) -> Config {
     Config {
         segment_bytes,
+        direct_bytes: 8 << 10,
+        hot_bytes: 64 << 10,
         read_threads: 2,
         open_files: 3,
-        hot_bytes: 64 << 10,
         reserve_bytes: Some(0),
         ..Config::new(STORE)
     }

@@ -15,6 +15,7 @@ const STORE: u128 = 5;
 fn config() -> Config {
     Config {
         segment_bytes: 256 << 10,
+        direct_bytes: 16 << 10,
         read_threads: 1,
         prepare: Prepare::Inline,
         space_refresh: Duration::ZERO,
@@ -110,14 +111,16 @@ proptest! {
     /// What was reserved can be put, in whatever pieces, whatever others try in between.
     #[test]
     fn a_reservation_is_kept(
-        capacity in 2u64..16,
+        capacity in 4u64..16,
         pieces in proptest::collection::vec(4096usize..200_000, 1..400),
         prefill in 0u128..200,
     ) {
         let rt = runtime();
         let disk = SimDisk::new();
         disk.set_capacity(capacity << 20);
-        let store = open(&disk);
+        // A quarter of the reserve must take a segment for the longest piece: see `Space::segment_size`.
+        let config = Config { reserve_bytes: Some(1 << 20), ..config() };
+        let store = BlockStore::open(Arc::new(disk.clone()), config).unwrap();
         for n in 0..prefill {
             let _ = rt.block_on(store.put_unreserved(vec![(BlockId(1 << 40 | n), content(n, 9000))]));
         }

@@ -5,6 +5,9 @@ use atoll_xdr::{Decoder, Encoder};
 use std::future::Future;
 use std::net::SocketAddr;
 
+/// The arguments of a call whose record is at most so many bytes long come in a buffer that holds this record alone.
+pub(crate) const OWN_RECORD: usize = 16 * 1024;
+
 /// How a call came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transport {

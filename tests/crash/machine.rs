@@ -108,6 +108,7 @@ fn node_options(keys: &Keys) -> NodeOptions {
     options.meta.maintenance.log_bytes = 320 << 10;
     options.blocks.segment_bytes = 1 << 20;
     options.blocks.batch_bytes = 512 << 10;
+    options.blocks.direct_bytes = 16 << 10;
     options.blocks.read_threads = 1;
     options
 }
@@ -115,6 +116,7 @@ fn node_options(keys: &Keys) -> NodeOptions {
 fn service_options(keys: &Keys) -> ServiceOptions {
     let engine = EngineConfig {
         dirty_max: 4 << 20,
+        early_bytes: 128 << 10,
         dirty_age: Duration::from_millis(300),
         tick: Duration::from_millis(50),
         patience: Duration::from_millis(300),

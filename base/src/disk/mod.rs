@@ -10,6 +10,7 @@
 //! Each sync names its *site*, a constant such as `"wal.append"`. Production ignores it. The simulator can be told
 //! to skip one site, and the crash campaign must then fail: this shows that each sync is both needed and tested.
 
+mod direct;
 mod real;
 #[cfg(feature = "sim")]
 pub mod sim;
@@ -21,6 +22,10 @@ pub use subdir::Subdir;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+
+/// What [`File::write_direct_at`] wants addresses, offsets and lengths to be multiples of: the block of the usual file
+/// systems, and no smaller than the sector of any disk in use.
+pub const DIRECT_ALIGN: usize = 4096;
 
 /// How to open a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,6 +90,13 @@ pub trait File: Send + Sync + 'static {
     /// Writes all of `bufs`, one after the other, starting at `offset`. Not durable before a sync. After an
     /// error the file's bytes in that range are unknown.
     fn write_at(&self, bufs: &[io::IoSlice<'_>], offset: u64) -> io::Result<()>;
+    /// Writes all of `data` like [`File::write_at`], past the page cache where the system can: for much data at once,
+    /// which would only push out what is read. `data` should begin at a multiple of [`DIRECT_ALIGN`] in memory and
+    /// in the file, and be a multiple of it long; what is not, and what the file system refuses to take so, is
+    /// written the usual way.
+    fn write_direct_at(&self, data: &[u8], offset: u64) -> io::Result<()> {
+        self.write_at(&[io::IoSlice::new(data)], offset)
+    }
     /// Makes the data, and the length, durable (`fdatasync`). After an error the caller must not retry as if
     /// nothing had happened: the system may have dropped the dirty pages.
     fn sync(&self, site: &'static str) -> io::Result<()>;

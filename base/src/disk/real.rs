@@ -1,5 +1,6 @@
 //! The system's own file system, below one directory.
 
+use super::direct::Direct;
 use super::{Disk, Entry, File, Open, Space};
 use std::fs;
 use std::io::{self, IoSlice};
@@ -36,7 +37,9 @@ impl Disk for RealDisk {
             Open::Create => options.write(true).create(true).truncate(false),
             Open::CreateNew => options.write(true).create_new(true),
         };
-        Ok(Arc::new(RealFile(options.open(self.root.join(path))?)))
+        let path = self.root.join(path);
+        let file = options.open(&path)?;
+        Ok(Arc::new(RealFile { file, direct: Direct::new(path) }))
     }
 
     fn create_dir(&self, path: &Path) -> io::Result<()> {
@@ -77,13 +80,16 @@ impl Disk for RealDisk {
     }
 }
 
-struct RealFile(fs::File);
+struct RealFile {
+    file: fs::File,
+    direct: Direct,
+}
 
 impl File for RealFile {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
         let mut done = 0;
         while done < buf.len() {
-            match self.0.read_at(&mut buf[done..], offset + done as u64) {
+            match self.file.read_at(&mut buf[done..], offset + done as u64) {
                 Ok(0) => break,
                 Ok(n) => done += n,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
@@ -96,7 +102,7 @@ impl File for RealFile {
     fn read_cached_at(&self, buf: &mut [u8], offset: u64) -> io::Result<Option<usize>> {
         use rustix::io::{Errno, ReadWriteFlags, preadv2};
         let len = buf.len();
-        match preadv2(self.0.as_fd(), &mut [io::IoSliceMut::new(buf)], offset, ReadWriteFlags::NOWAIT) {
+        match preadv2(self.file.as_fd(), &mut [io::IoSliceMut::new(buf)], offset, ReadWriteFlags::NOWAIT) {
             Ok(n) if n == len => Ok(Some(n)),
             // Cut short by the end of the file or of the cached part; the caller's slow path finds out which.
             Ok(_) | Err(Errno::AGAIN | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INTR) => Ok(None),
@@ -107,7 +113,7 @@ impl File for RealFile {
     fn forget_cached(&self, offset: u64, len: u64) {
         let advice = rustix::fs::Advice::DontNeed;
         // A hint: where it is not supported, the cache's copy is read.
-        let _ = rustix::fs::fadvise(self.0.as_fd(), offset, std::num::NonZeroU64::new(len), advice);
+        let _ = rustix::fs::fadvise(self.file.as_fd(), offset, std::num::NonZeroU64::new(len), advice);
     }
 
     fn write_at(&self, bufs: &[IoSlice<'_>], offset: u64) -> io::Result<()> {
@@ -118,7 +124,7 @@ impl File for RealFile {
         while !rest.is_empty() {
             // The kernel takes at most IOV_MAX (1024) slices a call.
             let batch = &rest[..rest.len().min(1024)];
-            match rustix::io::pwritev(self.0.as_fd(), batch, at) {
+            match rustix::io::pwritev(self.file.as_fd(), batch, at) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(n) => {
                     at += n as u64;
@@ -131,26 +137,34 @@ impl File for RealFile {
         Ok(())
     }
 
+    fn write_direct_at(&self, data: &[u8], offset: u64) -> io::Result<()> {
+        let done = self.direct.write(&self.file, data, offset)?;
+        if done == data.len() {
+            return Ok(());
+        }
+        self.write_at(&[IoSlice::new(&data[done..])], offset + done as u64)
+    }
+
     fn sync(&self, _site: &'static str) -> io::Result<()> {
-        self.0.sync_data()
+        self.file.sync_data()
     }
 
     fn len(&self) -> io::Result<u64> {
-        Ok(self.0.metadata()?.len())
+        Ok(self.file.metadata()?.len())
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.0.set_len(len)
+        self.file.set_len(len)
     }
 
     fn allocate(&self, offset: u64, len: u64) -> io::Result<()> {
-        rustix::fs::fallocate(self.0.as_fd(), rustix::fs::FallocateFlags::empty(), offset, len)?;
+        rustix::fs::fallocate(self.file.as_fd(), rustix::fs::FallocateFlags::empty(), offset, len)?;
         Ok(())
     }
 
     fn punch_hole(&self, offset: u64, len: u64) -> io::Result<()> {
         let flags = rustix::fs::FallocateFlags::PUNCH_HOLE | rustix::fs::FallocateFlags::KEEP_SIZE;
-        rustix::fs::fallocate(self.0.as_fd(), flags, offset, len)?;
+        rustix::fs::fallocate(self.file.as_fd(), flags, offset, len)?;
         Ok(())
     }
 }

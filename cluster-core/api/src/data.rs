@@ -6,6 +6,7 @@ use atoll_base::block::BlockId;
 use atoll_base::time::Timestamp;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 
 /// Where the bytes of an extent are.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,5 +75,5 @@ pub struct Flush {
     pub release: bool,
     /// The outcomes of the WRITE requests whose data are in this flush, so that a retransmission after a crash is
     /// known again.
-    pub covered: Vec<(OnceKey, Response)>,
+    pub covered: Vec<(OnceKey, Arc<Response>)>,
 }

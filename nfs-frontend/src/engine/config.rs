@@ -8,6 +8,10 @@ pub struct Config {
     /// Most bytes of memory that UNSTABLE data may take before it is flushed, backing buffers and records of
     /// requests included. At half of it flushing starts; above, WRITEs wait.
     pub dirty_max: u64,
+    /// Bytes that come to a file before it is looked at for whole blocks, which are then put without waiting for COMMIT:
+    /// several, since each time costs a command, and few enough that COMMIT of a stream finds little left. (What counts as
+    /// whole is an eighth of this, or the longest block.)
+    pub early_bytes: u64,
     /// UNSTABLE data older than this is flushed though nobody asked: what a crash can cost a client that never
     /// sends COMMIT stays small, and so does what its verifier makes it send again.
     pub dirty_age: Duration,
@@ -31,6 +35,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             dirty_max: 256 << 20,
+            early_bytes: 8 << 20,
             dirty_age: Duration::from_secs(5),
             tick: Duration::from_millis(500),
             flushes: 4,

@@ -13,7 +13,7 @@ pub(super) const FREE_RECORD: usize = 4 * 1024;
 
 /// Records up to this length are copied out of the read buffer, so that a call that waits keeps its own bytes and not
 /// the whole buffer; a longer one keeps at most four times its length.
-pub(super) const COPIED_RECORD: usize = 16 * 1024;
+pub(super) const COPIED_RECORD: usize = crate::rpc::OWN_RECORD;
 
 /// An unfinished record of at most this length is kept as a copy of what has come and goes on in a borrowed
 /// buffer; a longer one gets a buffer of its exact length.

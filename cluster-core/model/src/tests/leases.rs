@@ -45,7 +45,7 @@ fn a_flush_makes_true_what_was_shown() {
     assert_eq!(rig.attr(f.ino), f, "the lease alone changes nothing");
     let seen = shown(&f, 3, 20);
     let mut plan = flush(&seen);
-    plan.covered = vec![(key(1), Response::refused(FsError::Io))];
+    plan.covered = vec![(key(1), Response::refused(FsError::Io).into())];
     let pieces = vec![rig.inline(4, b"data")];
     rig.by(origin, write(&f, pieces.clone(), plan.clone())).unwrap();
     let after = rig.attr(f.ino);

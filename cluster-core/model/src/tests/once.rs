@@ -106,7 +106,10 @@ fn an_outcome_stored_again_takes_the_new_answer_and_age() {
             change: now.change,
             size: 0,
             release: true,
-            covered: vec![(key(1), Response::refused(error)), (key(2), Response::refused(FsError::Io))],
+            covered: vec![
+                (key(1), Response::refused(error).into()),
+                (key(2), Response::refused(FsError::Io).into()),
+            ],
         };
         let op = Op::Write { ino: f.ino, generation: f.generation, pieces: Vec::new(), flush: Some(flush) };
         rig.by(origin, op).unwrap();

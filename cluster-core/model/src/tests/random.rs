@@ -326,7 +326,7 @@ impl Run {
         let mut covered = Vec::new();
         if plan.cover {
             self.next_key += 1;
-            covered.push((super::rig::key(self.next_key), Response::refused(FsError::Io)));
+            covered.push((super::rig::key(self.next_key), Response::refused(FsError::Io).into()));
         }
         Flush {
             mtime: self.world.now.plus_nanos(i64::from(plan.longer) - 10),
@@ -382,7 +382,7 @@ impl Run {
         {
             for (key, covered) in &flush.covered {
                 self.stores += 1;
-                assert_eq!(read::outcome(&self.rig.kv, key).unwrap().as_ref(), Some(covered));
+                assert_eq!(read::outcome(&self.rig.kv, key).unwrap().as_ref(), Some(&**covered));
             }
         }
         let transient = [FsError::Delay, FsError::Fenced, FsError::TableFull].map(Err);

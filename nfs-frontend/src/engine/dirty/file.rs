@@ -46,7 +46,8 @@ pub(crate) struct Lease {
 #[derive(Clone, Debug)]
 pub(crate) struct Covered {
     pub(crate) key: OnceKey,
-    /// First byte behind its data.
+    /// Its data: first byte, and first byte behind.
+    pub(crate) start: u64,
     pub(crate) end: u64,
     pub(crate) response: Arc<Response>,
 }
@@ -128,6 +129,8 @@ pub(crate) struct State {
     charged: u64,
     /// When the oldest of `fresh` was accepted.
     since: Option<Instant>,
+    /// Bytes in `fresh` when it was last looked at for what can be flushed early.
+    looked: u64,
 }
 
 #[derive(Debug)]
@@ -274,7 +277,7 @@ impl State {
             result: Ok(Outcome::Written { verifier: write.verifier }),
             changes: vec![Change { before, after }],
         });
-        self.covered.push(Covered { key: write.key, end, response: response.clone() });
+        self.covered.push(Covered { key: write.key, start: write.offset, end, response: response.clone() });
         let cost = self.cost();
         claim.exchange(self.charged, cost);
         self.charged = cost;
@@ -288,13 +291,53 @@ impl State {
             let l = self.leased.as_ref()?;
             (l.base.generation, l.lease.epoch)
         };
-        assert!(self.flushing.is_empty(), "one flush of a file at a time");
-        self.flushing = std::mem::take(&mut self.fresh);
-        let covered = std::mem::take(&mut self.covered);
-        self.covered_flushing = covered.len();
         self.since = None;
-        let segments = self.flushing.iter().map(|(at, data)| (at, data.clone())).collect();
-        Some(Work { generation, epoch, segments, shown, covered })
+        self.looked = 0;
+        let (fresh, covered) = (std::mem::take(&mut self.fresh), std::mem::take(&mut self.covered));
+        Some(self.work(generation, epoch, shown, fresh, covered))
+    }
+
+    fn work(
+        &mut self,
+        generation: u32,
+        epoch: Epoch,
+        shown: Shown,
+        bytes: RangeMap,
+        covered: Vec<Covered>,
+    ) -> Work {
+        assert!(self.flushing.is_empty(), "one flush of a file at a time");
+        let segments = bytes.iter().map(|(at, data)| (at, data.clone())).collect();
+        self.flushing = bytes;
+        self.covered_flushing = covered.len();
+        Work { generation, epoch, segments, shown, covered }
+    }
+
+    /// Whether `step` bytes came since it was last asked whether something can be flushed early.
+    pub(crate) fn is_time_to_look(&mut self, step: u64) -> bool {
+        let now = self.fresh.bytes() >= self.looked + step;
+        if now {
+            self.looked = self.fresh.bytes();
+        }
+        now
+    }
+
+    /// Moves what makes whole pieces of `unit` bytes into a flush, and the outcomes of the WRITEs of which nothing is left
+    /// behind; `None` if that is not `least` bytes.
+    pub(crate) fn begin_early_flush(&mut self, unit: u64, least: u64) -> Option<Work> {
+        let shown = self.shown()?;
+        let (generation, epoch) = {
+            let l = self.leased.as_ref()?;
+            (l.base.generation, l.lease.epoch)
+        };
+        let whole = self.fresh.take_whole(unit, least)?;
+        let fresh = &self.fresh;
+        let gone = |c: &mut Covered| fresh.slices(c.start, c.end).next().is_none();
+        let covered = self.covered.extract_if(.., gone).collect();
+        self.looked = self.fresh.bytes();
+        if !self.has_fresh() {
+            self.since = None;
+        }
+        Some(self.work(generation, epoch, shown, whole, covered))
     }
 
     /// A part of a flush is in the store. Returns the room to give back to the block store, and whether the lease

@@ -1,7 +1,7 @@
 //! From the dirty map into the store, or, for good, into the loss epoch.
 
 use super::file::{File, Flushed, Work};
-use super::plan::{Batch, plan};
+use super::plan::{Batch, TARGET, plan};
 use super::room::Kind;
 use super::table::Pin;
 use crate::engine::{Engine, status};
@@ -27,6 +27,15 @@ pub(crate) enum InRoom {
     No,
 }
 
+/// What a flush leaves behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lease {
+    /// Ends, if nothing has come meanwhile.
+    Ends,
+    /// Stays: more is coming.
+    Stays,
+}
+
 impl<M: MetadataService, B: BlockService> Engine<M, B> {
     /// Flushes what was accepted before this call. `Err` if some of it was lost; then the verifier has moved.
     ///
@@ -44,8 +53,35 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
         }
     }
 
+    /// Puts the whole blocks of a stream into the store while more of it is coming, so that the disk is not idle until
+    /// COMMIT, and COMMIT finds little left. A loss is told by COMMIT.
+    pub(crate) async fn flush_early(&self, file: &Pin) {
+        let Ok(_turn) = file.flush.try_lock() else { return };
+        let unit = (self.config.early_bytes / 8).clamp(1, TARGET);
+        loop {
+            let work = file.state().begin_early_flush(unit, self.config.early_bytes / 2);
+            let Some(work) = work else { return };
+            if self.flush_work(file, work, InRoom::No, Lease::Stays).await.is_err() {
+                return;
+            }
+        }
+    }
+
     async fn flush_holding(&self, file: &File, in_room: InRoom) -> Result<(), FsError> {
-        let Some(mut work) = file.state().begin_flush() else { return Ok(()) };
+        let work = file.state().begin_flush();
+        match work {
+            Some(work) => self.flush_work(file, work, in_room, Lease::Ends).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn flush_work(
+        &self,
+        file: &File,
+        mut work: Work,
+        in_room: InRoom,
+        lease: Lease,
+    ) -> Result<(), FsError> {
         let origin = Origin { frontend: self.frontend, epoch: work.epoch };
         let mut plan = plan(std::mem::take(&mut work.segments));
         let mut left = std::mem::take(&mut work.covered);
@@ -76,7 +112,7 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
                 return self.lose(file, origin.epoch, status::of_blocks(&e), keys, in_room).await;
             }
             let (release, room) = match in_room {
-                _ if !last => (false, None),
+                _ if !last || lease == Lease::Stays => (false, None),
                 InRoom::Yes => (true, None),
                 InRoom::No if file.state().has_fresh() => (false, None),
                 InRoom::No => {
@@ -90,7 +126,7 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
                 change: work.shown.change,
                 size: work.shown.size,
                 release,
-                covered: covered.iter().map(|c| (c.key, (*c.response).clone())).collect(),
+                covered: covered.iter().map(|c| (c.key, c.response.clone())).collect(),
             };
             match self.send_flush(file, &work, origin, &batch, flush).await {
                 Ok(response) => {

@@ -16,6 +16,9 @@
 //! come meanwhile; to decide that, the flush enters the room as a stable operation, so that no write slips between the
 //! decision and its execution.
 //!
+//! A stream is flushed early: when some megabytes have come, its whole blocks go the same way while more is coming
+//! ([`file::State::begin_early_flush`]), with the outcomes of those WRITEs of which nothing is left behind. The lease stays.
+//!
 //! # Invariants
 //!
 //! 1. **A lease before the first byte.** Data, and change values and times ahead of the store, exist only under a

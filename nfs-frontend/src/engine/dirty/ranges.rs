@@ -9,6 +9,7 @@
 //!   alone), so [`RangeMap::cost`] bounds the memory that is really held, whatever clients overwrite;
 //! - `bytes` and `cost` are the sums over the segments.
 
+use crate::rpc;
 use bytes::Bytes;
 use std::collections::BTreeMap;
 
@@ -18,9 +19,13 @@ pub(crate) const SEGMENT_COST: u64 = 256;
 /// How many times longer than a segment its buffer may be.
 const WASTE: usize = 2;
 
-/// Payloads below this are copied into a buffer of their own. A receive buffer may hold much more than one record,
-/// and a small slice must not keep it; from here on a payload is nearly all of its record.
+/// Payloads below this are copied into a buffer of their own, but for those in [`OWN_RECORD`]. A receive buffer may hold
+/// much more than one record, and a small slice must not keep it; from here on a payload is nearly all of its record.
 pub(crate) const COPY_BELOW: usize = 64 << 10;
+
+/// Payloads of such lengths are most of a record that came in a buffer of its own ([`rpc::OWN_RECORD`]): what is before
+/// them in it (credential, verifier, handle) is below 1200 bytes.
+const OWN_RECORD: std::ops::RangeInclusive<usize> = 2048..=rpc::OWN_RECORD - 2048;
 
 #[derive(Clone, Debug)]
 struct Segment {
@@ -96,7 +101,8 @@ impl RangeMap {
         let end = offset + data.len() as u64;
         self.clear(offset, end);
         let backing = data.len();
-        let data = if backing < COPY_BELOW { Bytes::copy_from_slice(&data) } else { data };
+        let shared = backing < COPY_BELOW && !OWN_RECORD.contains(&backing);
+        let data = if shared { Bytes::copy_from_slice(&data) } else { data };
         self.put(offset, Segment { data, backing });
     }
 
@@ -121,6 +127,47 @@ impl RangeMap {
                 self.put(end, segment.part((end - at) as usize..segment.data.len()));
             }
         }
+    }
+
+    /// Cuts the segment that lies across `at` in two.
+    fn cut(&mut self, at: u64) {
+        let across = self.segments.range(..at).next_back().map(|(from, s)| (*from, s.data.len() as u64));
+        if let Some((from, len)) = across
+            && from + len > at
+        {
+            let segment = self.take(from);
+            let middle = (at - from) as usize;
+            self.put(at, segment.part(middle..segment.data.len()));
+            self.put(from, segment.part(0..middle));
+        }
+    }
+
+    /// Moves the bytes of all pieces of `unit` bytes, at multiples of it, that are here whole out of this map, if they
+    /// are `least` bytes or more.
+    pub(crate) fn take_whole(&mut self, unit: u64, least: u64) -> Option<RangeMap> {
+        let mut runs: Vec<(u64, u64)> = Vec::new();
+        for (at, s) in &self.segments {
+            let end = at + s.data.len() as u64;
+            match runs.last_mut() {
+                Some(run) if run.1 == *at => run.1 = end,
+                _ => runs.push((*at, end)),
+            }
+        }
+        runs.iter_mut().for_each(|run| *run = (run.0.next_multiple_of(unit), run.1 / unit * unit));
+        runs.retain(|run| run.0 < run.1);
+        if runs.is_empty() || runs.iter().map(|run| run.1 - run.0).sum::<u64>() < least {
+            return None;
+        }
+        let mut taken = RangeMap::default();
+        for (start, end) in runs {
+            self.cut(start);
+            self.cut(end);
+            while let Some(at) = self.segments.range(start..end).next().map(|(at, _)| *at) {
+                let segment = self.take(at);
+                taken.put(at, segment);
+            }
+        }
+        Some(taken)
     }
 
     /// The bytes within `start..end`, in order, as (offset, slice).
@@ -152,6 +199,7 @@ mod tests {
     enum Step {
         Insert(u64, usize, u8),
         Clear(u64, u64),
+        Take(u64, u64),
     }
 
     /// Lengths on both sides of the copying threshold, in units that overlap often.
@@ -164,6 +212,7 @@ mod tests {
         prop_oneof![
             6 => write.prop_map(|(o, l, b)| Step::Insert(o, l, b)),
             2 => (0u64..400_000, 0u64..200_000).prop_map(|(o, l)| Step::Clear(o, o + l)),
+            1 => (1u64..100_000, 0u64..100_000).prop_map(|(unit, least)| Step::Take(unit, least)),
         ]
     }
 
@@ -209,6 +258,23 @@ mod tests {
                     Step::Clear(from, to) => {
                         map.clear(from, to);
                         model[from as usize..to as usize].fill(None);
+                    }
+                    Step::Take(unit, least) => {
+                        let mut whole = vec![None; model.len()];
+                        for (to, from) in whole.chunks_mut(unit as usize).zip(model.chunks(unit as usize)) {
+                            if from.len() == unit as usize && from.iter().all(Option::is_some) {
+                                to.copy_from_slice(from);
+                            }
+                        }
+                        let bytes = whole.iter().flatten().count() as u64;
+                        match map.take_whole(unit, least) {
+                            Some(taken) => {
+                                prop_assert!(bytes > 0 && bytes >= least);
+                                check(&taken, &whole);
+                                model.iter_mut().zip(&whole).filter(|(_, w)| w.is_some()).for_each(|(m, _)| *m = None);
+                            }
+                            None => prop_assert!(bytes == 0 || bytes < least),
+                        }
                     }
                 }
                 check(&map, &model);

@@ -59,7 +59,7 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
         let mut reserved = Reserved { engine: self, bytes: len };
         let mut leased = false;
         for _ in 0..LEASE_ATTEMPTS {
-            let admission = {
+            let accepted = {
                 let mut state = file.state();
                 // In this order, under the lock: whoever makes this life of the frontend end first stops `epoch`, then
                 // moves the verifier, then forgets what is in the state.
@@ -82,13 +82,23 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
                     Ok(response) => {
                         reserved.bytes = 0;
                         self.dirty.remember(write.key, response.clone());
-                        return Ok(Taken::Settled(response));
+                        Ok((response, state.is_time_to_look(self.config.early_bytes)))
                     }
                     Err((admission, back)) => {
                         claim = Some(back);
-                        admission
+                        Err(admission)
                     }
                 }
+            };
+            let admission = match accepted {
+                Ok((response, look)) => {
+                    if look && let Some(engine) = self.this.upgrade() {
+                        let file = self.dirty.pin(write.ino);
+                        tokio::spawn(async move { engine.flush_early(&file).await });
+                    }
+                    return Ok(Taken::Settled(response));
+                }
+                Err(admission) => admission,
             };
             match admission {
                 Admission::Refused(error, attr) => {

@@ -248,6 +248,8 @@ fn scenario(seed: u64, faults: bool) {
     let config = Config {
         // Low enough that pressure is felt.
         dirty_max: if rng.random_bool(0.5) { 400_000 } else { 64 << 20 },
+        // Low enough that parts are flushed before anybody asks.
+        early_bytes: if rng.random_bool(0.5) { 32 << 10 } else { 8 << 20 },
         ..Config::default()
     };
     let known: Vec<_> = (0..CLIENTS).map(|_| Arc::new(Mutex::new(Known::new()))).collect();

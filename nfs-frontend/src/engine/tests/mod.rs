@@ -9,6 +9,7 @@ pub(crate) mod world;
 mod access;
 mod basics;
 mod crash;
+mod early;
 mod listing;
 mod once;
 mod told;

@@ -1,0 +1,118 @@
+//! Writing past the page cache (`O_DIRECT`).
+//!
+//! A second descriptor of the same file does it, so that reads and small writes go on through the cache. The kernel
+//! keeps the two in step: a direct write first writes back, and then drops, what the cache has of its range. What
+//! makes either durable is `fdatasync` of the file, through any descriptor: it empties the disk's own cache and
+//! commits the changes of the file's extents.
+
+use super::DIRECT_ALIGN;
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+use std::fs;
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// The way past the cache into one file, opened at the first use.
+pub(super) struct Direct {
+    path: PathBuf,
+    opened: OnceLock<Option<fs::File>>,
+    /// The file system does not take what we can offer.
+    refused: AtomicBool,
+}
+
+fn aligned(data: &[u8], offset: u64) -> bool {
+    data.as_ptr().addr().is_multiple_of(DIRECT_ALIGN)
+        && data.len().is_multiple_of(DIRECT_ALIGN)
+        && offset.is_multiple_of(DIRECT_ALIGN as u64)
+}
+
+/// `None` where there is no such way, or if the path leads to another file by now.
+fn open(path: &Path, file: &fs::File) -> Option<fs::File> {
+    let direct =
+        fs::OpenOptions::new().write(true).custom_flags(OFlags::DIRECT.bits() as i32).open(path).ok()?;
+    let (a, b) = (file.metadata().ok()?, direct.metadata().ok()?);
+    ((a.dev(), a.ino()) == (b.dev(), b.ino())).then_some(direct)
+}
+
+impl Direct {
+    pub(super) fn new(path: PathBuf) -> Self {
+        Self { path, opened: OnceLock::new(), refused: AtomicBool::new(false) }
+    }
+
+    /// Writes as much of `data` as goes this way, from its front on, and returns how much that was. What is not
+    /// aligned, or refused by the file system before anything was written, does not.
+    pub(super) fn write(&self, file: &fs::File, data: &[u8], offset: u64) -> io::Result<usize> {
+        let mut done = 0;
+        while done < data.len()
+            && aligned(&data[done..], offset + done as u64)
+            && !self.refused.load(Ordering::Relaxed)
+        {
+            let Some(direct) = self.opened.get_or_init(|| open(&self.path, file)) else { break };
+            match rustix::io::pwrite(direct.as_fd(), &data[done..], offset + done as u64) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(n) => done += n,
+                Err(Errno::INTR) => {}
+                // Nothing was written: larger sectors than ours, or a file system that says so only now.
+                Err(Errno::INVAL | Errno::OPNOTSUPP) => self.refused.store(true, Ordering::Relaxed),
+                Err(e) => return Err(e.into()),
+            }
+        }
+        Ok(done)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use crate::disk::{DIRECT_ALIGN, Disk, Open, RealDisk};
+    use std::io::IoSlice;
+    use std::path::Path;
+
+    /// Whether the file system has a direct way or not, the bytes are there, mixed with buffered ones, aligned or not.
+    #[test]
+    fn direct_and_buffered_writes_mix() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = RealDisk::new(dir.path());
+        let file = disk.open(Path::new("f"), Open::CreateNew).unwrap();
+        file.allocate(0, 1 << 20).unwrap();
+        let memory: Vec<u8> = (0..DIRECT_ALIGN * 12).map(|n| (n / 100) as u8 | 1).collect();
+        let start = memory.as_ptr().align_offset(DIRECT_ALIGN);
+        let mut want = vec![0; 1 << 20];
+        let writes = [
+            (start, DIRECT_ALIGN * 4, DIRECT_ALIGN * 2),
+            (start, DIRECT_ALIGN * 2 + 5, DIRECT_ALIGN * 20),
+            (start + 1, DIRECT_ALIGN, DIRECT_ALIGN * 30),
+            (start, DIRECT_ALIGN, DIRECT_ALIGN * 40 + 512),
+            (start, DIRECT_ALIGN * 3, DIRECT_ALIGN * 3),
+        ];
+        for (from, len, at) in writes {
+            let data = &memory[from..from + len];
+            file.write_at(&[IoSlice::new(&[7; 900])], at as u64 - 450).unwrap();
+            want[at - 450..at + 450].fill(7);
+            file.write_direct_at(data, at as u64).unwrap();
+            want[at..at + len].copy_from_slice(data);
+        }
+        file.sync("test").unwrap();
+        let mut got = vec![0; 1 << 20];
+        assert_eq!(file.read_at(&mut got, 0).unwrap(), got.len());
+        assert!(got == want);
+    }
+
+    #[test]
+    fn a_file_that_was_replaced_is_not_written_by_its_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = RealDisk::new(dir.path());
+        let file = disk.open(Path::new("f"), Open::CreateNew).unwrap();
+        std::fs::remove_file(dir.path().join("f")).unwrap();
+        std::fs::write(dir.path().join("f"), b"another").unwrap();
+        let memory = vec![5; DIRECT_ALIGN * 2];
+        let start = memory.as_ptr().align_offset(DIRECT_ALIGN);
+        file.write_direct_at(&memory[start..start + DIRECT_ALIGN], 0).unwrap();
+        assert_eq!(std::fs::read(dir.path().join("f")).unwrap(), b"another");
+        assert_eq!(file.len().unwrap(), DIRECT_ALIGN as u64);
+    }
+}

@@ -1,0 +1,92 @@
+//! What is flushed of a stream before COMMIT asks.
+
+use super::world::{World, write_args};
+use crate::engine::Config;
+use atoll_meta::{MetadataService, Op, Source};
+use atoll_proto::nfs3::{StableHow, call};
+use std::time::Duration;
+
+const MIB: u64 = 1 << 20;
+
+fn config() -> Config {
+    Config { early_bytes: 8 * MIB, dirty_age: Duration::from_secs(3600), ..Config::default() }
+}
+
+/// Lets all that can go on without time go on: the clock stands until everybody waits.
+async fn settle() {
+    tokio::time::sleep(Duration::from_millis(1)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn whole_blocks_of_a_stream_are_put_before_commit() {
+    let mut w = World::with(config(), None).await;
+    let file = w.create(w.root, "f").await;
+    // Not aligned to blocks.
+    w.write_dirty(file, 0, &[1; 5000]).await;
+    w.meta.take_executed();
+    let mut first = None;
+    for i in 0..20 {
+        let xid = w.next_xid();
+        let args = write_args(file, 5000 + i * MIB, &vec![i as u8; MIB as usize], StableHow::Unstable);
+        let reply = w.bytes::<call::Write>(xid, &args).await;
+        first.get_or_insert((xid, args, reply));
+        settle().await;
+    }
+    assert!(w.blocks.count() >= 16, "{} blocks", w.blocks.count());
+    let executed = w.meta.take_executed();
+    let flushes: Vec<_> = executed
+        .iter()
+        .filter_map(|call| match &call.op {
+            Op::Write { pieces, flush: Some(flush), .. } => Some((pieces, flush)),
+            _ => None,
+        })
+        .collect();
+    assert!((1..=5).contains(&flushes.len()), "{} commands", flushes.len());
+    for (pieces, flush) in flushes {
+        assert!(!flush.release, "more is coming");
+        assert!(pieces.iter().all(|p| p.offset % MIB == 0 && u64::from(p.len) == MIB));
+        assert!(pieces.iter().all(|p| matches!(p.source, Source::Block { offset: 0, .. })));
+    }
+    let mut expected = vec![1; 5000];
+    (0..20).for_each(|i| expected.extend(vec![i as u8; MIB as usize]));
+    assert!(w.read_all(file).await == expected, "both what is in the store and what is not");
+    let (xid, args, reply) = first.unwrap();
+    assert_eq!(w.bytes::<call::Write>(xid, &args).await, reply, "known again");
+    let before = w.getattr(file).await;
+
+    let committed = w.commit(file).await.unwrap();
+    assert_eq!(w.getattr(file).await.wcc(), before.wcc());
+    assert_eq!((w.engine.stats().dirty_bytes, w.blocks.reserved()), (0, 0));
+    w.crash().await;
+    assert_eq!(w.meta.verifier().to_be_bytes(), committed.verf, "nothing was lost");
+    assert!(w.read_all(file).await == expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn scattered_data_wait_for_commit() {
+    let w = World::with(config(), None).await;
+    let file = w.create(w.root, "f").await;
+    w.write_dirty(file, 0, &[1; 4096]).await;
+    for i in 0..20 {
+        w.write(file, i * 2 * MIB, &vec![2; 900_000], StableHow::Unstable).await.unwrap();
+        settle().await;
+    }
+    assert_eq!(w.blocks.count(), 0);
+    w.commit(file).await.unwrap();
+    assert_eq!(w.engine.stats().dirty_bytes, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_early_flush_that_fails_is_told_by_commit() {
+    let w = World::with(config(), None).await;
+    let file = w.create(w.root, "f").await;
+    let verf = w.write_dirty(file, 0, &[1; 4096]).await.verf;
+    w.blocks.fail_puts(1);
+    for i in 0..9 {
+        w.write(file, i * MIB, &vec![2; MIB as usize], StableHow::Unstable).await.unwrap();
+    }
+    settle().await;
+    assert_eq!(w.engine.stats().dirty_bytes, 0, "given up");
+    w.commit(file).await.unwrap_err();
+    assert_ne!(w.commit(file).await.unwrap().verf, verf);
+}
