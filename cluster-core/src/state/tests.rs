@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod flush;
+mod layers;
+
 use super::*;
 use crate::raft::types::{LogId, StoredMembership};
 use atoll_base::disk::Disk;
@@ -206,8 +209,12 @@ fn receive(store: &StateStore, frames: &[bytes::Bytes]) -> Result<Received, Stat
 #[test]
 fn snapshot_brings_the_whole_state() {
     let source = open(&SimDisk::new()).unwrap();
+    // Some of it comes from the file, some replaces that in memory.
     for i in 1..=30 {
         batch(&source, i).unwrap();
+        if i == 20 {
+            source.commit_durable().unwrap();
+        }
     }
     source
         .write(|state| {
