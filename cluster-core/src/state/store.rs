@@ -38,14 +38,14 @@ pub struct Config {
     /// redb's page cache, in bytes.
     pub cache_bytes: usize,
     /// Bytes of what batches have written, overhead included, at which the store flushes it without being told to. When
-    /// twice as much has gathered because a flush still runs, batches wait. So up to three times this is in memory, and what the
-    /// last batch wrote beyond.
+    /// twice as much has gathered because a flush still runs, batches wait. So at worst four times this is in memory, half of
+    /// it being flushed, and what the last batches wrote beyond.
     pub flush_bytes: usize,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { cache_bytes: 64 << 20, flush_bytes: 32 << 20 }
+        Self { cache_bytes: 64 << 20, flush_bytes: 16 << 20 }
     }
 }
 
@@ -161,8 +161,8 @@ impl StateStore {
         *lock(&self.inner.durable)
     }
 
-    /// Has `f` called after each flush, from then on; only the first call counts. To let go of views that hold what was flushed
-    /// ([`View::refreshed`]).
+    /// Has `f` called at the end of each flush, from then on; only the first call counts. To let go of views that hold what
+    /// was flushed ([`View::refreshed`]); it must not flush.
     pub fn on_flush(&self, f: impl Fn() + Send + Sync + 'static) {
         self.inner.on_flush.get_or_init(|| Box::new(f));
     }
@@ -249,10 +249,10 @@ impl Inner {
         *lock(&self.durable) = applied;
         self.front.flushed(&frozen, base);
         std::mem::forget(unfinished);
-        drop(db);
         if let Some(f) = self.on_flush.get() {
             f();
         }
+        drop(db);
         // The layer goes here, mostly, and not where a batch would wait for it.
         drop(frozen);
         Ok(applied)
