@@ -19,57 +19,52 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 /// A value, or that the key is deleted. Shared, so that nobody copies bytes under a lock.
 pub(super) type Value = Option<Arc<[u8]>>;
 
-/// What an entry takes beside the bytes of its key: key and cell, and its share of a node that is two thirds full.
-const ENTRY_BYTES: usize = 3 * (size_of::<Key>() + size_of::<Cell>()) / 2;
-/// What a version takes beside the bytes of its value: its place in a list, the counters before the bytes, the allocator's share.
-const VERSION_BYTES: usize = size_of::<Version>() + 32;
+/// What an entry takes beside the bytes of its key: its share of a node, which is half full where keys come in order.
+const ENTRY_BYTES: usize = 2 * (size_of::<Key>() + size_of::<Version>());
+/// What a version takes beside the bytes of its value: the counters before them, the allocator's share, a box when it is old.
+const VERSION_BYTES: usize = 48;
 
+/// The newest version of a key, with those before it.
 struct Version {
     batch: u64,
     value: Value,
+    older: Option<Box<Version>>,
 }
 
 impl Version {
     fn bytes(&self) -> usize {
         VERSION_BYTES + self.value.as_ref().map_or(0, |value| value.len())
     }
-}
 
-/// A key's versions.
-struct Cell {
-    newest: Version,
-    /// The others, in order of batches.
-    older: Vec<Version>,
-}
-
-impl Cell {
     /// The value as of `batch`, if it was written in this layer by then.
     fn at(&self, batch: u64) -> Option<&Value> {
-        if self.newest.batch <= batch {
-            return Some(&self.newest.value);
+        let mut version = self;
+        while version.batch > batch {
+            version = version.older.as_deref()?;
         }
-        self.older.iter().rev().find(|version| version.batch <= batch).map(|version| &version.value)
+        Some(&version.value)
     }
 
-    /// Drops the older versions that none of the `live` batches (in order) can ask for. The last of them is the newest
-    /// finished one and stays. Returns the bytes given back.
+    /// Drops the versions before this one that none of the `live` batches (in order) can ask for. Returns the bytes given back.
     fn prune(&mut self, live: &[u64]) -> usize {
-        let mut freed = 0;
-        let mut at = 0;
-        while at + 1 < self.older.len() {
-            let (version, next) = (&self.older[at], self.older[at + 1].batch);
-            let first = live.partition_point(|&batch| batch < version.batch);
-            if live.get(first).is_some_and(|&batch| batch < next) {
-                at += 1;
-            } else {
-                freed += self.older.remove(at).bytes();
+        let (mut newer, mut freed) = (self, 0);
+        loop {
+            while let Some(mut old) = newer.older.take() {
+                let first = live.partition_point(|&batch| batch < old.batch);
+                if live.get(first).is_some_and(|&batch| batch < newer.batch) {
+                    newer.older = Some(old);
+                    break;
+                }
+                freed += old.bytes();
+                newer.older = old.older.take();
             }
+            let Some(next) = newer.older.as_deref_mut() else { return freed };
+            newer = next;
         }
-        freed
     }
 }
 
-type Entries = BTreeMap<Key, Cell>;
+type Entries = BTreeMap<Key, Version>;
 
 /// The tables of a layer.
 #[derive(Default)]
@@ -105,21 +100,23 @@ impl Layer {
     /// Puts the value of `batch`, which is newer than all before. `live` are the batches, in order, as of which anybody may
     /// still ask; the newest before this one may be left out.
     pub(super) fn put(&self, table: Table, key: &[u8], batch: u64, value: Value, live: &[u64]) {
-        let version = Version { batch, value };
+        let version = Version { batch, value, older: None };
         let (mut more, mut less) = (version.bytes(), 0);
         match self.write(table).entry(Key::from(key)) {
             Entry::Vacant(entry) => {
                 more += ENTRY_BYTES + entry.key().extra_bytes();
-                entry.insert(Cell { newest: version, older: Vec::new() });
+                entry.insert(version);
             }
             Entry::Occupied(mut entry) => {
-                let cell = entry.get_mut();
-                let before = std::mem::replace(&mut cell.newest, version);
+                let newest = entry.get_mut();
+                let mut before = std::mem::replace(newest, version);
                 if before.batch == batch {
                     less = before.bytes();
+                    newest.older = before.older;
                 } else {
-                    cell.older.push(before);
-                    less = cell.prune(live);
+                    // The newest finished one; a view may come for it.
+                    less = before.prune(live);
+                    newest.older = Some(Box::new(before));
                 }
             }
         }
@@ -130,16 +127,16 @@ impl Layer {
     pub(super) fn take_back(&self, batch: u64) {
         let mut less = 0;
         for table in Table::ALL {
-            self.write(table).retain(|key, cell| {
-                if cell.newest.batch != batch {
+            self.write(table).retain(|key, newest| {
+                if newest.batch != batch {
                     return true;
                 }
-                less += cell.newest.bytes();
-                let Some(before) = cell.older.pop() else {
+                less += newest.bytes();
+                let Some(before) = newest.older.take() else {
                     less += ENTRY_BYTES + key.extra_bytes();
                     return false;
                 };
-                cell.newest = before;
+                *newest = *before;
                 true
             });
         }
@@ -176,11 +173,11 @@ impl Layer {
     pub(super) fn write_to(&self, rows: &mut Rows<'_>) -> Result<(), StateError> {
         let mut row = Vec::new();
         for table in Table::ALL {
-            for (key, cell) in &*self.read(table) {
+            for (key, newest) in &*self.read(table) {
                 row.clear();
                 row.push(table as u8);
                 row.extend_from_slice(key.as_slice());
-                match &cell.newest.value {
+                match &newest.value {
                     Some(value) => rows.insert(&row, value)?,
                     None => rows.remove(&row)?,
                 }
@@ -252,13 +249,13 @@ impl Pairs<'_> {
 
 /// Copies up to `piece` pairs. Returns the last key looked at, if there may be more.
 fn copy<'e>(
-    entries: impl Iterator<Item = (&'e Key, &'e Cell)>,
+    entries: impl Iterator<Item = (&'e Key, &'e Version)>,
     batch: u64,
     piece: usize,
     copied: &mut Vec<(Key, Value)>,
 ) -> Option<Key> {
-    for (looked, (key, cell)) in entries.enumerate() {
-        if let Some(value) = cell.at(batch) {
+    for (looked, (key, newest)) in entries.enumerate() {
+        if let Some(value) = newest.at(batch) {
             copied.push((key.clone(), value.clone()));
         }
         if copied.len() == piece || looked + 1 == piece * LOOKS_PER_PAIR {

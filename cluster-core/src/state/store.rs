@@ -45,7 +45,7 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { cache_bytes: 64 << 20, flush_bytes: 16 << 20 }
+        Self { cache_bytes: 64 << 20, flush_bytes: 8 << 20 }
     }
 }
 
