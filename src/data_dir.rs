@@ -30,6 +30,8 @@ const IDENTITY: &str = "atoll.json";
 const SECRET: &str = "secret.key";
 const TOKEN: &str = "admin.token";
 const SOCKET: &str = "admin.sock";
+/// What is made after the secrets: where one of these is, a secret was.
+const MADE_AFTER: [&str; 2] = ["meta", "blocks"];
 /// Entries that a fresh file system or a crash during the first start may leave and that are nobody's data.
 const IGNORED: [&str; 4] = ["lost+found", "lock", "atoll.json.new", SOCKET];
 
@@ -73,6 +75,32 @@ impl DataDir {
         Self::open_locked(path, true)
     }
 
+    /// Opens a directory that lost its `secret.key`, with a new one: no handle that a client holds is good any more. Fails if
+    /// there is one.
+    pub fn open_with_new_secret(path: &Path) -> Result<Self> {
+        let secret = path.join(SECRET);
+        match std::fs::symlink_metadata(&secret) {
+            Ok(_) => bail!(
+                "{} is there: without --new-secret it is used. (The option is for the one start after the file was lost, not for \
+                 every start.)",
+                secret.display()
+            ),
+            Err(e) if e.kind() == ErrorKind::NotFound => {}
+            Err(e) => return Err(e).with_context(|| format!("cannot look for {}", secret.display())),
+        }
+        if !path.join(IDENTITY).exists() {
+            bail!("{} is not an Atoll data directory ({IDENTITY} is missing)", path.display());
+        }
+        let disk: Arc<dyn Disk> = Arc::new(RealDisk::new(path));
+        {
+            let _lock = lock(path)?;
+            secret_file::<32>(disk.as_ref(), SECRET, &protect_below(path))
+                .map_err(|e| anyhow::anyhow!("{}: {e:#}", path.display()))?;
+        }
+        tracing::warn!("{} is new: every client must unmount and mount again", secret.display());
+        Self::open_locked(path, false)
+    }
+
     /// Opens a directory that Atoll made before.
     pub fn open(path: &Path) -> Result<Self> {
         if !path.join(IDENTITY).exists() {
@@ -91,18 +119,22 @@ impl DataDir {
         if !exists && !create {
             bail!("{} is not an Atoll data directory", path.display());
         }
-        let Keys { identity, secret, token } = Keys::read_or_make(disk.as_ref(), &|name| {
-            // The mode must be right before the bytes are there.
-            let file = std::fs::File::create(path.join(name))?;
-            Ok(rustix::fs::fchmod(&file, Mode::RUSR | Mode::WUSR)?)
-        })
-        .map_err(|e| anyhow::anyhow!("{}: {e:#}", path.display()))?;
+        let Keys { identity, secret, token } = Keys::read_or_make(disk.as_ref(), &protect_below(path))
+            .map_err(|e| anyhow::anyhow!("{}: {e:#}", path.display()))?;
         Ok(Self { path: path.to_owned(), disk, identity, secret, token, _lock: lock })
     }
 
     /// Where the admin API listens.
     pub fn admin_socket(&self) -> PathBuf {
         admin_socket(&self.path)
+    }
+}
+
+/// Makes the empty file of a name below `path`, for the owner alone: the mode must be right before the bytes are there.
+fn protect_below(path: &Path) -> impl Fn(&str) -> Result<()> {
+    |name| {
+        let file = std::fs::File::create(path.join(name))?;
+        Ok(rustix::fs::fchmod(&file, Mode::RUSR | Mode::WUSR)?)
     }
 }
 
@@ -129,7 +161,8 @@ pub struct Keys {
 }
 
 impl Keys {
-    /// Reads them; makes what is missing, durably. `protect` makes the empty file of this name, readable by nobody else.
+    /// Reads them; makes what is missing, durably, but for the secret of a directory that was in use: all handles that clients
+    /// hold were made with it. `protect` makes the empty file of this name, readable by nobody else.
     pub fn read_or_make(disk: &dyn Disk, protect: &dyn Fn(&str) -> Result<()>) -> Result<Self> {
         let identity = match read_identity(disk)? {
             Some(identity) => identity,
@@ -139,6 +172,15 @@ impl Keys {
             bail!(
                 "the directory has format {}, this program knows formats up to {FORMAT}: use the newer program that wrote it",
                 identity.format
+            );
+        }
+        let entries = disk.list(Path::new("")).context("cannot list the data directory")?;
+        let has = |name: &str| entries.iter().any(|e| e.name == name);
+        if !has(SECRET) && MADE_AFTER.iter().any(|name| has(name)) {
+            bail!(
+                "{SECRET} is missing, and clients know files by handles that were made with it. Restore it from a copy of the \
+                 directory. If there is none, `atoll serve DIR --new-secret` makes a new one, and every client must then unmount \
+                 and mount again: all its handles are stale"
             );
         }
         let secret = secret_file::<32>(disk, SECRET, protect)?;
@@ -307,6 +349,36 @@ mod tests {
         for name in [SECRET, TOKEN] {
             assert_eq!(std::fs::metadata(dir.path().join(name)).unwrap().permissions().mode() & 0o777, 0o600);
         }
+    }
+
+    #[test]
+    fn a_lost_secret_is_not_replaced_unless_that_is_asked_for() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(DataDir::open_with_new_secret(dir.path()).is_err(), "there is nothing to open");
+        let first = DataDir::open_or_create(dir.path()).unwrap().secret;
+        // The first start was cut short before it made the secret: nobody has a handle yet.
+        std::fs::remove_file(dir.path().join(SECRET)).unwrap();
+        let second = DataDir::open_or_create(dir.path()).unwrap().secret;
+        assert_ne!(first, second);
+        for made in MADE_AFTER {
+            let there = DataDir::open_with_new_secret(dir.path()).err().unwrap().to_string();
+            assert!(there.contains("secret.key is there"), "{there}");
+            std::fs::create_dir(dir.path().join(made)).unwrap();
+            std::fs::remove_file(dir.path().join(SECRET)).unwrap();
+            for refused in [DataDir::open_or_create(dir.path()), DataDir::open(dir.path())] {
+                let words = refused.err().unwrap().to_string();
+                assert!(words.contains(dir.path().to_str().unwrap()), "{words}");
+                assert!(words.contains("secret.key is missing") && words.contains("--new-secret"), "{words}");
+            }
+            assert!(!dir.path().join(SECRET).exists(), "nothing was made");
+            let third = DataDir::open_with_new_secret(dir.path()).unwrap().secret;
+            assert_eq!(DataDir::open(dir.path()).unwrap().secret, third);
+            std::fs::remove_dir(dir.path().join(made)).unwrap();
+        }
+        // Half of one is none either.
+        std::fs::write(dir.path().join(SECRET), "short").unwrap();
+        let damaged = DataDir::open(dir.path()).err().unwrap().to_string();
+        assert!(damaged.contains("secret.key is damaged"), "{damaged}");
     }
 
     #[test]

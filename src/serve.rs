@@ -41,12 +41,18 @@ pub(crate) struct Options {
     /// several times; kept until `atoll export remove`.
     #[arg(long, value_name = "EXPORT")]
     export: Vec<ExportWords>,
+    /// Make a new secret.key where it was lost. All clients must then unmount and mount again: the handles they hold are stale.
+    #[arg(long)]
+    new_secret: bool,
 }
 
 /// Serves until SIGTERM or SIGINT.
 pub(crate) async fn run(options: Options) -> Result<()> {
     raise_open_files();
-    let data = DataDir::open_or_create(&options.dir)?;
+    let data = match options.new_secret {
+        true => DataDir::open_with_new_secret(&options.dir)?,
+        false => DataDir::open_or_create(&options.dir)?,
+    };
     let mut node = NodeOptions::for_disk(&data.identity, data.disk.as_ref())?;
     node.progress = Arc::new(|words| eprintln!("{words}"));
     let node = Arc::new(Node::open(data.disk.clone(), node).await?);

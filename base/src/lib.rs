@@ -4,6 +4,8 @@
 pub mod access;
 pub mod attr;
 pub mod block;
+pub mod checksum;
+pub mod clock_cache;
 pub mod disk;
 pub mod id;
 pub mod limits;

@@ -6,6 +6,8 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use rustix::fs::{SeekFrom, seek};
+use rustix::io::Errno;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use serde::Serialize;
 
@@ -184,22 +186,45 @@ pub fn run(mut command: Command) -> io::Result<()> {
     Err(io::Error::other(format!("{command:?}: {}: {}", output.status, said.trim())))
 }
 
-/// Bytes of disk that a tree occupies, and holes do not.
-pub fn space_used(path: &Path) -> io::Result<u64> {
-    use std::os::unix::fs::MetadataExt;
-    let meta = fs::symlink_metadata(path)?;
-    let mut bytes = meta.blocks() * 512;
-    if meta.is_dir() {
-        for entry in fs::read_dir(path)? {
-            match space_used(&entry?.path()) {
-                Ok(below) => bytes += below,
-                // Servers remove files while they are counted.
-                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-                Err(e) => return Err(e),
-            }
+/// Bytes of disk that hold something in a tree: neither holes nor room that was only preallocated, which belongs to no file
+/// and would hide what a small one takes. What was not yet written out may count as preallocated, so sync first.
+pub fn space_used(path: &Path, except: Option<&Path>) -> io::Result<u64> {
+    let mut bytes = 0;
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        let below = match entry.file_type()? {
+            _ if except == Some(&entry.path()) => Ok(0),
+            kind if kind.is_dir() => space_used(&entry.path(), except),
+            kind if kind.is_file() => data_bytes(&entry.path()),
+            _ => Ok(0),
+        };
+        match below {
+            Ok(below) => bytes += below,
+            // Servers remove files while they are counted.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) => return Err(e),
         }
     }
     Ok(bytes)
+}
+
+/// Bytes of a file that hold something, by whole blocks of the file system.
+fn data_bytes(path: &Path) -> io::Result<u64> {
+    let file = fs::File::open(path)?;
+    let (mut bytes, mut at) = (0, 0);
+    loop {
+        // There is no data behind the last.
+        let from = match seek(&file, SeekFrom::Data(at)) {
+            Err(Errno::NXIO) => return Ok(bytes),
+            from => from?,
+        };
+        // The end of the file is a hole, unless the file was cut meanwhile.
+        at = match seek(&file, SeekFrom::Hole(from)) {
+            Err(Errno::NXIO) => return Ok(bytes),
+            at => at?,
+        };
+        bytes += at - from;
+    }
 }
 
 #[cfg(test)]
@@ -229,11 +254,24 @@ mod tests {
     }
 
     #[test]
-    fn space_counts_blocks_and_not_lengths() {
+    fn space_is_what_holds_something_and_neither_holes_nor_preallocated_room() {
+        use std::os::unix::fs::FileExt;
         let dir = tempfile::tempdir().unwrap();
-        let before = space_used(dir.path()).unwrap();
-        let file = fs::File::create(dir.path().join("sparse")).unwrap();
+        let below = dir.path().join("below");
+        fs::create_dir(&below).unwrap();
+        let file = fs::File::create(below.join("sparse")).unwrap();
         file.set_len(1 << 30).unwrap();
-        assert!(space_used(dir.path()).unwrap() < before + (1 << 20));
+        rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, 4 << 20).unwrap();
+        file.sync_all().unwrap();
+        assert_eq!(space_used(dir.path(), None).unwrap(), 0);
+        let data = vec![1; 1 << 20];
+        for at in [1 << 20, 512 << 20] {
+            file.write_all_at(&data, at).unwrap();
+        }
+        fs::write(dir.path().join("beside"), &data).unwrap();
+        std::os::unix::fs::symlink("to", dir.path().join("link")).unwrap();
+        file.sync_all().unwrap();
+        assert_eq!(space_used(dir.path(), None).unwrap(), 3 << 20);
+        assert_eq!(space_used(dir.path(), Some(&below)).unwrap(), 1 << 20);
     }
 }

@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use crate::bed::Bed;
 use crate::limits::{append, streaming};
 use crate::load::{Limits, LoadError, Measured, Shape, Workload, run};
-use crate::machine::{Busy, Machine, drop_caches, space_used};
+use crate::machine::{Busy, Machine, drop_caches};
 use crate::peer::{Peer, Server, Site, ensure_rpcbind};
 use crate::report::{Cell, LogLimit, Memory, Overwriting, Report, Row, Sample, Streaming};
 use crate::scale::{REFERENCE, Scale};
@@ -25,6 +25,9 @@ const UNTIL_DONE: Duration = Duration::from_secs(600);
 const LOGGED: [(&str, usize); 2] = [("WRITE 4 KiB", 4096 + 160), ("CREATE", 192)];
 /// Files and idle connections in the trial of memory.
 const MEMORY_TRIAL: (u64, usize) = (1_000_000, 64);
+
+/// Until a server counts as idle: what was changed last is on disk, and what is done every few seconds was done.
+const IDLE: Duration = Duration::from_secs(15);
 
 /// What is to be run.
 #[derive(Debug, Clone)]
@@ -57,8 +60,8 @@ pub fn run_plan(plan: &Plan) -> Result<Report> {
     }
     let mut rows = Vec::new();
     for work in plan.works.iter().copied().filter(|work| !work.of_overwriting()) {
-        for shape in runner.shapes(work) {
-            rows.push(runner.row(work, shape));
+        for shape in &plan.scale.shapes {
+            rows.push(runner.row(work, *shape));
         }
     }
     let mut overwriting = Vec::new();
@@ -120,11 +123,6 @@ impl Runner<'_> {
         }
     }
 
-    /// A cold workload restarts the servers each time; the quick form does it in one shape.
-    fn shapes(&self, work: Work) -> Vec<Shape> {
-        if self.plan.quick && work.cold() { vec![REFERENCE] } else { self.plan.scale.shapes.clone() }
-    }
-
     fn row(&mut self, work: Work, shape: Shape) -> Row {
         let mut cells: BTreeMap<Peer, Cell> = BTreeMap::new();
         for _ in 0..self.plan.scale.rounds {
@@ -179,13 +177,17 @@ impl Runner<'_> {
         }
     }
 
-    /// Fresh file, cold read; every page overwritten; cold read again; space before and after.
+    /// Fresh file, cold read; every page overwritten; cold read again; space before and after. On an empty server: what earlier
+    /// rows left would be tidied up meanwhile and count as space saved.
     fn overwriting(&mut self, rows: &mut Vec<Row>) -> Vec<Overwriting> {
         let works = [Work::ReadFresh, Work::Overwrite, Work::ReadOverwritten];
         let mut new: Vec<Row> =
             works.iter().map(|work| Row { work: *work, shape: REFERENCE, cells: BTreeMap::new() }).collect();
         let mut spaces = Vec::new();
         for peer in self.plan.peers.iter().copied().filter(|peer| Work::Overwrite.suits(*peer)) {
+            if self.beds.contains_key(&peer) {
+                self.start(peer);
+            }
             let Some(Workbench::Files(bed)) = self.beds.get_mut(&peer) else { continue };
             match overwrite(bed, self.plan) {
                 Ok((samples, space)) => {
@@ -218,7 +220,7 @@ impl Runner<'_> {
             let connections: Vec<TcpStream> = (0..clients)
                 .map(|_| TcpStream::connect(bed.server()?.nfs).map_err(Into::into))
                 .collect::<Result<_>>()?;
-            std::thread::sleep(self.plan.scale.settle);
+            std::thread::sleep(IDLE);
             let resident = bed.server()?.process.memory()?;
             drop(connections);
             Ok(Memory { files, clients, resident_mib: mib(resident) })
@@ -275,21 +277,20 @@ fn overwrite(bed: &mut Bed, plan: &Plan) -> Result<(Vec<Sample>, Overwriting)> {
     let len = plan.scale.overwrite_bytes;
     let slots = REFERENCE.in_flight();
     let limits = Limits { duration: UNTIL_DONE, silence: SILENCE };
-    let data = bed.server()?.data.clone();
     rustix::fs::sync();
-    let empty = space_used(&data)?;
+    let empty = bed.server()?.space_used()?;
     let file = bed.file(len)?;
     rustix::fs::sync();
-    let fresh = space_used(&data)?.saturating_sub(empty);
+    let fresh = bed.server()?.space_used()?.saturating_sub(empty);
     bed.restart_cold()?;
     let mut reads = bed.sequential_reads(file, len, slots);
     let first = measure(bed.server()?, plan, REFERENCE, limits, &mut reads)?;
     let mut writes = bed.overwrites(file, len, slots);
     let second = measure(bed.server()?, plan, REFERENCE, limits, &mut writes)?;
-    let at_once = space_used(&data)?.saturating_sub(empty);
+    let at_once = bed.server()?.space_used()?.saturating_sub(empty);
     std::thread::sleep(plan.scale.settle);
     rustix::fs::sync();
-    let settled = space_used(&data)?.saturating_sub(empty);
+    let settled = bed.server()?.space_used()?.saturating_sub(empty);
     bed.restart_cold()?;
     let mut reads = bed.sequential_reads(file, len, slots);
     let third = measure(bed.server()?, plan, REFERENCE, limits, &mut reads)?;

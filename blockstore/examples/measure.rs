@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used)]
 
 use atoll_base::block::{BlockId, BlockService};
+use atoll_base::checksum;
 use atoll_base::disk::{Disk, Open, RealDisk};
 use atoll_blockstore::{BlockStore, Config};
 use bytes::Bytes;
@@ -78,7 +79,7 @@ fn raw(disk: &RealDisk, total: u64, batch: u64) {
 fn crc(chunk: usize) {
     let data = vec![7; MIB as usize];
     let began = Instant::now();
-    let sum = (0..1000).fold(0, |_, _| data.chunks(chunk).fold(0, |sum, c| sum ^ crc32c::crc32c(c)));
+    let sum = (0..1000).fold(0, |_, _| data.chunks(chunk).fold(0, |sum, c| sum ^ checksum::crc32c(c)));
     println!(
         "crc32c of 1 MiB in pieces of {chunk}: {:.0} us ({sum:08x})",
         began.elapsed().as_secs_f64() * 1e3

@@ -41,6 +41,8 @@ pub struct Config {
     pub read_threads: usize,
     /// Reads that may wait for those threads before callers wait.
     pub read_queue: usize,
+    /// Bytes of chunks that small reads asked for, kept in memory; 0 for none.
+    pub hot_bytes: usize,
     /// Segment files that are kept open for reading.
     pub open_files: usize,
     /// A sealed segment whose live share is below this many percent is compacted.
@@ -67,6 +69,7 @@ impl Config {
             batch_bytes: 32 << 20,
             read_threads: 8,
             read_queue: 256,
+            hot_bytes: 64 << 20,
             open_files: 512,
             compact_below_percent: 50,
             reserve_bytes: None,

@@ -32,6 +32,7 @@
 //! asked for. The table costs 0.1 % of the payload.
 
 use atoll_base::block::BlockId;
+use atoll_base::checksum;
 use atoll_base::limits::BLOCK_MAX;
 
 /// Alignment of everything in a segment, in bytes: a sector.
@@ -127,7 +128,7 @@ pub(crate) fn chunk_crc(id: BlockId, chunk: usize, bytes: &[u8]) -> u32 {
     let mut seed = [0; 20];
     seed[..16].copy_from_slice(&id.0.to_le_bytes());
     seed[16..].copy_from_slice(&(chunk as u32).to_le_bytes());
-    crc32c::crc32c_append(crc32c::crc32c(&seed), bytes)
+    checksum::crc32c_append(checksum::crc32c(&seed), bytes)
 }
 
 /// The table of checksums of a payload.
@@ -176,7 +177,7 @@ fn u128_at(b: &[u8], at: usize) -> u128 {
 }
 
 fn area_crc(area: &[u8]) -> u32 {
-    crc32c::crc32c_append(crc32c::crc32c(&area[..60]), &area[FIXED..])
+    checksum::crc32c_append(checksum::crc32c(&area[..60]), &area[FIXED..])
 }
 
 impl Header {
@@ -367,7 +368,7 @@ fn begin_unit(magic: [u8; 4], h: &SegmentHeader) -> Vec<u8> {
 }
 
 fn end_unit(mut b: Vec<u8>) -> Vec<u8> {
-    let crc = crc32c::crc32c(&b[..CRC_AT]);
+    let crc = checksum::crc32c(&b[..CRC_AT]);
     b[CRC_AT..].copy_from_slice(&crc.to_le_bytes());
     b
 }
@@ -379,7 +380,7 @@ fn open_unit(magic: [u8; 4], b: &[u8]) -> Result<SegmentHeader, FormatError> {
     if b[..4] != magic {
         return Err(FormatError::Magic);
     }
-    if crc32c::crc32c(&b[..CRC_AT]) != u32_at(b, CRC_AT) {
+    if checksum::crc32c(&b[..CRC_AT]) != u32_at(b, CRC_AT) {
         return Err(FormatError::HeaderCrc);
     }
     if b[4] != VERSION {

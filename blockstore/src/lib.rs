@@ -45,6 +45,7 @@ mod compact;
 mod config;
 mod files;
 mod format;
+mod hot;
 mod index;
 mod inspect;
 mod lock;

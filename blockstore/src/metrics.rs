@@ -1,5 +1,6 @@
 //! Counters of a block store.
 
+use atoll_base::clock_cache::CacheStatus;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Counters since the store was opened.
@@ -43,6 +44,8 @@ pub struct Metrics {
     pub reads: u64,
     /// Of these, answered from the page cache without a change of thread.
     pub reads_from_cache: u64,
+    /// Chunks in memory.
+    pub hot: CacheStatus,
     /// Bytes returned by reads.
     pub read_bytes: u64,
     /// Reads that found damage.

@@ -1,10 +1,12 @@
 //! Reading blocks: always with the record's header and the checksums of every chunk that is touched.
 //!
-//! First from the page cache on the caller's thread (no hand-over to another thread, which costs more than a small
-//! read itself); what is not there goes to a small pool of threads that may wait for the disk.
+//! Small reads first from what is [hot](crate::hot). Then from the page cache on the caller's thread (no hand-over to another
+//! thread, which costs more than a small read itself); what is not there goes to a small pool of threads that may wait for
+//! the disk.
 
 use crate::buffers::Buffers;
 use crate::format::{self, CHUNK, Header, Kind, UNIT, area_len};
+use crate::hot::Hot;
 use crate::index::Place;
 use crate::lock::{lock, read};
 use crate::metrics::add;
@@ -68,7 +70,7 @@ fn check_header(id: BlockId, place: Place, salt: u64, area: &[u8], at: usize) ->
 /// Reads a range of one block's record at a known place.
 fn read_at(
     file: &dyn File,
-    buffers: &Buffers,
+    (buffers, hot): (&Buffers, &Hot),
     source: Source,
     id: BlockId,
     place: Place,
@@ -91,6 +93,7 @@ fn read_at(
         check_header(id, place, salt, area, from)?;
         let table = format::table_of(area, place.len);
         format::verify_chunks(id, table, first, &payload[from..]).map_err(damage)?;
+        hot.keep(id, &range, &payload[from..]);
         return Ok(Some(buf.into_bytes().slice(area_len + range.start..area_len + range.end)));
     }
     let mut area = vec![0; area_len];
@@ -102,6 +105,7 @@ fn read_at(
     }
     check_header(id, place, salt, &area, from)?;
     format::verify_chunks(id, format::table_of(&area, place.len), first, data.as_ref()).map_err(damage)?;
+    hot.keep(id, &range, data.as_ref());
     Ok(Some(data.into_bytes().slice(range.start - from..range.end - from)))
 }
 
@@ -129,6 +133,9 @@ impl Shared {
             if range.is_empty() {
                 return Ok(Some(Bytes::new()));
             }
+            if let Some(bytes) = self.hot.get(id, range.clone()) {
+                return Ok(Some(bytes));
+            }
             let file = match self.files.get(&*self.disk, place.segment) {
                 Ok(file) => file,
                 // Compaction moved the block and removed the segment between the two looks.
@@ -137,7 +144,7 @@ impl Shared {
                 }
                 Err(e) => return Err(BlockError::Io { id, detail: e.to_string().into() }),
             };
-            let result = read_at(&*file, &self.buffers, source, id, place, salt, range);
+            let result = read_at(&*file, (&self.buffers, &self.hot), source, id, place, salt, range);
             if matches!(result, Err(BlockError::Damaged { .. })) {
                 add(&self.counters.damaged_reads, 1);
             }

@@ -3,6 +3,7 @@
 use crate::buffers::Buffers;
 use crate::config::Config;
 use crate::files::FileCache;
+use crate::hot::Hot;
 use crate::lock::read;
 use crate::metrics::Counters;
 use crate::space::Space;
@@ -17,6 +18,7 @@ pub(crate) struct Shared {
     pub(crate) state: RwLock<State>,
     pub(crate) space: Space,
     pub(crate) files: FileCache,
+    pub(crate) hot: Hot,
     pub(crate) buffers: Buffers,
     pub(crate) counters: Counters,
     /// Set once, for ever: why nothing is written any more.
@@ -26,12 +28,14 @@ pub(crate) struct Shared {
 impl Shared {
     pub(crate) fn new(disk: Arc<dyn Disk>, config: Config, state: State, space: Space) -> Self {
         let files = FileCache::new(config.open_files);
+        let hot = Hot::new(config.hot_bytes);
         Self {
             disk,
             config,
             state: RwLock::new(state),
             space,
             files,
+            hot,
             buffers: Buffers::default(),
             counters: Counters::default(),
             failed: OnceLock::new(),

@@ -167,6 +167,7 @@ impl BlockStore {
             reserved_bytes: shared.space.reserved(),
             reads: get(&c.reads),
             reads_from_cache: get(&c.reads_from_cache),
+            hot: shared.hot.status(),
             read_bytes: get(&c.read_bytes),
             damaged_reads: get(&c.damaged_reads),
             put_blocks: get(&c.put_blocks),

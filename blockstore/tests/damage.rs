@@ -20,6 +20,8 @@ fn config() -> Config {
         read_threads: 1,
         prepare: Prepare::Inline,
         reserve_bytes: Some(0),
+        // What was read before a bit flipped would be good.
+        hot_bytes: 0,
         ..Config::new(STORE)
     }
 }

@@ -17,7 +17,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 const STORE: u128 = 5;
 
 fn config(segment_bytes: u64) -> Config {
-    Config { segment_bytes, read_threads: 2, open_files: 3, reserve_bytes: Some(0), ..Config::new(STORE) }
+    Config {
+        segment_bytes,
+        read_threads: 2,
+        open_files: 3,
+        hot_bytes: 64 << 10,
+        reserve_bytes: Some(0),
+        ..Config::new(STORE)
+    }
 }
 
 fn id(n: u64) -> BlockId {

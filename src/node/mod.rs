@@ -38,6 +38,14 @@ const OWN_WRITER: u32 = 1 << 31;
 /// and 100/70 leaves a little for blocks that are partly unused.
 const COMPACT_BELOW: u8 = 70;
 
+/// Entries of the log in memory. One member reads them only to apply them, right after they were written; each takes about twice
+/// its bytes.
+const LOG_CACHE: usize = 8 << 20;
+/// Pages of the metadata in memory, beside the system's page cache and the caches of attributes and names. With both bounds a
+/// node with a million files and 64 idle clients had 118 MiB resident, and 195 with 32 MiB of the log and 64 MiB of
+/// pages; CREATE, REMOVE, LOOKUP and small WRITEs took the same CPU.
+const STATE_CACHE: usize = 32 << 20;
+
 /// Told in words what a start that takes seconds is doing.
 pub type OnProgress = Arc<dyn Fn(String) + Send + Sync>;
 
@@ -74,6 +82,8 @@ impl Options {
     pub fn new(cluster_id: [u8; 16], node_id: u64) -> Self {
         let mut meta = MetaOptions::single(cluster_id);
         meta.group.id = node_id;
+        meta.log.cache_bytes = LOG_CACHE;
+        meta.state.cache_bytes = STATE_CACHE;
         let blocks = BlockConfig::new(u128::from_be_bytes(cluster_id));
         Self {
             cluster_id,

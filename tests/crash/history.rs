@@ -23,8 +23,12 @@ pub(crate) enum When {
     Load,
     /// At one of these syncs of this site, counted from 0.
     Site(&'static str, u64, u64),
+    /// In the midst of one of these large writes of the log, counted from 1.
+    Group(u64, u64),
     /// In peace.
     Peace,
+    /// In peace, when maintenance has nothing more to do.
+    Rest,
 }
 
 /// How it ends.
@@ -98,7 +102,9 @@ impl History {
             When::Start => End::Cut(self.rng.random_range(0..80)),
             When::Load => End::Cut(self.rng.random_range(80..2500)),
             When::Site(site, from, to) => End::At(site, self.rng.random_range(from..to)),
+            When::Group(from, to) => End::InGroup(self.rng.random_range(from..to)),
             When::Peace => End::Graceful(self.rng.random_range(1..40)),
+            When::Rest => End::Rested(self.rng.random_range(1..40)),
         }
     }
 
@@ -112,7 +118,7 @@ impl History {
 
     /// Runs all lives, and a last one that ends in peace.
     pub(crate) fn run(&mut self) -> Result<(), String> {
-        let mut after_peace = false;
+        let mut after_peace = None;
         for number in 0..=self.plan.lives {
             let last = number == self.plan.lives;
             let (when, how) = match last {
@@ -126,12 +132,11 @@ impl History {
                 None => self.some_delays(),
             };
             let life = Life { end, after_peace, last, delays };
-            let peace = live(&self.disk, &mut self.workers, &life).map_err(|what| {
+            after_peace = live(&self.disk, &mut self.workers, &life).map_err(|what| {
                 let acknowledged = self.acknowledged();
                 format!("seed {} life {number} ({end:?}, {acknowledged} operations): {what}", self.seed)
             })?;
             self.rounds += 1;
-            after_peace = peace && matches!(end, End::Graceful(_));
             let killed = match how {
                 How::Power => false,
                 How::Killed => true,

@@ -6,6 +6,7 @@ use atoll::data_dir::{Keys, refuse_foreign};
 use atoll::maintenance::Pace;
 use atoll::node::{Line, Node, Options as NodeOptions};
 use atoll::service::{Options as ServiceOptions, Service};
+use atoll_base::block::BlockId;
 use atoll_base::disk::Disk;
 use atoll_base::disk::sim::SimDisk;
 use atoll_base::id::Epoch;
@@ -16,6 +17,7 @@ use atoll_nfs::engine::Config as EngineConfig;
 use atoll_nfs::portmap::Config as PortmapConfig;
 use atoll_nfs::server::Limits;
 use std::path::Path;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, LazyLock, Mutex, Once, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -76,9 +78,16 @@ pub(crate) enum End {
     Cut(u64),
     /// At the so many-th sync of a site; soon, if that does not come.
     At(&'static str, u64),
+    /// In the midst of the so many-th large write of the log, counted from 1; soon, if that does not come.
+    InGroup(u64),
     /// In peace, after so many operations of each client.
     Graceful(u64),
+    /// The same, when maintenance has nothing more to do.
+    Rested(u64),
 }
+
+/// Every block of a store, with its length.
+pub(crate) type Blocks = Vec<(BlockId, u32)>;
 
 fn node_options(keys: &Keys) -> NodeOptions {
     let cluster = keys.identity.cluster_id().unwrap();
@@ -127,8 +136,8 @@ fn service_options(keys: &Keys) -> ServiceOptions {
 /// What a life of the server does.
 pub(crate) struct Life {
     pub(crate) end: End,
-    /// Whether the life before ended in peace.
-    pub(crate) after_peace: bool,
+    /// If the life before ended in peace: the blocks it left.
+    pub(crate) after_peace: Option<Blocks>,
     /// Whether this is the last one: nothing may be left over at its end.
     pub(crate) last: bool,
     /// What takes longer than it must.
@@ -139,15 +148,16 @@ fn wrong(disk: &SimDisk, what: String) -> Stop {
     if disk.is_off() { Stop::Dead } else { Stop::Wrong(what) }
 }
 
-/// Runs the server on `disk` until its life ends. `Ok(true)` if it ended in peace.
-pub(crate) fn live(disk: &SimDisk, workers: &mut [Worker], life: &Life) -> Result<bool, String> {
+/// Runs the server on `disk` until its life ends. If it ended in peace: the blocks it left.
+pub(crate) fn live(disk: &SimDisk, workers: &mut [Worker], life: &Life) -> Result<Option<Blocks>, String> {
     match life.end {
         End::Cut(operations) => disk.cut_power_after(operations),
         End::At(site, n) => {
             disk.cut_power_at(site, n);
             disk.cut_power_after(AT_LATEST);
         }
-        End::Graceful(_) => {}
+        End::InGroup(_) => disk.cut_power_after(AT_LATEST),
+        End::Graceful(_) | End::Rested(_) => {}
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -161,25 +171,32 @@ pub(crate) fn live(disk: &SimDisk, workers: &mut [Worker], life: &Life) -> Resul
     if !panics.is_empty() {
         return Err(format!("panics: {}; {ended:?}", panics.join("; ")));
     }
-    match ended {
-        Ok(()) => Ok(true),
-        Err(Stop::Dead) => Ok(false),
+    match ended.and_then(|()| blocks_on(disk)) {
+        Ok(blocks) => Ok(blocks),
+        Err(Stop::Dead) => Ok(None),
         Err(Stop::Wrong(what)) => Err(what),
     }
 }
 
 async fn serve(disk: &SimDisk, workers: &mut [Worker], life: &Life) -> Result<(), Stop> {
-    check_blocks(disk)?;
+    let found = blocks_on(disk)?;
+    if let Some(left) = &life.after_peace {
+        same_blocks(left, &found.unwrap_or_default())?;
+    }
     let keys = refuse_foreign(Path::new("."), disk).and_then(|()| Keys::read_or_make(disk, &|_| Ok(())));
     let keys = keys.map_err(|e| wrong(disk, format!("identity: {e:#}")))?;
-    let slow = SlowDisk { disk: disk.clone(), delays: life.delays };
+    let groups = match life.end {
+        End::InGroup(n) => Some(Arc::new(AtomicU64::new(n))),
+        _ => None,
+    };
+    let slow = SlowDisk { disk: disk.clone(), delays: life.delays, groups };
     let opening = Node::open(Arc::new(slow), node_options(&keys));
     let node = tokio::time::timeout(START_LIMIT, opening)
         .await
         .map_err(|_| Stop::Wrong("the node does not open".to_owned()))?
         .map_err(|e| wrong(disk, format!("the node does not open: {e:#}")))?;
     let node = Arc::new(node);
-    if life.after_peace {
+    if life.after_peace.is_some() {
         nothing_repeated(&node)?;
     }
     let ended = serve_on(disk, &node, &keys, workers, life).await;
@@ -229,14 +246,17 @@ async fn work(
     for worker in workers.iter_mut() {
         worker.point_at(service.address, is_dead.clone());
     }
-    let peace = life.after_peace;
+    let peace = life.after_peace.is_some();
     each(workers, async move |w| w.verify(peace).await).await?;
     scrub(disk, &service.node).await?;
     let operations = match life.end {
-        End::Cut(_) | End::At(..) => u64::MAX,
-        End::Graceful(n) => n,
+        End::Cut(_) | End::At(..) | End::InGroup(_) => u64::MAX,
+        End::Graceful(n) | End::Rested(n) => n,
     };
     each(workers, async move |w| w.load(operations).await).await?;
+    if matches!(life.end, End::Rested(_)) {
+        rest(disk, service).await;
+    }
     if life.last {
         nothing_unreferenced(disk, service).await?;
         scrub(disk, &service.node).await?;
@@ -266,28 +286,58 @@ where
     result
 }
 
-/// The block store as `atoll fsck` looks at it, before anything is opened.
-fn check_blocks(disk: &SimDisk) -> Result<(), Stop> {
+/// The block store as `atoll fsck` looks at it, while nothing has it open. `None`: there is none yet.
+fn blocks_on(disk: &SimDisk) -> Result<Option<Blocks>, Stop> {
     let entries = disk.list(Path::new("")).map_err(|e| wrong(disk, e.to_string()))?;
     let has = |name: &str| entries.iter().any(|e| e.name == name);
     if !has("blocks") || !has("atoll.json") {
-        return Ok(());
+        return Ok(None);
     }
     let keys = Keys::read_or_make(&disk.clone(), &|_| Ok(())).map_err(|e| wrong(disk, format!("{e:#}")))?;
     let store = node_options(&keys).blocks.store_id;
     match blockstore::check(disk, store) {
-        Ok(report) if report.is_clean() => Ok(()),
+        Ok(report) if report.is_clean() => Ok(Some(report.blocks)),
         Ok(report) => Err(wrong(disk, format!("block store: {:?} {:?}", report.structure, report.damage))),
         Err(e) => Err(wrong(disk, format!("block store: {e}"))),
     }
 }
 
+/// What a graceful stop left is there, and what was deleted before is not there again.
+fn same_blocks(left: &Blocks, found: &Blocks) -> Result<(), Stop> {
+    let missing = |from: &Blocks, of: &Blocks| -> Vec<BlockId> {
+        from.iter().filter(|block| !of.contains(block)).map(|(id, _)| *id).collect()
+    };
+    let (lost, back) = (missing(left, found), missing(found, left));
+    if lost.is_empty() && back.is_empty() {
+        return Ok(());
+    }
+    Err(Stop::Wrong(format!(
+        "after a graceful stop blocks are lost: {lost:?}; deleted ones are there again: {back:?}"
+    )))
+}
+
+/// Gives maintenance time until it changes nothing for a while. Nothing depends on it but the chance to see something.
+async fn rest(disk: &SimDisk, service: &Service) {
+    service.engine.flush_all().await;
+    let (mut before, mut quiet) = (None, 0);
+    let end = Instant::now() + COLLECT_LIMIT;
+    while quiet < 10 && Instant::now() < end && !disk.is_off() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        let now = service.node.blocks.metrics();
+        let now = Some((now.segments, now.dead_bytes, now.deleted_blocks));
+        quiet = if now == before { quiet + 1 } else { 0 };
+        before = now;
+    }
+}
+
 /// After a graceful stop there is nothing to recover.
 fn nothing_repeated(node: &Node) -> Result<(), Stop> {
-    // The only commands so far: this start's own.
-    let (commands, scanned) = (node.meta.status().commands, node.blocks.recovery().scanned);
-    if commands > 2 || scanned > 0 {
-        let what = format!("after a graceful stop {commands} commands and {scanned} segments were repeated");
+    // Applied, but not asked for in this life: it registers, and maintenance has begun its work.
+    let status = node.meta.status();
+    let repeated = status.commands.saturating_sub(status.proposer.calls);
+    let scanned = node.blocks.recovery().scanned;
+    if repeated > 0 || scanned > 0 {
+        let what = format!("after a graceful stop {repeated} commands and {scanned} segments were repeated");
         return Err(Stop::Wrong(what));
     }
     Ok(())

@@ -10,15 +10,12 @@ use std::time::{Duration, Instant};
 /// Histories in which the loss must show.
 const CHANCES: u64 = 120;
 
-/// Syncs whose loss the whole server makes up for, or shows too rarely: the campaigns of their own crates show it.
-const ELSEWHERE: [(&str, &str); 3] = [
-    ("blocks.root", "node.meta syncs the same directory before anything is acknowledged"),
-    ("blocks.remove", "blocks that come back have no reference, and the next start collects them"),
-    (
-        "wal.recover.file",
-        "needs a write of several records cut between them, and no purge until the power goes",
-    ),
-];
+/// Syncs whose loss no history of the whole server can show, with the reason: the campaigns of their own crates show it.
+const ELSEWHERE: [(&str, &str); 1] = [(
+    "blocks.root",
+    "a node makes `blocks` and then `meta` in the same directory, and node.meta syncs that directory before anything is \
+     acknowledged; a block store does not know what its caller syncs",
+)];
 
 /// Takes a minute or more, so only the long form does it.
 const RARE: &str = "wal.recover.dir";
@@ -55,10 +52,29 @@ fn plan(site: &str) -> Plan {
             mix: Mix { large: 35, ..Mix::default() },
             ..any
         },
+        // A process died in the midst of a write of several records: those that are whole count, and the segment takes no more,
+        // so no later sync makes up for this one. Then the power goes before the segment is purged.
+        "wal.recover.file" => Plan {
+            lives: 8,
+            ends: vec![(When::Group(1, 20), How::Killed), (When::Site("wal.append", 2, 12), How::Power)],
+            delays: Some((How::Killed, Delays { append: Duration::from_millis(3), ..Delays::default() })),
+            malice,
+            mix: Mix { large: 0, commits: 1, unstable: 0 },
+            clients: 12,
+        },
         // A segment was sealed in peace, then the power went.
         "blocks.seal" => Plan {
             lives: 8,
             ends: vec![(When::Peace, How::Power)],
+            malice,
+            mix: Mix { large: 35, ..Mix::default() },
+            ..any
+        },
+        // Blocks were deleted, their segment was removed, then the one with their tombstones, then the power went: if only the
+        // first comes back, so do they.
+        "blocks.remove" => Plan {
+            lives: 12,
+            ends: vec![(When::Rest, How::Power)],
             malice,
             mix: Mix { large: 35, ..Mix::default() },
             ..any
@@ -79,7 +95,9 @@ fn each_sync_is_needed() {
         if only.as_ref().is_some_and(|only| !only.split(',').any(|o| o == *site)) {
             continue;
         }
-        if let Some((_, why)) = ELSEWHERE.iter().find(|(elsewhere, _)| elsewhere == site) {
+        if let Some((_, why)) = ELSEWHERE.iter().find(|(elsewhere, _)| elsewhere == site)
+            && only.is_none()
+        {
             println!("{site} is left to the tests of its crate: {why}");
             continue;
         }
@@ -95,6 +113,8 @@ fn each_sync_is_needed() {
         });
         match seen {
             Some((n, what)) => {
+                // With the sync the same goes well: it was its loss that was seen.
+                History::new(n, plan(site)).run().unwrap_or_else(|what| panic!("with {site}: {what}"));
                 println!("without {site}: after {n} histories, {:.0?}: {what}", began.elapsed())
             }
             None => unnoticed.push(*site),

@@ -1,4 +1,4 @@
-//! A node as a whole: maintenance, import, checks, the process, full disks.
+//! A node as a whole: maintenance, import, checks, the process, full disks, large directories.
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
@@ -6,6 +6,7 @@ mod checks;
 mod collector;
 mod full;
 mod import;
+mod listing;
 mod nfs;
 mod process;
 mod repacker;

@@ -1,5 +1,7 @@
 //! The built program: its commands against a running server, and what it refuses.
 
+use crate::nfs::Client;
+use atoll_proto::nfs3::{DirOpArgs3, GetAttr3Args, Lookup3Args, Name3, NfsStat3, StableHow, call};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
@@ -15,7 +17,11 @@ pub(crate) struct Done {
 }
 
 fn command(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_atoll"));
+    command_of(env!("CARGO_BIN_EXE_atoll").as_ref(), args)
+}
+
+fn command_of(program: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(program);
     command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     // Only what is for people, and errors.
     command.env("ATOLL_LOG", std::env::var("TEST_LOG").unwrap_or("off".into())).env("RUST_LOG", "off");
@@ -53,9 +59,20 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) fn start(dir: &Path, more: &[&str]) -> Self {
+        Self::start_program(env!("CARGO_BIN_EXE_atoll").as_ref(), dir, more)
+    }
+
+    /// As it is shipped if that was built, for what is long.
+    pub(crate) fn start_shipped(dir: &Path, more: &[&str]) -> Self {
+        let built = Path::new(env!("CARGO_BIN_EXE_atoll"));
+        let shipped = built.parent().and_then(Path::parent).map(|target| target.join("release/atoll"));
+        Self::start_program(shipped.filter(|path| path.exists()).as_deref().unwrap_or(built), dir, more)
+    }
+
+    fn start_program(program: &Path, dir: &Path, more: &[&str]) -> Self {
         let mut args = vec!["serve", dir.to_str().unwrap(), "--nfs", "127.0.0.1:0"];
         args.extend(more);
-        let mut child = command(&args).stderr(Stdio::inherit()).spawn().unwrap();
+        let mut child = command_of(program, &args).stderr(Stdio::inherit()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
         let field = |name: &str| {
@@ -64,6 +81,16 @@ impl Server {
         };
         assert!(line.starts_with("ready "), "{line:?}");
         Self { nfs: field("nfs="), admin: field("admin="), child }
+    }
+
+    /// Its resident memory, in words: now and at the most.
+    pub(crate) fn memory(&self) -> String {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let mib = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+            line.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() >> 10
+        };
+        format!("the server has {} MiB resident, {} at the most", mib("VmRSS:"), mib("VmHWM:"))
     }
 
     pub(crate) fn kill(mut self) {
@@ -258,6 +285,41 @@ fn mistakes_are_answered_in_words() {
         let help = atoll(&[command, "--help"]);
         assert!(help.status == Some(0) && help.stdout.contains("Usage: atoll"), "{command}");
     }
+}
+
+/// Without its secret a directory is not served, unless somebody says that clients shall mount again.
+#[test]
+fn a_lost_secret() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().to_str().unwrap();
+    let export = ["--export", "/=127.0.0.1,rw,no_root_squash,insecure"];
+    let server = Server::start(dir.path(), &export);
+    let mut client = Client::mount(server.nfs);
+    let before = client.create("kept").unwrap();
+    client.write(before, 0, b"kept", StableHow::FileSync).unwrap();
+    server.stop();
+    let secret = dir.path().join("secret.key");
+    std::fs::remove_file(&secret).unwrap();
+    for command in [&["serve", path, "--nfs", "127.0.0.1:0"][..], &["fsck", path]] {
+        let refused = atoll(command);
+        assert_eq!(refused.status, Some(2), "{}", refused.stderr);
+        assert!(
+            refused.stderr.contains(path) && refused.stderr.contains("--new-secret"),
+            "{}",
+            refused.stderr
+        );
+    }
+    assert!(!secret.exists());
+    let server = Server::start(dir.path(), &["--new-secret"]);
+    let mut client = Client::mount(server.nfs);
+    let known = client.call::<call::GetAttr>(GetAttr3Args { object: before });
+    assert!(matches!(known.map_err(|e| e.status), Err(NfsStat3::BadHandle | NfsStat3::Stale)));
+    let what = DirOpArgs3 { dir: client.root, name: Name3::from_static(b"kept") };
+    let found = client.call::<call::Lookup>(Lookup3Args { what }).map_err(|e| e.status).unwrap().object;
+    assert_eq!(client.read(found, 0, 100), &b"kept"[..]);
+    server.stop();
+    let again = atoll(&["serve", path, "--nfs", "127.0.0.1:0", "--new-secret"]);
+    assert!(again.status == Some(2) && again.stderr.contains("is there"), "{}", again.stderr);
 }
 
 /// Killed, not stopped: the next start serves the same, and finds no fault.

@@ -144,6 +144,13 @@ impl Server {
         self.process.stop().with_context(|| format!("stopping {}", self.peer.name()))
     }
 
+    /// Bytes that the disk holds of what was stored, see [`crate::machine::space_used`]. A log of some segments of a fixed
+    /// size, written with zeros beforehand, is no part of it: it is as large for one file as for all.
+    pub fn space_used(&self) -> io::Result<u64> {
+        let log = (self.peer == Peer::Atoll).then(|| self.data.join("meta/log"));
+        crate::machine::space_used(&self.data, log.as_deref())
+    }
+
     fn launch(
         peer: Peer,
         site: &Site,

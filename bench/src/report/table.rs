@@ -2,6 +2,7 @@
 
 use std::fmt::{self, Display, Formatter};
 
+use super::targets::part;
 use super::{Figures, Report, Row};
 use crate::peer::Peer;
 
@@ -32,11 +33,8 @@ const QUIET: f64 = 0.1;
 /// A cell without figures.
 const NONE: &str = "–";
 
-fn ratio(atoll: Option<&Figures>, peer: Option<&Figures>, of: impl Fn(&Figures) -> f64) -> String {
-    match (atoll, peer) {
-        (Some(atoll), Some(peer)) if of(peer) > 0.0 => number(of(atoll) / of(peer)),
-        _ => NONE.to_owned(),
-    }
+fn ratio(atoll: Option<&Figures>, peer: Option<&Figures>, of: fn(&Figures) -> f64) -> String {
+    part(atoll.map(of), peer.map(of)).map_or(NONE.to_owned(), number)
 }
 
 fn line(f: &mut Formatter<'_>, cells: &[String]) -> fmt::Result {

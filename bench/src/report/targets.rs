@@ -63,10 +63,7 @@ impl Report {
             for shape in &self.scale.shapes {
                 let n = shape.in_flight();
                 let limit = self.log_limits.iter().find(|l| l.what == what && l.in_flight == n);
-                let part = self
-                    .atoll(work, *shape)
-                    .zip(limit)
-                    .map(|(atoll, limit)| atoll.ops_s / limit.grouped_ops_s);
+                let part = part(self.rate(work, *shape), limit.map(|limit| limit.grouped_ops_s));
                 let name = format!("{}: ops/s, of group append + fdatasync, at {n} in flight", work.name());
                 targets.push(at_least(name, OF_LIMIT, part));
                 let part = self.ratio(work, *shape, Peer::TcpAppend, |f| f.ops_s);
@@ -90,10 +87,6 @@ impl Report {
             targets.push(at_most(format!("{}: p50 at one in flight, of Ganesha's", work.name()), 1.0, p50));
         }
         let disk = self.streaming;
-        let of_disk = |work: Work, rate: Option<f64>| {
-            let atoll = self.atoll(work, REFERENCE)?;
-            Some(atoll.ops_s / rate?)
-        };
         for work in [Work::Read1m, Work::Write1m] {
             let part = self.ratio(work, REFERENCE, Peer::TcpEcho, |f| f.ops_s);
             targets.push(at_least(
@@ -103,20 +96,18 @@ impl Report {
             ));
         }
         // An operation is 1 MiB, so operations and MiB per second are the same number.
-        let part = of_disk(Work::Write1m, disk.map(|d| d.write_mib_s));
-        targets.push(at_least("WRITE 1 MiB UNSTABLE: of the streaming write".into(), OF_LIMIT, part));
-        let part = of_disk(Work::ReadCold, disk.and_then(|d| d.read_mib_s));
-        targets.push(at_least("READ 1 MiB, cold: of the streaming read".into(), OF_LIMIT, part));
-        let fresh = self.atoll(Work::ReadFresh, REFERENCE);
-        let after = self.atoll(Work::ReadOverwritten, REFERENCE);
-        let part = fresh.zip(after).map(|(fresh, after)| after.ops_s / fresh.ops_s);
+        let of_disk = part(self.rate(Work::Write1m, REFERENCE), disk.map(|d| d.write_mib_s));
+        targets.push(at_least("WRITE 1 MiB UNSTABLE: of the streaming write".into(), OF_LIMIT, of_disk));
+        let of_disk = part(self.rate(Work::ReadCold, REFERENCE), disk.and_then(|d| d.read_mib_s));
+        targets.push(at_least("READ 1 MiB, cold: of the streaming read".into(), OF_LIMIT, of_disk));
+        let (fresh, after) = (Work::ReadFresh, Work::ReadOverwritten);
         targets.push(at_least(
             "sequential READ after random overwrites, of a fresh file's".into(),
             OF_LIMIT,
-            part,
+            part(self.rate(after, REFERENCE), self.rate(fresh, REFERENCE)),
         ));
-        let space =
-            self.overwriting.iter().find(|o| o.peer == Peer::Atoll).map(|o| o.settled_mib / o.fresh_mib);
+        let space = self.overwriting.iter().find(|o| o.peer == Peer::Atoll);
+        let space = part(space.map(|o| o.settled_mib), space.map(|o| o.fresh_mib));
         targets.push(at_most("space after random overwrites, of a fresh file's".into(), SPACE, space));
         let memory = self.memory.map(|m| m.resident_mib);
         targets.push(at_most(
@@ -127,8 +118,9 @@ impl Report {
         targets
     }
 
-    fn atoll(&self, work: Work, shape: Shape) -> Option<Figures> {
-        self.row(work, shape)?.figures(Peer::Atoll)
+    /// Atoll's operations per second.
+    fn rate(&self, work: Work, shape: Shape) -> Option<f64> {
+        Some(self.row(work, shape)?.figures(Peer::Atoll)?.ops_s)
     }
 
     /// Atoll's figure divided by the peer's.
@@ -140,7 +132,12 @@ impl Report {
         of: impl Fn(&Figures) -> f64,
     ) -> Option<f64> {
         let row = self.row(work, shape)?;
-        let (atoll, peer) = (of(&row.figures(Peer::Atoll)?), of(&row.figures(peer)?));
-        (peer > 0.0).then(|| atoll / peer)
+        part(row.figures(Peer::Atoll).as_ref().map(&of), row.figures(peer).as_ref().map(&of))
     }
+}
+
+/// `value / of`, if both were measured and there is something to divide by: otherwise the target counts as not measured.
+pub(super) fn part(value: Option<f64>, of: Option<f64>) -> Option<f64> {
+    let (value, of) = (value?, of?);
+    (of > 0.0).then(|| value / of)
 }

@@ -133,6 +133,48 @@ fn a_target_without_its_parts_is_not_measured_and_one_beyond_its_bound_is_missed
 }
 
 #[test]
+fn a_ratio_with_nothing_to_divide_by_is_not_measured() {
+    let mut report = report(Vec::new());
+    let space = |fresh_mib, settled_mib| Overwriting {
+        peer: Peer::Atoll,
+        file_mib: 64.0,
+        fresh_mib,
+        at_once_mib: 67.0,
+        settled_mib,
+    };
+    let met = |report: &Report| {
+        let targets = report.targets();
+        targets.iter().find(|target| target.name.starts_with("space")).unwrap().met()
+    };
+    for (fresh, settled, verdict) in
+        [(0.0, 0.0, None), (0.0, 7.0, None), (64.0, 96.0, Some(true)), (64.0, 97.0, Some(false))]
+    {
+        report.overwriting = vec![space(fresh, settled)];
+        assert_eq!(met(&report), verdict, "{settled} of {fresh}");
+        let text = report.to_string();
+        assert!(!text.contains("NaN") && !text.contains("inf |"), "{text}");
+    }
+    // The same for what the limits of the machine are divided by.
+    let cells = vec![(Peer::Atoll, cell(vec![sample(10, 1)])), (Peer::TcpAppend, cell(vec![sample(0, 1)]))];
+    report.rows = vec![row(Work::Write1m, REFERENCE, vec![(Peer::Atoll, cell(vec![sample(10, 1)]))])];
+    report.rows.push(row(Work::Create, REFERENCE, cells));
+    report.streaming = Some(Streaming { write_mib_s: 0.0, read_mib_s: Some(0.0) });
+    report.log_limits = vec![LogLimit {
+        what: "CREATE",
+        bytes: 192,
+        in_flight: REFERENCE.in_flight(),
+        grouped_ops_s: 0.0,
+        grouped_p50_us: 0.0,
+        naive_ops_s: 0.0,
+        naive_p50_us: 0.0,
+    }];
+    for target in report.targets() {
+        let wanted = target.name.starts_with("space");
+        assert_eq!(target.measured.is_some(), wanted, "{target:?}");
+    }
+}
+
+#[test]
 fn json_holds_figures_errors_and_verdicts() {
     let cells =
         vec![(Peer::Atoll, cell(vec![sample(1000, 5)])), (Peer::Ganesha, cell(vec![sample(400, 50)]))];

@@ -121,7 +121,7 @@ pub(crate) fn parse_extent(offset: u64, value: &[u8]) -> Result<Extent, KvError>
 }
 
 /// The part of an extent within `start..end`; `None` if there is none.
-pub(crate) fn clip(extent: &Extent, start: u64, end: u64) -> Option<Extent> {
+pub fn clip(extent: &Extent, start: u64, end: u64) -> Option<Extent> {
     let piece = &extent.piece;
     let from = piece.offset.max(start);
     let to = piece.end().min(end);

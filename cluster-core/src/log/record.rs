@@ -13,6 +13,7 @@
 //! each part: u32`, the head and the parts; other bodies are postcard.
 
 use super::{Entry, EntryId};
+use atoll_base::checksum;
 use bytes::{Buf, Bytes};
 use serde::{Deserialize, Serialize};
 use std::io::IoSlice;
@@ -142,12 +143,12 @@ pub(super) struct Seal {
 
 impl Seal {
     pub(super) fn new(number: u64, salt: u64) -> Self {
-        let crc_seed = crc32c::crc32c_append(crc32c::crc32c(&number.to_le_bytes()), &salt.to_le_bytes());
+        let crc_seed = checksum::crc32c_append(checksum::crc32c(&number.to_le_bytes()), &salt.to_le_bytes());
         Self { crc_seed, tag: (salt >> 32) as u32 }
     }
 
     fn crc_at(self, offset: u32) -> u32 {
-        crc32c::crc32c_append(self.crc_seed, &offset.to_le_bytes())
+        checksum::crc32c_append(self.crc_seed, &offset.to_le_bytes())
     }
 }
 
@@ -178,8 +179,8 @@ impl FrameHeader {
 
     /// Whether `body` is the one that was written.
     pub(super) fn verifies(&self, body: &[u8], seal: Seal, offset: u32) -> bool {
-        let crc = crc32c::crc32c_append(seal.crc_at(offset), &self.raw[4..]);
-        crc32c::crc32c_append(crc, body) == self.crc
+        let crc = checksum::crc32c_append(seal.crc_at(offset), &self.raw[4..]);
+        checksum::crc32c_append(crc, body) == self.crc
     }
 
     /// The record in a body that verifies. `None` if a different version wrote it.
@@ -251,11 +252,11 @@ impl GroupBuffer {
         self.scratch.extend_from_slice(&(seal.tag ^ u32::from(frame.kind)).to_le_bytes());
         self.scratch.extend_from_slice(&(frame.body_len() as u32).to_le_bytes());
         self.scratch.extend_from_slice(&group.to_le_bytes());
-        let mut crc = crc32c::crc32c_append(seal.crc_at(offset), &self.scratch[start + 4..]);
+        let mut crc = checksum::crc32c_append(seal.crc_at(offset), &self.scratch[start + 4..]);
         match &frame.body {
             Body::Plain(body) => {
                 self.scratch.extend_from_slice(body);
-                crc = crc32c::crc32c_append(crc, body);
+                crc = checksum::crc32c_append(crc, body);
             }
             Body::Entry(entry) => {
                 let fixed = self.scratch.len();
@@ -267,9 +268,9 @@ impl GroupBuffer {
                     self.scratch.extend_from_slice(&(number as u32).to_le_bytes());
                 }
                 self.scratch.extend_from_slice(&entry.head);
-                crc = crc32c::crc32c_append(crc, &self.scratch[fixed..]);
+                crc = checksum::crc32c_append(crc, &self.scratch[fixed..]);
                 for part in &entry.parts {
-                    crc = crc32c::crc32c_append(crc, part);
+                    crc = checksum::crc32c_append(crc, part);
                     self.put_part(part);
                 }
             }

@@ -1,6 +1,6 @@
 //! The handle of the log.
 
-use super::record::{Frame, GroupBuffer, Record};
+use super::record::{Frame, Record};
 use super::recovery::recover;
 use super::state::{Location, State};
 use super::writer::{Core, Shared};
@@ -15,6 +15,13 @@ use std::thread::{Builder, JoinHandle};
 
 /// Called once, from a thread of the log, when the request is durable or has failed. It must not block.
 pub type Done = Box<dyn FnOnce(Result<(), WalError>) + Send>;
+
+/// Who writes what was just queued.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Writer {
+    Thread,
+    Caller,
+}
 
 /// An open log. Requests take effect in memory at once and in the order of the calls; they are durable when
 /// `done` gets `Ok`. When it is dropped, all that was requested is written.
@@ -63,7 +70,7 @@ impl Wal {
     /// Writes one group, if any is queued, and does one piece of maintenance. For logs without threads.
     #[cfg(test)]
     pub(super) fn step(&self) {
-        self.core.write_group(&mut GroupBuffer::default());
+        self.core.write_group();
         self.core.maintain();
     }
 
@@ -92,6 +99,19 @@ impl Wal {
     /// At once, with nothing done: [`WalError::NoSpace`], [`WalError::Failed`], [`WalError::Closed`],
     /// [`WalError::TooLarge`], [`WalError::Hole`]. `done` gets nothing but [`WalError::Failed`].
     pub fn append(&self, entries: Vec<Entry>, done: Done) -> Result<(), WalError> {
+        self.append_by(Writer::Thread, entries, done)
+    }
+
+    /// As [`Wal::append`], but unless a group is being written, this thread writes the entries and waits for the disk: what
+    /// one caller alone has to wait for anyway, without waking two threads for it.
+    ///
+    /// # Errors
+    /// As [`Wal::append`].
+    pub fn append_here(&self, entries: Vec<Entry>, done: Done) -> Result<(), WalError> {
+        self.append_by(Writer::Caller, entries, done)
+    }
+
+    fn append_by(&self, writer: Writer, entries: Vec<Entry>, done: Done) -> Result<(), WalError> {
         if entries.is_empty() {
             self.core.lock().usable()?;
             done(Ok(()));
@@ -112,7 +132,7 @@ impl Wal {
                 (state.committed != state.logged_committed).then_some(Record::Committed(state.committed));
             Ok(committed.into_iter().chain(entries.iter().cloned().map(Record::Entry)).collect())
         };
-        self.submit(make, false, done)
+        self.submit(writer, make, false, done)
     }
 
     /// Replaces the vote (at most 1 KiB, opaque).
@@ -120,7 +140,7 @@ impl Wal {
     /// # Errors
     /// As [`Wal::append`].
     pub fn save_vote(&self, vote: Bytes, done: Done) -> Result<(), WalError> {
-        self.submit(|_| Ok(vec![Record::Vote(vote.clone())]), true, done)
+        self.submit(Writer::Thread, |_| Ok(vec![Record::Vote(vote.clone())]), true, done)
     }
 
     /// Removes the entries after `last`; all if `None`.
@@ -128,7 +148,7 @@ impl Wal {
     /// # Errors
     /// As [`Wal::append`].
     pub fn truncate_after(&self, last: Option<EntryId>, done: Done) -> Result<(), WalError> {
-        self.submit(|state| Ok(vec![state.truncate_record(last)]), true, done)
+        self.submit(Writer::Thread, |state| Ok(vec![state.truncate_record(last)]), true, done)
     }
 
     /// Removes the entries up to `upto`, which may be beyond the last. Whole segments are removed from the disk
@@ -137,7 +157,7 @@ impl Wal {
     /// # Errors
     /// As [`Wal::append`].
     pub fn purge(&self, upto: EntryId, done: Done) -> Result<(), WalError> {
-        self.submit(|state| Ok(vec![state.purge_record(upto)]), true, done)
+        self.submit(Writer::Thread, |state| Ok(vec![state.purge_record(upto)]), true, done)
     }
 
     /// Remembers the commit point. It costs no write: it goes to the log with the next append, or when the log
@@ -148,6 +168,7 @@ impl Wal {
 
     fn submit(
         &self,
+        writer: Writer,
         make: impl Fn(&State) -> Result<Vec<Record>, WalError>,
         is_control: bool,
         done: Done,
@@ -185,7 +206,9 @@ impl Wal {
             self.core.wanted.notify_all();
         }
         drop(shared);
-        self.core.queued.notify_all();
+        if writer == Writer::Thread || !self.core.write_group() {
+            self.core.queued.notify_all();
+        }
         Ok(())
     }
 
@@ -195,7 +218,7 @@ impl Wal {
             return self.core.wait(&self.core.progress, shared);
         }
         drop(shared);
-        self.core.write_group(&mut GroupBuffer::default());
+        self.core.write_group();
         self.core.maintain();
         self.core.lock()
     }
@@ -312,11 +335,11 @@ impl Wal {
         let shared = self.core.lock();
         let state = &shared.state;
         let used: u64 = state.segments.values().map(|s| u64::from(s.len)).sum();
-        let spare: u64 = state.spares.iter().map(|s| u64::from(s.len)).sum();
+        let spare: u64 = state.spares.iter().chain(&shared.recycled).map(|s| u64::from(s.len)).sum();
         Status {
             disk_bytes: used + spare,
             segments: state.segments.len() as u64,
-            spare_segments: state.spares.len() as u64,
+            spare_segments: (state.spares.len() + shared.recycled.len()) as u64,
             entries: state.locations.len() as u64,
             cache_bytes: state.cache_bytes as u64,
             queued_bytes: state.queued_bytes as u64,

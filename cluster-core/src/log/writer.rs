@@ -1,7 +1,8 @@
 //! The two threads of the log, each a loop around a function that tests call directly.
 //!
-//! The writer takes what was queued as one group: one write, one sync, then the callbacks. The preparer keeps
-//! spare segments and removes the segments that a purge made superfluous.
+//! The writer takes what was queued as one group: one write, one sync, then the callbacks. A caller that is alone may do
+//! the writer's work itself ([`super::Wal::append_here`]); one thread at a time writes. The preparer keeps spare segments
+//! and removes the segments that a purge made superfluous.
 
 use super::record::GroupBuffer;
 use super::segment::{self, Segment};
@@ -15,6 +16,8 @@ use std::time::{Duration, Instant};
 
 /// Spare segments that are kept: the next one and the reserve.
 pub(super) const SPARES: usize = 2;
+/// Superfluous segments that are kept to be used again: as many as a purge of the usual size frees.
+const RECYCLED: usize = 2;
 /// How often a preparation is tried again on a full disk.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -39,12 +42,18 @@ pub(super) struct Shared {
     pub(super) state: State,
     pub(super) failed: Option<Arc<str>>,
     pub(super) closing: bool,
+    /// A thread writes a group.
+    pub(super) writing: bool,
+    /// Kept for the next group.
+    buffer: GroupBuffer,
     /// The last preparation found no space.
     pub(super) starved: bool,
     /// How many spares a request waits for that is larger than what is kept ready.
     pub(super) awaited_spares: usize,
-    /// Segments whose files are to be removed.
+    /// Segments that are not needed any more.
     pub(super) retired: Vec<Arc<Segment>>,
+    /// Of these, those kept to be used again. Their files go when the log is opened.
+    pub(super) recycled: Vec<Segment>,
     pub(super) appends: u64,
     pub(super) syncs: u64,
     pub(super) written_bytes: u64,
@@ -71,9 +80,12 @@ impl Core {
             state,
             failed: None,
             closing: false,
+            writing: false,
+            buffer: GroupBuffer::default(),
             starved: false,
             awaited_spares: 0,
             retired: Vec::new(),
+            recycled: Vec::new(),
             appends: 0,
             syncs: 0,
             written_bytes: 0,
@@ -122,11 +134,19 @@ impl Core {
         answer(waiting, &Err(WalError::Failed(why)));
     }
 
-    /// Writes one group. False if nothing was queued.
-    pub(super) fn write_group(&self, buffer: &mut GroupBuffer) -> bool {
-        let group = take_group(&mut self.lock().state, self.config.group_bytes);
+    /// Writes one group. False if nothing was queued, or if another thread is writing.
+    pub(super) fn write_group(&self) -> bool {
+        let mut shared = self.lock();
+        if shared.writing {
+            return false;
+        }
+        let group = take_group(&mut shared.state, self.config.group_bytes);
         let Some(first) = group.first() else { return false };
         let (segment, start) = (first.segment.clone(), first.offset);
+        shared.writing = true;
+        let mut buffer = std::mem::take(&mut shared.buffer);
+        drop(shared);
+        let writing = Writing(self);
         buffer.clear();
         let mut offset = start;
         for frame in group.iter().flat_map(|chunk| &chunk.frames) {
@@ -149,6 +169,7 @@ impl Core {
         shared.state.flushed = (segment.number, start + bytes);
         shared.state.queued_bytes = shared.state.queued_bytes.saturating_sub(bytes as usize);
         shared.state.evict(&self.config);
+        shared.buffer = buffer;
         if let Some(below) = group.iter().filter_map(|chunk| chunk.retire_below).max() {
             let kept = shared.state.segments.split_off(&below);
             let retired = std::mem::replace(&mut shared.state.segments, kept);
@@ -156,6 +177,8 @@ impl Core {
             self.wanted.notify_all();
         }
         drop(shared);
+        // Before the callbacks: the writer goes on with what was queued meanwhile.
+        drop(writing);
         self.progressed();
         answer(group, &Ok(()));
         true
@@ -167,23 +190,39 @@ impl Core {
         true
     }
 
-    /// Removes retired segments and makes at most one spare. False if there was nothing to do.
+    /// Keeps or removes retired segments and makes at most one spare. False if there was nothing to do.
     pub(super) fn maintain(&self) -> bool {
         let mut shared = self.lock();
         let retired = std::mem::take(&mut shared.retired);
+        let has_retired = !retired.is_empty();
+        let mut superfluous = Vec::new();
+        for segment in retired {
+            let is_kept = shared.recycled.len() < RECYCLED && segment.len == self.config.segment_bytes;
+            match Arc::try_unwrap(segment) {
+                Ok(segment) if is_kept => shared.recycled.push(segment),
+                Ok(segment) => superfluous.push(segment.path),
+                // Somebody still reads it.
+                Err(segment) => superfluous.push(segment.path.clone()),
+            }
+        }
         let wants_spare = shared.failed.is_none() && shared.wants_spare();
+        let recycled = if wants_spare { shared.recycled.pop() } else { None };
         let number = shared.state.next_number;
         drop(shared);
-        for segment in &retired {
+        for path in superfluous {
             // It is tried again when the log is opened.
-            if let Err(error) = self.disk.remove(&segment.path) {
-                tracing::warn!(%error, segment = %segment.path.display(), "a purged log segment stays");
+            if let Err(error) = self.disk.remove(&path) {
+                tracing::warn!(%error, segment = %path.display(), "a purged log segment stays");
             }
         }
         if !wants_spare {
-            return !retired.is_empty();
+            return has_retired;
         }
-        match Segment::prepare(&*self.disk, &self.dir, number, self.config.segment_bytes) {
+        let spare = match recycled {
+            Some(segment) => segment.recycle(&*self.disk, &self.dir, number),
+            None => Segment::prepare(&*self.disk, &self.dir, number, self.config.segment_bytes),
+        };
+        match spare {
             Ok(spare) => {
                 let mut shared = self.lock();
                 shared.state.spares.push_back(spare);
@@ -198,7 +237,7 @@ impl Core {
                 shared.starved = true;
                 drop(shared);
                 self.progressed();
-                return !retired.is_empty();
+                return has_retired;
             }
             Err(error) => self.fail(&format!("prepare {}", segment::name(number)), &error),
         }
@@ -208,17 +247,17 @@ impl Core {
 
     /// The writer's thread: until the log is closed and all is written, or it has failed.
     pub(super) fn run_writer(&self) {
-        let mut buffer = GroupBuffer::default();
         loop {
-            while self.write_group(&mut buffer) {}
+            while self.write_group() {}
             let shared = self.lock();
-            if !shared.state.queue.is_empty() {
-                continue;
+            if shared.writing {
+                drop(self.wait(&self.queued, shared));
+            } else if shared.state.queue.is_empty() {
+                if shared.closing || shared.failed.is_some() {
+                    return;
+                }
+                drop(self.wait(&self.queued, shared));
             }
-            if shared.closing || shared.failed.is_some() {
-                return;
-            }
-            drop(self.wait(&self.queued, shared));
         }
     }
 
@@ -240,6 +279,21 @@ impl Core {
             } else {
                 drop(self.wait(&self.wanted, shared));
             }
+        }
+    }
+}
+
+/// Held by the one thread that writes.
+struct Writing<'a>(&'a Core);
+
+impl Drop for Writing<'_> {
+    fn drop(&mut self) {
+        let mut shared = self.0.lock();
+        shared.writing = false;
+        let is_waited_for = shared.closing || !shared.state.queue.is_empty();
+        drop(shared);
+        if is_waited_for {
+            self.0.queued.notify_all();
         }
     }
 }

@@ -16,10 +16,11 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::error::ClientWriteError;
+use openraft::metrics::RaftServerMetrics;
 use openraft::network::NetSnapshot;
 use openraft::raft::ClientWriteResponse;
 use openraft::storage::RaftLogStorage;
-use openraft::{LinearizerOption, Raft, RaftMetrics, RaftNetworkFactory, ServerState, SnapshotPolicy};
+use openraft::{LinearizerOption, Raft, RaftNetworkFactory, ServerState, SnapshotPolicy};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -44,6 +45,8 @@ pub struct GroupOptions {
     pub heartbeat: Duration,
     /// Entries that stay in the log for members that lag, when there are other members.
     pub keep_entries: u64,
+    /// Set by the group while this member is its only voter and leads; see [`super::log_store::LogStore::while_alone`].
+    pub sole: Arc<AtomicBool>,
 }
 
 impl GroupOptions {
@@ -55,6 +58,7 @@ impl GroupOptions {
             found: Some(BTreeMap::from([(id, Member::default())])),
             heartbeat: Duration::from_millis(100),
             keep_entries: 1000,
+            sole: Arc::default(),
         }
     }
 }
@@ -130,7 +134,7 @@ pub struct RaftGroup<M: Machine> {
     id: MemberId,
     keep_entries: u64,
     /// Set while this member is the only voter, leads, and has applied what came before its term.
-    sole: AtomicBool,
+    sole: Arc<AtomicBool>,
     leadership: watch::Receiver<Leadership>,
     thread: Thread,
 }
@@ -178,7 +182,7 @@ impl<M: Machine> RaftGroup<M> {
             store,
             id,
             keep_entries: options.keep_entries,
-            sole: AtomicBool::new(false),
+            sole: options.sole,
             leadership,
             thread,
         };
@@ -260,7 +264,7 @@ impl<M: Machine> RaftGroup<M> {
         let metrics = self.raft.metrics();
         let now = metrics.borrow_watched();
         GroupStatus {
-            leadership: leadership_of(&now),
+            leadership: *self.leadership.borrow(),
             voters: now.membership_config.membership().voter_ids().collect(),
             last_log: now.last_log_index.unwrap_or(0),
             committed: index(&now.local_committed),
@@ -344,9 +348,9 @@ fn index(id: &Option<LogId>) -> u64 {
     id.as_ref().map_or(0, |id| id.index)
 }
 
-fn leadership_of(metrics: &RaftMetrics<TypeConfig>) -> Leadership {
+fn leadership_of(metrics: &RaftServerMetrics<TypeConfig>) -> Leadership {
     Leadership {
-        term: metrics.current_term,
+        term: metrics.vote.leader_id.term,
         leader: metrics.current_leader,
         leads: metrics.state == ServerState::Leader,
     }
@@ -377,7 +381,8 @@ fn watch_leadership<M: Machine>(
     raft: &Raft<TypeConfig, StateMachine<M>>,
     thread: &Thread,
 ) -> watch::Receiver<Leadership> {
-    let mut metrics = raft.metrics();
+    // Not those that change with every entry.
+    let mut metrics = raft.server_metrics();
     let (tx, rx) = watch::channel(leadership_of(&metrics.borrow_watched()));
     thread.handle.spawn(async move {
         while metrics.changed().await.is_ok() {

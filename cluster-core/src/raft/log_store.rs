@@ -22,6 +22,7 @@ use std::io;
 use std::ops::{Bound, Range, RangeBounds};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Bytes of entries per message to a follower, and per step of a replay; a single larger entry goes alone.
 const CHUNK_BYTES: usize = 1 << 20;
@@ -30,6 +31,8 @@ const CHUNK_BYTES: usize = 1 << 20;
 #[derive(Clone)]
 pub struct LogStore {
     wal: Arc<Wal>,
+    /// Set while no other member waits for this one's entries.
+    alone: Arc<AtomicBool>,
 }
 
 /// What beside its commands an entry is.
@@ -93,7 +96,13 @@ impl LogStore {
     /// # Errors
     /// Those of [`Wal::open`].
     pub fn open(disk: Arc<dyn Disk>, dir: &Path, config: Config) -> Result<Self, WalError> {
-        Ok(Self { wal: Arc::new(Wal::open(disk, dir, config)?) })
+        Ok(Self { wal: Arc::new(Wal::open(disk, dir, config)?), alone: Arc::default() })
+    }
+
+    /// While `alone` is set, a single call is written and synced by the group's own thread: there is no other member to send
+    /// it to meanwhile.
+    pub fn while_alone(self, alone: Arc<AtomicBool>) -> Self {
+        Self { alone, ..self }
     }
 
     /// See [`Wal::low_space`].
@@ -217,7 +226,12 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         let entries = entries.into_iter().map(encode).collect::<Result<Vec<_>, _>>()?;
         self.wal.room().await;
         let done: log::Done = Box::new(move |result| callback.io_completed(result.map_err(io::Error::from)));
-        Ok(self.wal.append(entries, done)?)
+        let is_one_call = matches!(&entries[..], [entry] if entry.parts.len() <= 1);
+        if is_one_call && self.alone.load(Ordering::Acquire) {
+            Ok(self.wal.append_here(entries, done)?)
+        } else {
+            Ok(self.wal.append(entries, done)?)
+        }
     }
 
     async fn truncate_after(&mut self, last: Option<LogId>) -> Result<(), io::Error> {

@@ -299,12 +299,13 @@ async fn a_single_member_grows_to_three() {
     }
     cluster.group(1).change_voters([1, 2, 3].into()).await.unwrap();
     assert!(!cluster.group(1).reads_locally());
-    assert!(cluster.net.snapshots_sent() >= 2);
     cluster.group(1).linearize().await.unwrap();
     cluster.net.cut(1);
     cluster.propose_to_others(200..210, 1).await;
     cluster.net.mend(1);
     cluster.converge(210).await;
+    // Not before: a member counts as having caught up when little of the log is missing, though that may be all it has.
+    assert!(cluster.net.snapshots_sent() >= 2);
 }
 
 impl Cluster {

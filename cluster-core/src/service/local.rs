@@ -225,7 +225,8 @@ impl MetadataService for LocalMetadata {
     }
 
     async fn map(&self, ino: Ino, offset: u64, len: u64) -> Read<FileMap> {
-        self.shared.read(|kv| read::map(kv, ino, offset, len)).await
+        self.shared.ready().await?;
+        self.shared.published.map(ino, offset, len).unwrap_or_else(|error| Err(unreadable(&error)))
     }
 
     async fn get_xattr(&self, ino: Ino, name: &[u8]) -> Read<Bytes> {

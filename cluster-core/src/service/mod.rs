@@ -1,6 +1,6 @@
 //! The metadata service on a local member of the Raft group.
 
-mod clock_cache;
+mod file_maps;
 mod local;
 mod machine;
 mod maintenance;
@@ -9,7 +9,6 @@ mod proposer;
 mod published;
 mod status;
 
-pub use clock_cache::CacheStatus;
 pub use local::LocalMetadata;
 pub use machine::MetaMachine;
 pub use maintenance::MaintenanceOptions;
@@ -17,7 +16,7 @@ pub use open::{
     FORMAT, OnProgress, OpenError, Options, Progress, SYNC_FORMAT, SYNC_META_DIR, open, open_member,
 };
 pub use proposer::{Limits, ProposerStatus};
-pub use published::CacheSizes;
+pub use published::{CacheSizes, CachesStatus};
 pub use status::MetadataStatus;
 
 #[cfg(test)]

@@ -21,6 +21,7 @@ use crate::raft::in_process::InProcess;
 use crate::raft::log_store::LogStore;
 use crate::raft::types::{Completion, MemberId, TypeConfig};
 use crate::state::{self, SnapshotData, StateError, StateStore};
+use atoll_base::checksum;
 use atoll_base::disk::{Disk, Open, read_exact_at};
 use atoll_base::time::Clock;
 use openraft::RaftNetworkFactory;
@@ -28,6 +29,7 @@ use openraft::network::NetSnapshot;
 use std::io::{self, IoSlice};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 use tokio::sync::oneshot;
 
@@ -153,8 +155,8 @@ where
     let identity = Identity { cluster: options.new_cluster, member: options.group.id };
     let opened = {
         let (disk, log, state) = (disk.clone(), options.log.clone(), options.state);
-        let progress = progress.clone();
-        let work = move || open_files(disk, identity, log, state, progress);
+        let (progress, sole) = (progress.clone(), options.group.sole.clone());
+        let work = move || open_files(disk, identity, log, state, progress, sole);
         tokio::task::spawn_blocking(work).await.map_err(|e| io::Error::other(e.to_string()))?
     };
     let Files { identity, log, store } = opened?;
@@ -234,6 +236,7 @@ fn open_files(
     config: log::Config,
     state: state::Config,
     progress: OnProgress,
+    sole: Arc<AtomicBool>,
 ) -> Result<Files, OpenError> {
     let identity = identity(&*disk, new)?;
     match disk.create_dir(Path::new(STATE)) {
@@ -242,7 +245,7 @@ fn open_files(
     }
     let repair = Arc::new(move |done| progress(Progress::Repair(done)));
     let store = StateStore::open(disk.clone(), Path::new(STATE), state, Some(repair))?;
-    let log = LogStore::open(disk, Path::new(LOG), config)?;
+    let log = LogStore::open(disk, Path::new(LOG), config)?.while_alone(sole);
     Ok(Files { identity, log, store: Arc::new(store) })
 }
 
@@ -257,13 +260,13 @@ impl Identity {
     fn text(&self) -> String {
         let body =
             format!("{MAGIC}\ncluster {:032x}\nmember {}\n", u128::from_be_bytes(self.cluster), self.member);
-        let sum = crc32c::crc32c(body.as_bytes());
+        let sum = checksum::crc32c(body.as_bytes());
         format!("{body}crc32c {sum:08x}\n")
     }
 
     fn parse(text: &str) -> Option<Self> {
         let (body, sum) = text.strip_suffix('\n')?.rsplit_once("crc32c ")?;
-        if crc32c::crc32c(body.as_bytes()) != u32::from_str_radix(sum, 16).ok()? {
+        if checksum::crc32c(body.as_bytes()) != u32::from_str_radix(sum, 16).ok()? {
             return None;
         }
         let mut lines = body.strip_prefix(MAGIC)?.strip_prefix('\n')?.lines();

@@ -7,12 +7,14 @@
 //! A read of one thing is consistent by that alone. A read put together from several cached things is not, if a
 //! publication falls between: [`Published::steady`] tells, and then the view answers, which is one instant.
 
-use super::clock_cache::{CacheStatus, ClockCache};
+use super::file_maps::{self, FileMaps, Look};
 use crate::state::View;
 use arc_swap::ArcSwap;
 use atoll_base::attr::{Attr, FileKind};
+use atoll_base::clock_cache::{CacheStatus, ClockCache};
 use atoll_base::id::Ino;
 use atoll_base::time::Timestamp;
+use atoll_meta::data::FileMap;
 use atoll_meta::service::Found;
 use atoll_meta::{Exports, FsError};
 use atoll_model::{KvError, Touched, read};
@@ -36,6 +38,15 @@ struct Name {
     child: Option<Ino>,
 }
 
+/// An inode in memory.
+#[derive(Clone)]
+struct Known {
+    attr: Attr,
+    /// A version at which it was as it is; since then it has not changed. What else is known of the file as of the same
+    /// version is true as long as this is found.
+    version: u64,
+}
+
 /// Sizes of the caches in memory.
 #[derive(Clone, Copy, Debug)]
 pub struct CacheSizes {
@@ -43,12 +54,25 @@ pub struct CacheSizes {
     pub inodes: usize,
     /// Directory entries; about 120 bytes each, and the name.
     pub names: usize,
+    /// Windows of file maps; see [`super::file_maps`] for their bytes.
+    pub maps: usize,
 }
 
 impl Default for CacheSizes {
     fn default() -> Self {
-        Self { inodes: 100_000, names: 100_000 }
+        Self { inodes: 100_000, names: 100_000, maps: 2048 }
     }
+}
+
+/// How the caches are doing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CachesStatus {
+    /// Inodes.
+    pub inodes: CacheStatus,
+    /// Directory entries.
+    pub names: CacheStatus,
+    /// Windows of file maps.
+    pub maps: CacheStatus,
 }
 
 /// What a batch changed, gathered over its commands.
@@ -87,8 +111,9 @@ pub(super) struct Published {
     current: ArcSwap<Current>,
     /// Odd while a publication is under way.
     sequence: AtomicU64,
-    inodes: ClockCache<Attr>,
+    inodes: ClockCache<Known>,
     names: ClockCache<Name>,
+    maps: FileMaps,
     hasher: RandomState,
     exports: ArcSwap<Exports>,
     verifier: AtomicU64,
@@ -106,6 +131,7 @@ impl Published {
             sequence: AtomicU64::new(0),
             inodes: ClockCache::new(sizes.inodes),
             names: ClockCache::new(sizes.names),
+            maps: FileMaps::new(sizes.maps),
             hasher: RandomState::new(),
             exports: ArcSwap::from_pointee(Exports::default()),
             verifier: AtomicU64::new(0),
@@ -131,7 +157,7 @@ impl Published {
         self.current.store(Arc::new(Current { version, view }));
         for (ino, attr) in changes.inodes {
             if let Some(attr) = attr {
-                self.inodes.put(ino_key(ino), attr);
+                self.inodes.put(ino_key(ino), Known { attr, version });
             }
         }
         self.end(entered);
@@ -219,13 +245,50 @@ impl Published {
         let current = self.current();
         let found = read::getattr(current.view.reader(), ino)?;
         if let Ok(attr) = &found {
-            self.inodes.fill(ino_key(ino), attr.clone(), current.version);
+            self.fill_inode(attr, current.version);
         }
         Ok(found)
     }
 
     fn cached_attr(&self, ino: Ino) -> Option<Attr> {
-        self.inodes.get(ino_key(ino), |attr| Some(attr.clone()))
+        self.inodes.get(ino_key(ino), |known| Some(known.attr.clone()))
+    }
+
+    fn fill_inode(&self, attr: &Attr, version: u64) {
+        self.inodes.fill(ino_key(attr.ino), Known { attr: attr.clone(), version }, version);
+    }
+
+    /// Extents of a byte range of a regular file.
+    pub(super) fn map(&self, ino: Ino, offset: u64, len: u64) -> Result<Result<FileMap, FsError>, KvError> {
+        let exact = || read::map(self.current().view.reader(), ino, offset, len);
+        let Some(window) = FileMaps::window(offset, len) else { return exact() };
+        let known = self.inodes.get(ino_key(ino), |known| Some(known.clone()));
+        let Some(Known { attr, version }) = known else {
+            // The next look finds the inode.
+            self.getattr(ino)?.ok();
+            return exact();
+        };
+        match self.maps.look(ino, window, version, offset, len) {
+            Look::Extents(extents) => Ok(Ok(FileMap { attr, extents, complete_to: offset + len })),
+            Look::TooMuch => exact(),
+            Look::First => {
+                self.maps.seen(ino, window, version);
+                exact()
+            }
+            Look::Again => {
+                let current = self.current();
+                // As long as the inode is known since the same version, this view's file is that version's; what became known
+                // later may be of a change that the view has not.
+                let steady = self.inodes.get(ino_key(ino), |known| Some(known.version == version));
+                if version > current.version || steady != Some(true) {
+                    return read::map(current.view.reader(), ino, offset, len);
+                }
+                match self.maps.load(current.view.reader(), ino, window, version)? {
+                    Some(whole) => Ok(file_maps::part(whole, offset, len)),
+                    None => read::map(current.view.reader(), ino, offset, len),
+                }
+            }
+        }
     }
 
     /// Looks a name up.
@@ -247,9 +310,9 @@ impl Published {
         let found = read::lookup(current.view.reader(), dir, name)?;
         if let Ok(Found { dir: attr, child }) = &found {
             let version = current.version;
-            self.inodes.fill(ino_key(dir), attr.clone(), version);
+            self.fill_inode(attr, version);
             if let Ok(attr) = child {
-                self.inodes.fill(ino_key(attr.ino), attr.clone(), version);
+                self.fill_inode(attr, version);
             }
             let child = child.as_ref().ok().map(|attr| attr.ino);
             self.names.fill(key, Name { dir, name: name.into(), child }, version);
@@ -278,9 +341,9 @@ impl Published {
         self.hasher.hash_one((dir, name))
     }
 
-    /// Figures of the inode and the name cache.
-    pub(super) fn cache_status(&self) -> (CacheStatus, CacheStatus) {
-        (self.inodes.status(), self.names.status())
+    /// Figures of the caches.
+    pub(super) fn cache_status(&self) -> CachesStatus {
+        CachesStatus { inodes: self.inodes.status(), names: self.names.status(), maps: self.maps.status() }
     }
 }
 

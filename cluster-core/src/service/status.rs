@@ -1,6 +1,7 @@
 //! The metadata service in numbers, for `atoll status`.
 
-use super::{CacheStatus, LocalMetadata, ProposerStatus};
+use super::published::CachesStatus;
+use super::{LocalMetadata, ProposerStatus};
 use crate::log;
 use crate::raft::group::GroupStatus;
 use atoll_model::read::{self, Counters};
@@ -15,10 +16,8 @@ pub struct MetadataStatus {
     pub log: log::Status,
     /// Bytes of the state's file.
     pub state_bytes: u64,
-    /// Inodes in memory.
-    pub inode_cache: CacheStatus,
-    /// Directory entries in memory.
-    pub name_cache: CacheStatus,
+    /// What is held in memory of the state.
+    pub caches: CachesStatus,
     /// The queue of changes.
     pub proposer: ProposerStatus,
     /// Commands applied since the start, replayed ones included.
@@ -41,13 +40,11 @@ impl LocalMetadata {
     /// The figures of this moment.
     pub fn status(&self) -> MetadataStatus {
         let shared = &self.shared;
-        let (inode_cache, name_cache) = shared.published.cache_status();
         MetadataStatus {
             group: shared.group.status(),
             log: shared.log.status(),
             state_bytes: shared.store.file_len().unwrap_or(0),
-            inode_cache,
-            name_cache,
+            caches: shared.published.cache_status(),
             proposer: shared.proposer.status(),
             commands: shared.counters.commands.load(Ordering::Relaxed),
             commits: shared.counters.commits.load(Ordering::Relaxed),

@@ -10,6 +10,7 @@ use super::error::StateError;
 use super::front::View;
 use super::store::{Incoming, StateStore};
 use crate::raft::types::SnapshotMeta;
+use atoll_base::checksum;
 use atoll_model::kv::{KvRead, Table};
 use bytes::Bytes;
 use redb::Durability;
@@ -130,7 +131,7 @@ fn seal(kind: Kind, body: Vec<u8>) -> Bytes {
     frame.extend_from_slice(&[0; 4]);
     frame.push(kind as u8);
     frame.extend_from_slice(&body);
-    let sum = crc32c::crc32c(&frame[PREFIX..]);
+    let sum = checksum::crc32c(&frame[PREFIX..]);
     frame[4..PREFIX].copy_from_slice(&sum.to_le_bytes());
     frame.into()
 }
@@ -145,7 +146,7 @@ fn unseal(frame: &[u8]) -> Result<(Kind, &[u8]), StateError> {
     if u32_at(prefix, 0) as usize != rest.len() {
         return Err(bad("length does not fit"));
     }
-    if u32_at(prefix, 4) != crc32c::crc32c(rest) {
+    if u32_at(prefix, 4) != checksum::crc32c(rest) {
         return Err(bad("checksum does not match"));
     }
     let kind = match rest[0] {

@@ -35,6 +35,7 @@ mod nfsacl;
 mod once;
 mod resolve;
 mod rquota;
+mod seldom;
 mod shield;
 pub mod stats;
 mod status;
@@ -112,6 +113,7 @@ pub struct Engine<M, B> {
     touches: touch::Touches,
     mounts: mount::Mounts,
     stats: stats::Stats,
+    refusals: io::Refusals,
 }
 
 impl<M, B> std::fmt::Debug for Engine<M, B> {
@@ -180,6 +182,7 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
             touches: touch::Touches::default(),
             mounts: mount::Mounts::default(),
             stats: stats::Stats::default(),
+            refusals: io::Refusals::default(),
             config,
         });
         engine.register().await?;

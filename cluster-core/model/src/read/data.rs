@@ -3,6 +3,7 @@
 use super::Read;
 use super::namespace::inode;
 use crate::extent;
+pub use crate::extent::clip;
 use crate::keys::{self, Parts};
 use crate::kv::{KvError, KvRead, Table};
 use crate::limits::MAP_EXTENTS_MAX;
@@ -17,6 +18,17 @@ use std::ops::{Bound, ControlFlow};
 
 /// Extents of a byte range of a regular file, cut to the range: at most [`MAP_EXTENTS_MAX`].
 pub fn map(kv: &impl KvRead, ino: Ino, offset: u64, len: u64) -> Result<Read<FileMap>, KvError> {
+    map_up_to(kv, ino, offset, len, MAP_EXTENTS_MAX)
+}
+
+/// As [`map`], with at most `max_extents`, at least one.
+pub fn map_up_to(
+    kv: &impl KvRead,
+    ino: Ino,
+    offset: u64,
+    len: u64,
+    max_extents: usize,
+) -> Result<Read<FileMap>, KvError> {
     let inode = match inode(kv, ino)? {
         Ok(inode) => inode,
         Err(e) => return Ok(Err(e)),
@@ -35,7 +47,7 @@ pub fn map(kv: &impl KvRead, ino: Ino, offset: u64, len: u64) -> Result<Read<Fil
         if !file.is_live(head.offset, head.birth) {
             return Ok(ControlFlow::Continue(()));
         }
-        if extents.len() >= MAP_EXTENTS_MAX {
+        if extents.len() >= max_extents {
             complete_to = head.offset;
             return Ok(ControlFlow::Break(()));
         }

@@ -10,8 +10,8 @@ mod namespace;
 mod service;
 
 pub use data::{
-    DirtyLease, ExtentRow, RepackCandidate, block_is_referenced, dirty_leases, extent_rows, garbage, map,
-    repack_candidates,
+    DirtyLease, ExtentRow, RepackCandidate, block_is_referenced, clip, dirty_leases, extent_rows, garbage,
+    map, map_up_to, repack_candidates,
 };
 pub use files::{BlockFile, files_of_blocks};
 pub use locks::{pending_grants, test_lock};

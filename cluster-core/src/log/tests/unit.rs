@@ -243,6 +243,43 @@ fn what_a_failed_sync_lost_counts_only_after_it_was_written_again() {
 }
 
 #[test]
+fn a_renewed_header_that_a_failed_sync_lost_is_written_again() {
+    let sim = SimDisk::new();
+    // Spares, whose headers the next opening renews.
+    by_hand(&sim).step();
+    let sim = sim.restart();
+    let wal = by_hand(&sim);
+    wal.append(vec![entry(1, 1, &[10])], Box::new(|r| assert!(r.is_err()))).unwrap();
+    sim.fail_next_sync("wal.append");
+    wal.step();
+    let sim = sim.restart();
+    append_by_hand(&by_hand(&sim), vec![entry(1, 2, &[10])]);
+    let sim = sim.crash(0);
+    assert_eq!(by_hand(&sim).bounds().1, Some(id(1, 2)));
+}
+
+#[test]
+fn what_a_purge_frees_is_used_again() {
+    let sim = SimDisk::new();
+    let wal = by_hand(&sim);
+    for round in 0..20 {
+        append_by_hand(&wal, vec![entry(1, round * 2 + 1, &[6000]), entry(1, round * 2 + 2, &[6000])]);
+        wal.purge(id(1, round * 2 + 1), Box::new(|r| r.unwrap())).unwrap();
+        wal.step();
+        wal.maintain();
+        let entries = wal.entries(0..u64::MAX, usize::MAX).unwrap();
+        assert_eq!(entries, [entry(1, round * 2 + 2, &[6000])]);
+    }
+    assert!(sim.sites()["wal.segment.file"] < 30, "{:?}", sim.sites());
+    assert!(wal.status().disk_bytes <= 6 * (16 << 10), "{:?}", wal.status());
+    let last = wal.bounds();
+    drop(wal);
+    let wal = by_hand(&sim.crash(0));
+    assert_eq!(wal.bounds(), last);
+    assert_eq!(wal.entries(0..u64::MAX, usize::MAX).unwrap(), [entry(1, 40, &[6000])]);
+}
+
+#[test]
 fn what_waits_together_is_one_sync() {
     let sim = SimDisk::new();
     let wal = by_hand(&sim);

@@ -34,7 +34,7 @@ impl World {
     async fn found() -> Arc<Self> {
         let mut options = options();
         // So small that entries come and go all the time.
-        options.caches = CacheSizes { inodes: 64, names: 64 };
+        options.caches = CacheSizes { inodes: 64, names: 64, maps: 64 };
         let meta =
             open(Arc::new(SimDisk::new()), options, Arc::new(SystemClock), Arc::new(|_| {})).await.unwrap();
         let root = root(&meta).await;
@@ -147,6 +147,6 @@ async fn reads_are_never_older_than_answers() {
         }
     }
     let status = world.meta.status();
-    assert!(pairs > 1000 && status.inode_cache.hits > 1000 && status.name_cache.hits > 100, "{status:?}");
+    assert!(pairs > 1000 && status.caches.inodes.hits > 1000 && status.caches.names.hits > 100, "{status:?}");
     world.meta.stop().await.unwrap();
 }

@@ -6,6 +6,7 @@ mod basics;
 mod coherence;
 mod crash;
 mod grants;
+mod maps;
 mod members;
 
 use super::{CacheSizes, LocalMetadata, MaintenanceOptions, OpenError, Options, open};
@@ -29,7 +30,7 @@ pub(super) fn options() -> Options {
             group_bytes: 16 << 10,
         },
         state: crate::state::Config { cache_bytes: 1 << 20, flush_bytes: 32 << 10 },
-        caches: CacheSizes { inodes: 200, names: 200 },
+        caches: CacheSizes { inodes: 200, names: 200, maps: 64 },
         maintenance: MaintenanceOptions {
             durable_every: Duration::from_millis(5),
             look_every: Duration::from_millis(2),

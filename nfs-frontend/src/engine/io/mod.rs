@@ -3,3 +3,5 @@
 mod layers;
 mod read;
 mod write;
+
+pub(crate) use write::Refusals;

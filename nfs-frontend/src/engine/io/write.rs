@@ -1,12 +1,45 @@
 //! Stable writing: blocks first, then the command that points at them.
 
 use crate::engine::dirty::plan::plan;
+use crate::engine::seldom::Seldom;
 use crate::engine::{Engine, Interrupt, Refused, status};
 use atoll_base::access::{Cred, Perm, permits};
-use atoll_base::block::{BlockId, BlockService};
+use atoll_base::block::{BlockError, BlockId, BlockService};
 use atoll_base::id::Ino;
 use atoll_meta::{Call, Change, FsError, MetadataService, OnceKey, Op, Response};
 use bytes::Bytes;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// A client whose writes are refused goes on trying, as fast as it can.
+const TELL_EVERY: Duration = Duration::from_secs(10);
+
+/// What is told of data that could not be stored: a full disk does not hide a sick one.
+#[derive(Debug)]
+pub(crate) struct Refusals {
+    full: Seldom,
+    failed: Seldom,
+}
+
+impl Default for Refusals {
+    fn default() -> Self {
+        Self { full: Seldom::new(TELL_EVERY), failed: Seldom::new(TELL_EVERY) }
+    }
+}
+
+impl Refusals {
+    /// Tells the administrator that data for `ino` were refused, unless that was just told of others.
+    fn tell(&self, ino: Ino, error: &BlockError) {
+        let now = Instant::now();
+        if matches!(error, BlockError::NoSpace) {
+            if let Some(suppressed) = self.full.at(now) {
+                tracing::error!(%ino, suppressed, "the disk is full: WRITEs are refused until files are removed");
+            }
+        } else if let Some(suppressed) = self.failed.at(now) {
+            tracing::error!(%ino, suppressed, %error, "data could not be stored");
+        }
+    }
+}
 
 impl<M: MetadataService, B: BlockService> Engine<M, B> {
     /// Writes through to stable storage on the caller's behalf.
@@ -42,7 +75,7 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
                 Err(e) => Err(e),
             };
             if let Err(e) = stored {
-                tracing::error!(%ino, error = %e, "data could not be stored");
+                self.refusals.tell(ino, &e);
                 let change = Change { before: attr.before(), after: attr };
                 return Ok(Response { result: Err(status::of_blocks(&e)), changes: vec![change] });
             }

@@ -11,4 +11,5 @@ mod basics;
 mod crash;
 mod listing;
 mod once;
+mod told;
 mod unstable;

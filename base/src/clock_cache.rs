@@ -116,7 +116,7 @@ struct Counted<V> {
 }
 
 /// The map. Keys must be spread over all 64 bits.
-pub(super) struct ClockCache<V> {
+pub struct ClockCache<V> {
     shards: Box<[Padded<Counted<V>>]>,
     /// Entries per shard.
     capacity: usize,
@@ -124,7 +124,7 @@ pub(super) struct ClockCache<V> {
 
 impl<V> ClockCache<V> {
     /// Holds at most about `entries` (at least one per shard).
-    pub(super) fn new(entries: usize) -> Self {
+    pub fn new(entries: usize) -> Self {
         let shard = || {
             let shard = Shard { newest: 0, index: HashMap::default(), slots: Vec::new(), hand: 0 };
             Padded(Counted { shard: Mutex::new(shard), hits: AtomicU64::new(0), misses: AtomicU64::new(0) })
@@ -142,7 +142,7 @@ impl<V> ClockCache<V> {
     }
 
     /// Calls `f` with the value, if there is one; `None` also if `f` says that it is not the one meant.
-    pub(super) fn get<R>(&self, key: u64, f: impl FnOnce(&V) -> Option<R>) -> Option<R> {
+    pub fn get<R>(&self, key: u64, f: impl FnOnce(&V) -> Option<R>) -> Option<R> {
         let counted = self.shard(key);
         let mut shard = Self::lock(counted);
         let found = match shard.index.get(&key).copied() {
@@ -160,7 +160,7 @@ impl<V> ClockCache<V> {
     }
 
     /// Offers what a reader found in the view `version`.
-    pub(super) fn fill(&self, key: u64, value: V, version: u64) {
+    pub fn fill(&self, key: u64, value: V, version: u64) {
         let mut shard = Self::lock(self.shard(key));
         if version >= shard.newest {
             shard.insert(key, value, self.capacity);
@@ -168,19 +168,19 @@ impl<V> ClockCache<V> {
     }
 
     /// Removes a key that the view `version`, about to be published, changes.
-    pub(super) fn invalidate(&self, key: u64, version: u64) {
+    pub fn invalidate(&self, key: u64, version: u64) {
         let mut shard = Self::lock(self.shard(key));
         shard.newest = version;
         shard.remove(key);
     }
 
     /// Puts in what the newest view says, after it was published. For the applier alone.
-    pub(super) fn put(&self, key: u64, value: V) {
+    pub fn put(&self, key: u64, value: V) {
         Self::lock(self.shard(key)).insert(key, value, self.capacity);
     }
 
     /// Forgets everything, before the view `version` is published.
-    pub(super) fn clear(&self, version: u64) {
+    pub fn clear(&self, version: u64) {
         for counted in &self.shards {
             let mut shard = Self::lock(&counted.0);
             shard.newest = version;
@@ -190,7 +190,7 @@ impl<V> ClockCache<V> {
     }
 
     /// Figures.
-    pub(super) fn status(&self) -> CacheStatus {
+    pub fn status(&self) -> CacheStatus {
         let mut status = CacheStatus { capacity: (self.capacity * SHARDS) as u64, ..CacheStatus::default() };
         for counted in &self.shards {
             status.entries += Self::lock(&counted.0).slots.len() as u64;
