@@ -83,7 +83,7 @@ impl Options {
         let mut meta = MetaOptions::single(cluster_id);
         meta.group.id = node_id;
         meta.log.cache_bytes = LOG_CACHE;
-        meta.state_cache_bytes = STATE_CACHE;
+        meta.state.cache_bytes = STATE_CACHE;
         let blocks = BlockConfig::new(u128::from_be_bytes(cluster_id));
         Self {
             cluster_id,

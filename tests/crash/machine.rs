@@ -100,7 +100,8 @@ fn node_options(keys: &Keys) -> NodeOptions {
     options.meta.limits.batch_calls = 3;
     options.meta.limits.batch_bytes = 32 << 10;
     options.meta.limits.call_bytes = 96 << 10;
-    options.meta.state_cache_bytes = 1 << 20;
+    options.meta.state.cache_bytes = 1 << 20;
+    options.meta.state.flush_bytes = 64 << 10;
     options.meta.caches.inodes = 20;
     options.meta.caches.names = 20;
     options.meta.maintenance.durable_every = Duration::from_millis(40);

@@ -1,7 +1,7 @@
 //! The ordered key-value store that the state lives in, as the state machine sees it.
 //!
-//! The state machine never does I/O of its own: in production the store is one redb write transaction per batch of
-//! log entries, in tests a map in memory. An error of the store is not an answer to a client: the member stops.
+//! The state machine never does I/O of its own: in production a batch of log entries goes into a layer in memory
+//! over a file, in tests a map in memory. An error of the store is not an answer to a client: the member stops.
 
 use std::collections::BTreeMap;
 use std::ops::{Bound, ControlFlow};

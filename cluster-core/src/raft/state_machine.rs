@@ -1,9 +1,9 @@
-//! The bridge from the log to the replicated state: entries in order into redb, one commit for all that are ready.
+//! The bridge from the log to the replicated state: entries in order into the store, one batch for all that are ready.
 //!
-//! Order of a batch: apply every command in one transaction, commit it (without durability: the log is the durable
-//! copy), publish the new state, answer. So whoever has an answer reads the state that the answer tells of.
+//! Order of a batch: apply every command to the state in memory (the log is the durable copy), publish the new
+//! state, answer. So whoever has an answer reads the state that the answer tells of.
 //!
-//! A *snapshot* of this state machine costs nothing: it is the store itself once it was committed durably. It is
+//! A *snapshot* of this state machine costs nothing: it is the store itself once it was flushed to its file. It is
 //! turned into bytes ([`crate::state::Frames`]) only when a member has to be sent one.
 
 use super::types::{Batch, BatchOutcome, Entry, LogId, Snapshot, SnapshotMeta, StoredMembership, TypeConfig};
@@ -18,7 +18,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Most entries that one transaction takes, and bytes at which it takes no more: bound memory during a replay.
+/// Most entries that one batch takes, and bytes at which it takes no more: bound memory during a replay.
 const ENTRIES_PER_COMMIT: usize = 64;
 /// See [`ENTRIES_PER_COMMIT`].
 const BYTES_PER_COMMIT: usize = 8 << 20;
@@ -31,10 +31,10 @@ pub trait Machine: Send + Sync + 'static {
     /// Applies one command. An error is a failure of the store, never of the command.
     fn apply(&mut self, state: &mut StateWriter<'_>, command: &[u8]) -> Result<Response, StateError>;
 
-    /// Writes back what was held in memory during the transaction.
+    /// Writes back what the machine held during the batch.
     fn end_batch(&mut self, state: &mut StateWriter<'_>) -> Result<(), StateError>;
 
-    /// The transaction is committed and `view` shows it; responses are sent when this returns.
+    /// The batch is finished and `view` shows it; responses are sent when this returns.
     fn publish(&mut self, view: Arc<View>) -> Result<(), StateError>;
 }
 
@@ -51,7 +51,7 @@ type Item = (Entry, Option<ApplyResponder<TypeConfig>>);
 impl<M: Machine> StateMachine<M> {
     /// Loads the state.
     pub fn new(store: Arc<StateStore>, mut machine: M) -> Result<Self, StateError> {
-        machine.load(Arc::new(store.view()?))?;
+        machine.load(Arc::new(store.view()))?;
         Ok(Self { store, machine, has_snapshot: Arc::default() })
     }
 
@@ -69,19 +69,19 @@ impl<M: Machine> StateMachine<M> {
                         BatchOutcome(responses.collect::<Result<_, _>>()?)
                     }
                     EntryPayload::Membership(membership) => {
-                        state.set_membership(&StoredMembership::new(last, membership))?;
+                        state.set_membership(StoredMembership::new(last, membership));
                         BatchOutcome::default()
                     }
                 };
                 answers.extend(responder.map(|responder| (responder, outcome)));
             }
             machine.end_batch(state)?;
-            match &last {
-                Some(last) => state.set_applied(last),
-                None => Ok(()),
+            if let Some(last) = last {
+                state.set_applied(last);
             }
+            Ok(())
         })?;
-        self.machine.publish(Arc::new(self.store.view()?))?;
+        self.machine.publish(Arc::new(self.store.view()))?;
         for (responder, outcome) in answers {
             responder.send(outcome);
         }
@@ -94,7 +94,7 @@ impl<M: Machine> RaftStateMachine<TypeConfig> for StateMachine<M> {
     type SnapshotBuilder = SnapshotBuilder;
 
     async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), io::Error> {
-        let meta = self.store.view()?.meta()?;
+        let meta = self.store.view().meta();
         Ok((meta.last_log_id, meta.last_membership))
     }
 
@@ -126,7 +126,7 @@ impl<M: Machine> RaftStateMachine<TypeConfig> for StateMachine<M> {
     async fn get_snapshot_builder(&mut self) -> Self::SnapshotBuilder {
         SnapshotBuilder {
             store: self.store.clone(),
-            view: self.store.view().map(Arc::new),
+            view: Arc::new(self.store.view()),
             has_snapshot: self.has_snapshot.clone(),
         }
     }
@@ -141,7 +141,7 @@ impl<M: Machine> RaftStateMachine<TypeConfig> for StateMachine<M> {
         if installed != *meta {
             return Err(StateError::Damaged(format!("snapshot {installed} came as {meta}")).into());
         }
-        self.machine.load(Arc::new(self.store.view()?))?;
+        self.machine.load(Arc::new(self.store.view()))?;
         self.has_snapshot.store(true, Ordering::Release);
         Ok(())
     }
@@ -150,15 +150,15 @@ impl<M: Machine> RaftStateMachine<TypeConfig> for StateMachine<M> {
         if !self.has_snapshot.load(Ordering::Acquire) {
             return Ok(None);
         }
-        let view = Arc::new(self.store.view()?);
-        Ok(Some(Snapshot { meta: view.meta()?, snapshot: SnapshotData::View(view) }))
+        let view = Arc::new(self.store.view());
+        Ok(Some(Snapshot { meta: view.meta(), snapshot: SnapshotData::View(view) }))
     }
 }
 
 /// Makes a state durable and calls it a snapshot.
 pub struct SnapshotBuilder {
     store: Arc<StateStore>,
-    view: Result<Arc<View>, StateError>,
+    view: Arc<View>,
     has_snapshot: Arc<AtomicBool>,
 }
 
@@ -166,12 +166,12 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
     type SnapshotData = SnapshotData;
 
     async fn build_snapshot(&mut self) -> Result<Snapshot<SnapshotData>, io::Error> {
-        let view = self.view.clone()?;
+        let view = self.view.clone();
         // The log may be purged up to what is called a snapshot, so what the view shows must survive first.
         let store = self.store.clone();
         blocking(move || store.commit_durable()).await?;
         self.has_snapshot.store(true, Ordering::Release);
-        Ok(Snapshot { meta: view.meta()?, snapshot: SnapshotData::View(view) })
+        Ok(Snapshot { meta: view.meta(), snapshot: SnapshotData::View(view) })
     }
 }
 

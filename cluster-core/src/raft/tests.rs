@@ -8,7 +8,7 @@ use super::log_store::LogStore;
 use super::state_machine::{Machine, StateMachine};
 use super::types::{BatchOutcome, Completion, Member, MemberId, TypeConfig};
 use crate::log::Config;
-use crate::state::{StateError, StateStore, StateWriter, View};
+use crate::state::{self, StateError, StateStore, StateWriter, View};
 use atoll_base::disk::Disk;
 use atoll_base::disk::sim::SimDisk;
 use atoll_meta::{Outcome, Response};
@@ -53,7 +53,8 @@ fn small() -> Config {
 
 fn stores(disk: &SimDisk) -> (LogStore, Arc<StateStore>) {
     let disk: Arc<dyn Disk> = Arc::new(disk.clone());
-    let state = StateStore::open(disk.clone(), Path::new(""), 1 << 20, None).unwrap();
+    let sizes = state::Config { cache_bytes: 1 << 20, flush_bytes: 16 << 10 };
+    let state = StateStore::open(disk.clone(), Path::new(""), sizes, None).unwrap();
     (LogStore::open(disk, Path::new("log"), small()).unwrap(), Arc::new(state))
 }
 
@@ -152,7 +153,7 @@ impl Cluster {
     }
 
     fn contents(&self, id: MemberId) -> BTreeMap<Vec<u8>, Vec<u8>> {
-        let view = self.nodes[&id].running.as_ref().unwrap().1.view().unwrap();
+        let view = self.nodes[&id].running.as_ref().unwrap().1.view();
         let mut all = BTreeMap::new();
         view.reader()
             .scan(Table::Inode, Bound::Unbounded, Bound::Unbounded, |key, value| {

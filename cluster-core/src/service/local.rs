@@ -29,8 +29,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// Files whose grants are read at once.
 const GRANT_FILES: usize = 1000;
 
-/// What one call rewrites in the state's tree beside its own bytes, which count twice since pages are half full at worst: a
-/// few pages, of which calls of one batch share most.
+/// What one call rewrites in the state's file beside its own bytes, which count twice since pages are half full at worst: a
+/// few pages, of which calls flushed together share most.
 const PAGES_PER_CALL: u64 = 16 << 10;
 
 impl Propose for Arc<RaftGroup<MetaMachine>> {
@@ -54,8 +54,8 @@ pub(super) struct Shared {
     pub(super) low_space: AtomicBool,
     /// Bytes that the disk has beyond the reserve, as of the last look.
     pub(super) room: AtomicU64,
-    /// What the calls taken since the state was last made durable may still take of it: until then the state's pages
-    /// are in memory, and the disk does not know of them.
+    /// What the calls taken since the state was last made durable may still take of it: until then they are in memory,
+    /// and the disk does not know of them.
     pub(super) pending: AtomicU64,
     pub(super) refused_for_space: AtomicU64,
     /// Bytes of calls since the state's file was measured.

@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 /// When maintenance does what.
 #[derive(Clone, Debug)]
 pub struct MaintenanceOptions {
-    /// How often the state is made durable: bounds what a start after a crash must repeat.
+    /// How often the state is made durable, unless nothing changed: bounds what a start after a crash must repeat.
     pub durable_every: Duration,
     /// How often log and disk are looked at.
     pub look_every: Duration,
@@ -46,7 +46,7 @@ impl Default for MaintenanceOptions {
 /// Most steps of sweeping in one round; the next round goes on.
 const SWEEPS_PER_ROUND: usize = 1000;
 
-/// Measuring the state's file takes at most one part in so many of the time: changes wait meanwhile.
+/// Measuring the state's file takes at most one part in so many of the time: it walks the file, and nothing is flushed meanwhile.
 const MEASURING_SHARE: u32 = 50;
 /// Bytes of state that one byte of a call may need, generously: records, their tables' pages, the stored outcome.
 const STATE_PER_CALL_BYTE: u64 = 16;
@@ -110,6 +110,8 @@ async fn run(shared: Arc<Shared>, options: MaintenanceOptions, stop: Arc<AtomicB
             room.watch(&shared, &options).await;
             shared.pending.fetch_sub(pending, Ordering::Relaxed);
         }
+        // A publication that began before a flush ended may have come after it, with what the flush wrote still in memory.
+        shared.published.refresh();
         let log = log_bytes(&shared);
         if result.is_ok() && log >= options.log_bytes {
             result = shared.group.purge(log < options.log_bytes_max).await;

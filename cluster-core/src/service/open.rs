@@ -20,7 +20,7 @@ use crate::raft::group::{GroupError, GroupOptions, RaftGroup, outcome};
 use crate::raft::in_process::InProcess;
 use crate::raft::log_store::LogStore;
 use crate::raft::types::{Completion, MemberId, TypeConfig};
-use crate::state::{SnapshotData, StateError, StateStore};
+use crate::state::{self, SnapshotData, StateError, StateStore};
 use atoll_base::checksum;
 use atoll_base::disk::{Disk, Open, read_exact_at};
 use atoll_base::time::Clock;
@@ -60,8 +60,8 @@ pub struct Options {
     pub group: GroupOptions,
     /// Sizes of the log.
     pub log: log::Config,
-    /// redb's page cache in bytes.
-    pub state_cache_bytes: usize,
+    /// Sizes of the state.
+    pub state: state::Config,
     /// Caches above it.
     pub caches: CacheSizes,
     /// Bounds of the queue of changes.
@@ -77,7 +77,7 @@ impl Options {
             new_cluster,
             group: GroupOptions::single(1),
             log: log::Config::default(),
-            state_cache_bytes: 64 << 20,
+            state: state::Config::default(),
             caches: CacheSizes::default(),
             limits: Limits::default(),
             maintenance: MaintenanceOptions::default(),
@@ -154,13 +154,17 @@ where
 {
     let identity = Identity { cluster: options.new_cluster, member: options.group.id };
     let opened = {
-        let (disk, log, cache_bytes) = (disk.clone(), options.log.clone(), options.state_cache_bytes);
+        let (disk, log, state) = (disk.clone(), options.log.clone(), options.state);
         let (progress, sole) = (progress.clone(), options.group.sole.clone());
-        let work = move || open_files(disk, identity, log, cache_bytes, progress, sole);
+        let work = move || open_files(disk, identity, log, state, progress, sole);
         tokio::task::spawn_blocking(work).await.map_err(|e| io::Error::other(e.to_string()))?
     };
     let Files { identity, log, store } = opened?;
-    let published = Published::new(Arc::new(store.view()?), options.caches);
+    let published = Published::new(Arc::new(store.view()), options.caches);
+    store.on_flush({
+        let published = published.clone();
+        move || published.refresh()
+    });
     let counters = Arc::new(AppliedCounters::default());
     let machine = MetaMachine::new(published.clone(), counters.clone());
     let last = log.last_index();
@@ -230,7 +234,7 @@ fn open_files(
     disk: Arc<dyn Disk>,
     new: Identity,
     config: log::Config,
-    cache_bytes: usize,
+    state: state::Config,
     progress: OnProgress,
     sole: Arc<AtomicBool>,
 ) -> Result<Files, OpenError> {
@@ -240,7 +244,7 @@ fn open_files(
         _ => {}
     }
     let repair = Arc::new(move |done| progress(Progress::Repair(done)));
-    let store = StateStore::open(disk.clone(), Path::new(STATE), cache_bytes, Some(repair))?;
+    let store = StateStore::open(disk.clone(), Path::new(STATE), state, Some(repair))?;
     let log = LogStore::open(disk, Path::new(LOG), config)?.while_alone(sole);
     Ok(Files { identity, log, store: Arc::new(store) })
 }

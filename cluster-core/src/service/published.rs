@@ -190,6 +190,17 @@ impl Published {
         Ok(())
     }
 
+    /// Reads what was flushed from the file and lets go of it in memory. May be called by anybody at any time: if
+    /// a publication comes between, that stands.
+    pub(super) fn refresh(&self) {
+        let current = self.current.load();
+        if let Some(view) = current.view.refreshed() {
+            let refreshed = Current { version: current.version, view: Arc::new(view) };
+            // Given back is what was there, either way.
+            drop(self.current.compare_and_swap(&*current, Arc::new(refreshed)));
+        }
+    }
+
     fn begin(&self) -> u64 {
         let entered = self.sequence.load(Ordering::Relaxed) + 1;
         self.sequence.store(entered, Ordering::Relaxed);

@@ -1,13 +1,21 @@
-//! The replicated state on disk: redb, in one file.
+//! The replicated state: newest writes in memory, the rest in one redb file.
 
+mod base;
+mod error;
+mod front;
+mod key;
+mod layer;
+mod reader;
 mod redb_file;
-mod redb_kv;
 mod snapshot;
 mod store;
 #[cfg(test)]
 mod tests;
 
+pub use base::RepairProgress;
+pub use error::StateError;
+pub use front::View;
+pub use reader::{StateReader, StateWriter};
 pub use redb_file::{RedbFile, SYNC_STATE};
-pub use redb_kv::{StateReader, StateWriter};
 pub use snapshot::{Frames, Received, Receiver, SnapshotData};
-pub use store::{RepairProgress, SYNC_STATE_DIR, StateError, StateStore, View};
+pub use store::{Config, SYNC_STATE_DIR, StateStore};

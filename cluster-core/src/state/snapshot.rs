@@ -5,12 +5,16 @@
 //! [`Kind::Pairs`] (`key length: u32, value length: u32, key, value`, in order of keys), one [`Kind::End`] (number of
 //! pairs). Neither side holds more than one frame in memory.
 
-use super::redb_kv::{RAFT_PREFIX, StateWriter};
-use super::store::{Incoming, StateError, StateStore, View, commit_durable, write_to};
+use super::base::{Place, RAFT_PREFIX, Rows};
+use super::error::StateError;
+use super::front::View;
+use super::store::{Incoming, StateStore};
 use crate::raft::types::SnapshotMeta;
 use atoll_base::checksum;
+use atoll_model::kv::{KvRead, Table};
 use bytes::Bytes;
-use std::ops::Bound;
+use redb::Durability;
+use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
 
 /// Version of the format.
@@ -47,7 +51,8 @@ pub struct Frames {
 
 enum Position {
     Head,
-    After(Option<Vec<u8>>),
+    /// In these tables, in the first of them behind this key.
+    Pairs(&'static [Table], Option<Vec<u8>>),
     Done,
 }
 
@@ -60,48 +65,55 @@ impl Frames {
     fn frame(&mut self) -> Result<Option<Bytes>, StateError> {
         match std::mem::replace(&mut self.at, Position::Done) {
             Position::Head => {
-                self.at = Position::After(None);
+                self.at = Position::Pairs(&Table::ALL, None);
                 let mut body = VERSION.to_le_bytes().to_vec();
-                let meta = postcard::to_stdvec(&self.view.meta()?)
+                let meta = postcard::to_stdvec(&self.view.meta())
                     .map_err(|e| StateError::Damaged(format!("membership: {e}")))?;
                 body.extend_from_slice(&meta);
                 Ok(Some(seal(Kind::Head, body)))
             }
-            Position::After(last) => {
+            Position::Pairs(tables, last) => {
                 let mut body = Vec::with_capacity(FRAME_TARGET + (64 << 10));
-                let last = self.fill(last, &mut body)?;
+                self.at = self.fill(tables, last, &mut body)?;
                 if body.is_empty() {
+                    self.at = Position::Done;
                     return Ok(Some(seal(Kind::End, self.pairs.to_le_bytes().to_vec())));
                 }
-                self.at = Position::After(Some(last));
                 Ok(Some(seal(Kind::Pairs, body)))
             }
             Position::Done => Ok(None),
         }
     }
 
-    /// Appends pairs after `last` and returns the last one's key.
-    fn fill(&mut self, last: Option<Vec<u8>>, body: &mut Vec<u8>) -> Result<Vec<u8>, StateError> {
-        let store = |e: redb::StorageError| StateError::Store(e.to_string().into());
-        let from = last.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
-        let to: Bound<&[u8]> = Bound::Excluded(&[RAFT_PREFIX]);
-        let mut end = Vec::new();
-        for pair in self.view.reader().table.range::<&[u8]>((from, to)).map_err(store)? {
-            let (key, value) = pair.map_err(store)?;
-            let (key, value) = (key.value(), value.value());
-            body.extend_from_slice(&(key.len() as u32).to_le_bytes());
-            body.extend_from_slice(&(value.len() as u32).to_le_bytes());
-            body.extend_from_slice(key);
-            body.extend_from_slice(value);
-            self.pairs += 1;
-            // Which pair is the last one is known only after it.
-            end.clear();
-            end.extend_from_slice(key);
-            if body.len() >= FRAME_TARGET {
-                break;
+    /// Appends pairs of the tables, those of the first behind `last`. Returns where to go on.
+    fn fill(
+        &mut self,
+        mut tables: &'static [Table],
+        mut last: Option<Vec<u8>>,
+        body: &mut Vec<u8>,
+    ) -> Result<Position, StateError> {
+        while let Some((&table, others)) = tables.split_first() {
+            let from = last.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+            let mut end = None;
+            self.view.reader().scan(table, from, Bound::Unbounded, |key, value| {
+                body.extend_from_slice(&(key.len() as u32 + 1).to_le_bytes());
+                body.extend_from_slice(&(value.len() as u32).to_le_bytes());
+                body.push(table as u8);
+                body.extend_from_slice(key);
+                body.extend_from_slice(value);
+                self.pairs += 1;
+                if body.len() < FRAME_TARGET {
+                    return ControlFlow::Continue(());
+                }
+                end = Some(key.to_vec());
+                ControlFlow::Break(())
+            })?;
+            if end.is_some() {
+                return Ok(Position::Pairs(tables, end));
             }
+            (tables, last) = (others, None);
         }
-        Ok(end)
+        Ok(Position::Pairs(&[], None))
     }
 }
 
@@ -193,7 +205,7 @@ impl Receiver {
                 Ok(false)
             }
             (Kind::Pairs, Some(_)) => {
-                self.pairs += write_to(self.incoming.db()?, |state| insert_pairs(state, body))?;
+                self.pairs += self.incoming.write(Durability::None, |rows| insert_pairs(rows, body))?;
                 Ok(false)
             }
             (Kind::End, Some(_)) => {
@@ -209,13 +221,8 @@ impl Receiver {
     /// Makes the state durable, after the last frame.
     pub fn finish(self) -> Result<Received, StateError> {
         let meta = self.meta.ok_or_else(|| StateError::Damaged("snapshot without head".into()))?;
-        write_to(self.incoming.db()?, |state| {
-            if let Some(applied) = &meta.last_log_id {
-                state.set_applied(applied)?;
-            }
-            state.set_membership(&meta.last_membership)
-        })?;
-        commit_durable(self.incoming.db()?)?;
+        let place = Place { applied: meta.last_log_id, membership: Arc::new(meta.last_membership.clone()) };
+        self.incoming.write(Durability::Immediate, |rows| rows.set_place(&place))?;
         Ok(Received { incoming: self.incoming, meta })
     }
 }
@@ -238,7 +245,7 @@ impl StateStore {
     }
 }
 
-fn insert_pairs(state: &mut StateWriter<'_>, mut body: &[u8]) -> Result<u64, StateError> {
+fn insert_pairs(rows: &mut Rows<'_>, mut body: &[u8]) -> Result<u64, StateError> {
     let bad = || StateError::Damaged("snapshot: a pair does not end within its frame".into());
     let mut pairs = 0;
     while !body.is_empty() {
@@ -252,7 +259,7 @@ fn insert_pairs(state: &mut StateWriter<'_>, mut body: &[u8]) -> Result<u64, Sta
         if key.first().is_none_or(|&table| table == RAFT_PREFIX) {
             return Err(StateError::Damaged("snapshot: foreign key".into()));
         }
-        state.table.insert(key, &rest[key_len..end]).map_err(|e| StateError::Store(e.to_string().into()))?;
+        rows.insert(key, &rest[key_len..end])?;
         body = &rest[end..];
         pairs += 1;
     }

@@ -1,114 +1,87 @@
-//! The state's file: opened, written batch by batch, made durable now and then, replaced whole by a snapshot.
+//! The state: written batch by batch in memory, flushed to its file now and then, replaced whole by a snapshot.
+//!
+//! A batch goes into the active layer, in memory. A *flush* freezes that layer, puts an empty one on top, and writes the
+//! frozen one into the file, in one durable transaction, while batches go on above it. Readers read all layers
+//! ([`super::reader`]).
 //!
 //! Invariants:
-//! - What a batch changed and how far the log is applied are in the same transaction, so after a crash the file holds
-//!   exactly the effects of a prefix of the log and names that prefix.
-//! - Batches are committed without durability. [`StateStore::commit_durable`] alone tells what a crash leaves, and only up to there may
-//!   the log be purged ([`StateStore::durable`]).
+//! - A layer is frozen between two batches and goes into the file whole, together with its place in the log. So the file
+//!   holds exactly the effects of a prefix of the log and names that prefix.
+//! - Batches are not durable. A flush alone tells what a crash leaves, and only up to there may the log be purged
+//!   ([`StateStore::durable`]).
+//! - A flush that failed is not tried again: from then on batches and flushes are refused.
 //! - `state.redb` is always a whole state: a received one is built beside it and renamed over it.
 
-use super::redb_file::{RedbFile, SYNC_STATE};
-use super::redb_kv::{RAFT_PREFIX, STATE, StateReader, StateWriter};
-use crate::raft::types::{LogId, SnapshotMeta, StoredMembership};
+use super::base::{self, Base, Place, RepairProgress, Rows, open_file, transact};
+use super::error::StateError;
+use super::front::{Front, View};
+use super::reader::StateWriter;
+use crate::raft::types::LogId;
 use atoll_base::disk::{Disk, Open};
-use atoll_model::kv::KvError;
-use redb::{Database, Durability, ReadableDatabase, ReadableTable};
-use std::io;
+use redb::{Database, Durability};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread::JoinHandle;
 
 /// The state's file within its directory.
 const FILE: &str = "state.redb";
 /// Begins the names of states being received; a number follows.
 const INCOMING: &str = "state.incoming.";
-/// Size of redb's pages; part of its format.
-const PAGE: u64 = 4096;
 /// Site of the directory sync that makes the state's file, or its replacement, survive.
 pub const SYNC_STATE_DIR: &str = "state.dir";
 
-const KEY_APPLIED: [u8; 2] = [RAFT_PREFIX, b'a'];
-const KEY_MEMBERSHIP: [u8; 2] = [RAFT_PREFIX, b'm'];
-
-/// A failure of the state's file. The member that meets it applies nothing more.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum StateError {
-    /// The store or the disk below failed.
-    #[error("metadata store: {0}")]
-    Store(Arc<str>),
-    /// What was read makes no sense.
-    #[error("metadata store is damaged: {0}")]
-    Damaged(String),
+/// Sizes of the state in memory.
+#[derive(Clone, Copy, Debug)]
+pub struct Config {
+    /// redb's page cache, in bytes.
+    pub cache_bytes: usize,
+    /// Bytes of what batches have written, overhead included, at which the store flushes it without being told to. When
+    /// twice as much has gathered because a flush still runs, batches wait. So at worst four times this is in memory, half of
+    /// it being flushed, and what the last batches wrote beyond.
+    pub flush_bytes: usize,
 }
 
-impl StateError {
-    fn store(error: impl std::fmt::Display) -> Self {
-        StateError::Store(error.to_string().into())
+impl Default for Config {
+    fn default() -> Self {
+        Self { cache_bytes: 64 << 20, flush_bytes: 8 << 20 }
     }
 }
 
-impl From<KvError> for StateError {
-    fn from(error: KvError) -> Self {
-        StateError::Store(error.0.into())
-    }
-}
-
-impl From<io::Error> for StateError {
-    fn from(error: io::Error) -> Self {
-        StateError::store(error)
-    }
-}
-
-impl From<StateError> for io::Error {
-    fn from(error: StateError) -> Self {
-        io::Error::other(error)
-    }
-}
-
-/// One consistent state and its place in the log.
-pub struct View {
-    reader: StateReader,
-    applied: Option<LogId>,
-}
-
-impl View {
-    /// The tables.
-    pub fn reader(&self) -> &StateReader {
-        &self.reader
-    }
-
-    /// The last entry of the log that is in it.
-    pub fn applied(&self) -> Option<&LogId> {
-        self.applied.as_ref()
-    }
-
-    /// Its place in the log and the membership then.
-    pub fn meta(&self) -> Result<SnapshotMeta, StateError> {
-        Ok(SnapshotMeta { last_log_id: self.applied, last_membership: read_membership(&self.reader.table)? })
-    }
-}
-
-/// Tells how far a repair after a crash is, 0.0 to 1.0.
-pub type RepairProgress = Arc<dyn Fn(f64) + Send + Sync>;
-
-/// The state on disk.
+/// The state.
 pub struct StateStore {
+    inner: Arc<Inner>,
+    flusher: Flusher,
+}
+
+struct Inner {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
-    cache_bytes: usize,
-    db: RwLock<Database>,
+    config: Config,
+    front: Arc<Front>,
+    /// Held while a batch is written. Within: room for the batches that are still read.
+    writing: Mutex<Vec<u64>>,
+    /// Held while the file is written or replaced. Taken before `writing` by whoever needs both.
+    db: Mutex<Database>,
     durable: Mutex<Option<LogId>>,
+    failed: OnceLock<StateError>,
+    on_flush: OnceLock<Box<dyn Fn() + Send + Sync>>,
     next_incoming: AtomicU64,
     /// Most bytes that were in use when it was measured.
     fullest: AtomicU64,
 }
 
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl StateStore {
-    /// Opens the state in `dir` (which exists), or makes an empty one. `cache_bytes` bounds redb's page cache.
+    /// Opens the state in `dir` (which exists), or makes an empty one.
     pub fn open(
         disk: Arc<dyn Disk>,
         dir: &Path,
-        cache_bytes: usize,
+        config: Config,
         repair: Option<RepairProgress>,
     ) -> Result<Self, StateError> {
         let mut exists = false;
@@ -119,110 +92,222 @@ impl StateStore {
             }
         }
         let path = dir.join(FILE);
-        let db = if exists {
-            open_file(&*disk, &path, Open::ReadWrite, cache_bytes, repair)?
-        } else {
-            // redb writes its header in several steps: made under another name, a half made file is never opened.
-            let made = dir.join(format!("{INCOMING}0"));
-            let db = open_file(&*disk, &made, Open::CreateNew, cache_bytes, None)?;
-            commit_durable(&db)?;
+        // redb writes its header in several steps: made under another name, a half made file is never opened.
+        let made = dir.join(format!("{INCOMING}0"));
+        let (name, how) = if exists { (&path, Open::ReadWrite) } else { (&made, Open::CreateNew) };
+        let db = open_file(&*disk, name, how, config.cache_bytes, repair)?;
+        // Also one that was found: a process that was killed may have left what never reached the disk.
+        base::sync(&db)?;
+        if !exists {
             disk.rename(&made, &path)?;
-            db
-        };
+        }
         // The file's entry must outlive a crash before anything in it is counted on; also one that was found, whose
         // rename may not have been synced.
         disk.sync_dir(dir, SYNC_STATE_DIR)?;
-        let store = Self {
+        let base = Base::open(&db)?;
+        let place = base.place()?;
+        let inner = Arc::new(Inner {
             disk,
             dir: dir.to_owned(),
-            cache_bytes,
-            db: RwLock::new(db),
-            durable: Mutex::new(None),
+            config: Config { flush_bytes: config.flush_bytes.max(1), ..config },
+            durable: Mutex::new(place.applied),
+            front: Front::new(base, place),
+            writing: Mutex::default(),
+            db: Mutex::new(db),
+            failed: OnceLock::new(),
+            on_flush: OnceLock::new(),
             next_incoming: AtomicU64::new(0),
             fullest: AtomicU64::new(0),
-        };
-        store.commit_durable()?;
-        Ok(store)
+        });
+        Ok(Self { flusher: Flusher::start(inner.clone())?, inner })
     }
 
     /// The state as of the last batch.
-    pub fn view(&self) -> Result<View, StateError> {
-        let db = self.db.read().unwrap_or_else(PoisonError::into_inner);
-        let table =
-            db.begin_read().map_err(StateError::store)?.open_table(STATE).map_err(StateError::store)?;
-        let applied = read_applied(&table)?;
-        Ok(View { reader: StateReader { table }, applied })
+    pub fn view(&self) -> View {
+        self.inner.front.view()
     }
 
-    /// Runs `f` in one transaction, visible to later views, durable with the next [`StateStore::commit_durable`]. On an error nothing of it
-    /// remains.
+    /// Runs `f` as one batch, visible to later views, durable with the next flush. On an error nothing of it remains. Waits if
+    /// flushing does not keep up.
     pub fn write<R>(
         &self,
         f: impl FnOnce(&mut StateWriter<'_>) -> Result<R, StateError>,
     ) -> Result<R, StateError> {
-        let db = self.db.read().unwrap_or_else(PoisonError::into_inner);
-        write_to(&db, f)
+        let (inner, front) = (&*self.inner, &*self.inner.front);
+        front.wait_below(inner.config.flush_bytes.saturating_mul(2), || {
+            self.flusher.ask();
+            inner.failed.get().is_none()
+        });
+        let mut live = lock(&inner.writing);
+        inner.check()?;
+        let (reader, place) = front.begin(&mut live);
+        let mut writer = StateWriter { reader, place, live: &live, finished: false };
+        let value = f(&mut writer)?;
+        writer.finished = true;
+        front.finish(writer.place.clone());
+        if writer.reader.layers.active.bytes() >= inner.config.flush_bytes {
+            self.flusher.ask();
+        }
+        Ok(value)
     }
 
-    /// Makes everything written so far durable and returns the last entry of the log in it. Blocks for the disk, and
-    /// batches wait meanwhile.
+    /// Makes everything written so far durable and returns the last entry of the log in it. Blocks for the disk; batches go on.
     pub fn commit_durable(&self) -> Result<Option<LogId>, StateError> {
-        let db = self.db.read().unwrap_or_else(PoisonError::into_inner);
-        let applied = commit_durable(&db)?;
-        *self.durable_lock() = applied;
-        Ok(applied)
+        self.inner.flush(0)
     }
 
     /// The last entry of the log whose effects a crash cannot take.
     pub fn durable(&self) -> Option<LogId> {
-        *self.durable_lock()
+        *lock(&self.inner.durable)
     }
 
-    fn durable_lock(&self) -> MutexGuard<'_, Option<LogId>> {
-        self.durable.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Has `f` called at the end of each flush, from then on; only the first call counts. To let go of views that hold what
+    /// was flushed ([`View::refreshed`]); it must not flush.
+    pub fn on_flush(&self, f: impl Fn() + Send + Sync + 'static) {
+        self.inner.on_flush.get_or_init(|| Box::new(f));
     }
 
     /// Bytes of the state's file that deleted records have left since it was measured at its fullest. (What is free beyond may
-    /// never have been written, and takes room on the disk when it is.) Walks the whole state while batches wait: for
+    /// never have been written, and takes room on the disk when it is.) Walks the whole file, and no flush runs meanwhile: for
     /// when it is needed to know, not for every day.
     pub fn freed_bytes(&self) -> Result<u64, StateError> {
-        // Pages go back to be used again only with a durable commit, and those at the peak must have been written.
-        self.commit_durable()?;
-        let db = self.db.read().unwrap_or_else(PoisonError::into_inner);
-        let txn = db.begin_write().map_err(StateError::store)?;
-        let stats = txn.stats().map_err(StateError::store)?;
-        let used = stats.allocated_pages() * stats.page_size() as u64;
-        txn.abort().map_err(StateError::store)?;
-        Ok(self.fullest.fetch_max(used, Ordering::Relaxed).saturating_sub(used))
+        let inner = &*self.inner;
+        inner.flush(0)?;
+        let db = lock(&inner.db);
+        inner.check()?;
+        // Pages go back to be used again only with the transaction after the one that freed them.
+        let used = base::sync(&db).and_then(|()| base::used_bytes(&db)).map_err(|error| inner.fail(error))?;
+        Ok(inner.fullest.fetch_max(used, Ordering::Relaxed).saturating_sub(used))
     }
 
     /// Bytes of the state's file.
     pub fn file_len(&self) -> Result<u64, StateError> {
-        Ok(self.disk.open(&self.dir.join(FILE), Open::Read)?.len()?)
+        Ok(self.inner.disk.open(&self.inner.dir.join(FILE), Open::Read)?.len()?)
     }
 
     /// An empty state to receive a snapshot into.
     pub(super) fn create_incoming(&self) -> Result<Incoming, StateError> {
-        let number = self.next_incoming.fetch_add(1, Ordering::Relaxed);
-        let path = self.dir.join(format!("{INCOMING}{number}"));
-        let db = open_file(&*self.disk, &path, Open::CreateNew, self.cache_bytes, None)?;
-        Ok(Incoming { db: Some(db), path, disk: self.disk.clone() })
+        let inner = &*self.inner;
+        let number = inner.next_incoming.fetch_add(1, Ordering::Relaxed);
+        let path = inner.dir.join(format!("{INCOMING}{number}"));
+        let db = open_file(&*inner.disk, &path, Open::CreateNew, inner.config.cache_bytes, None)?;
+        Ok(Incoming { db: Some(db), path, disk: inner.disk.clone() })
     }
 
     /// Puts a received state, already durable, in the place of the present one.
     pub(super) fn replace(&self, mut incoming: Incoming) -> Result<(), StateError> {
+        let inner = &*self.inner;
         let Some(new) = incoming.db.take() else { return Ok(()) };
-        let applied = {
-            let txn = new.begin_read().map_err(StateError::store)?;
-            read_applied(&txn.open_table(STATE).map_err(StateError::store)?)?
-        };
-        // No batch may go into the old file once the new one has its name.
-        let mut db = self.db.write().unwrap_or_else(PoisonError::into_inner);
-        self.disk.rename(&incoming.path, &self.dir.join(FILE))?;
-        self.disk.sync_dir(&self.dir, SYNC_STATE_DIR)?;
+        let base = Base::open(&new)?;
+        let place = base.place()?;
+        // Nothing may be flushed into the old file once the new one has its name.
+        let mut db = lock(&inner.db);
+        let _no_batch = lock(&inner.writing);
+        inner.check()?;
+        inner.disk.rename(&incoming.path, &inner.dir.join(FILE))?;
+        inner.disk.sync_dir(&inner.dir, SYNC_STATE_DIR)?;
+        *lock(&inner.durable) = place.applied;
+        inner.front.replace(base, place);
         *db = new;
-        *self.durable_lock() = applied;
         Ok(())
+    }
+}
+
+impl Inner {
+    fn check(&self) -> Result<(), StateError> {
+        self.failed.get().map_or(Ok(()), |error| Err(error.clone()))
+    }
+
+    /// Refuses batches and flushes from now on.
+    fn fail(&self, error: StateError) -> StateError {
+        let error = self.failed.get_or_init(|| error).clone();
+        self.front.wake();
+        error
+    }
+
+    /// Makes everything written so far durable, if it is at least so many bytes. Returns the last entry of the log that is durable.
+    fn flush(&self, at_least: usize) -> Result<Option<LogId>, StateError> {
+        let db = lock(&self.db);
+        self.check()?;
+        if self.front.active_bytes() < at_least {
+            return Ok(*lock(&self.durable));
+        }
+        let frozen = {
+            let _no_batch = lock(&self.writing);
+            self.front.freeze()
+        };
+        let Some(frozen) = frozen else { return Ok(*lock(&self.durable)) };
+        let unfinished = Unfinished(self);
+        let write = |rows: &mut Rows<'_>| {
+            frozen.layer.write_to(rows)?;
+            rows.set_place(&frozen.place)
+        };
+        let base = transact(&db, Durability::Immediate, write)
+            .and_then(|()| Base::open(&db))
+            .map_err(|error| self.fail(error))?;
+        let Place { applied, .. } = frozen.place;
+        *lock(&self.durable) = applied;
+        self.front.flushed(&frozen, base);
+        std::mem::forget(unfinished);
+        if let Some(f) = self.on_flush.get() {
+            f();
+        }
+        drop(db);
+        // The layer goes here, mostly, and not where a batch would wait for it.
+        drop(frozen);
+        Ok(applied)
+    }
+}
+
+/// A flush under way. One that ends by a panic has failed, too: its layer is neither here nor there.
+struct Unfinished<'i>(&'i Inner);
+
+impl Drop for Unfinished<'_> {
+    fn drop(&mut self) {
+        self.0.fail(StateError::store("a flush ended before its time"));
+    }
+}
+
+/// The thread that flushes when much has gathered.
+struct Flusher {
+    /// Room for one: asked more often than it can, it has been asked.
+    asked: Option<SyncSender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Flusher {
+    fn start(inner: Arc<Inner>) -> Result<Self, StateError> {
+        let (asked, asks) = sync_channel(1);
+        let thread = std::thread::Builder::new().name("state-flush".into());
+        let thread = thread.spawn(move || Self::run(&inner, &asks)).map_err(StateError::store)?;
+        Ok(Self { asked: Some(asked), thread: Some(thread) })
+    }
+
+    fn run(inner: &Inner, asks: &Receiver<()>) {
+        while asks.recv().is_ok() {
+            if let Err(error) = inner.flush(inner.config.flush_bytes) {
+                tracing::error!(%error, "the metadata state cannot be made durable");
+            }
+        }
+    }
+
+    fn ask(&self) {
+        if let Some(asked) = &self.asked {
+            // Full: it is asked already. Without its other end, the thread has panicked.
+            let _full = asked.try_send(());
+        }
+    }
+}
+
+impl Drop for Flusher {
+    fn drop(&mut self) {
+        drop(self.asked.take());
+        // Nobody may write the file when the store is gone.
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the metadata store's flushing thread panicked");
+        }
     }
 }
 
@@ -234,9 +319,14 @@ pub(super) struct Incoming {
 }
 
 impl Incoming {
-    /// The state.
-    pub(super) fn db(&self) -> Result<&Database, StateError> {
-        self.db.as_ref().ok_or_else(|| StateError::store("the received state is in place already"))
+    /// Runs `f` in one transaction.
+    pub(super) fn write<R>(
+        &self,
+        durability: Durability,
+        f: impl FnOnce(&mut Rows<'_>) -> Result<R, StateError>,
+    ) -> Result<R, StateError> {
+        let gone = || StateError::store("the received state is in place already");
+        transact(self.db.as_ref().ok_or_else(gone)?, durability, f)
     }
 }
 
@@ -247,105 +337,5 @@ impl Drop for Incoming {
         {
             tracing::warn!(%error, path = %self.path.display(), "a half received state stays until the next start");
         }
-    }
-}
-
-/// Runs `f` in one transaction without durability.
-pub(super) fn write_to<R>(
-    db: &Database,
-    f: impl FnOnce(&mut StateWriter<'_>) -> Result<R, StateError>,
-) -> Result<R, StateError> {
-    let mut txn = db.begin_write().map_err(StateError::store)?;
-    txn.set_durability(Durability::None).map_err(StateError::store)?;
-    let result = {
-        let mut writer = StateWriter { table: txn.open_table(STATE).map_err(StateError::store)? };
-        f(&mut writer)
-    };
-    match result {
-        Ok(value) => {
-            txn.commit().map_err(StateError::store)?;
-            Ok(value)
-        }
-        Err(error) => {
-            txn.abort().map_err(StateError::store)?;
-            Err(error)
-        }
-    }
-}
-
-/// Makes everything in `db` durable and returns the last entry of the log in it.
-pub(super) fn commit_durable(db: &Database) -> Result<Option<LogId>, StateError> {
-    let mut txn = db.begin_write().map_err(StateError::store)?;
-    txn.set_durability(Durability::Immediate).map_err(StateError::store)?;
-    // Saves the allocator's state too: opening after a crash must not walk the whole file.
-    txn.set_quick_repair(true);
-    let applied = {
-        let table = txn.open_table(STATE).map_err(StateError::store)?;
-        read_applied(&table)?
-    };
-    txn.commit().map_err(StateError::store)?;
-    Ok(applied)
-}
-
-fn open_file(
-    disk: &dyn Disk,
-    path: &Path,
-    how: Open,
-    cache_bytes: usize,
-    repair: Option<RepairProgress>,
-) -> Result<Database, StateError> {
-    let file = disk.open(path, how)?;
-    // redb refuses a file that doesn't end on a page. One that was growing when the power went may, and what is beyond
-    // the last whole page is beyond anything that was ever made durable.
-    let len = file.len()?;
-    if !len.is_multiple_of(PAGE) {
-        file.set_len(len - len % PAGE)?;
-    }
-    let file = RedbFile::new(file, SYNC_STATE);
-    let mut builder = Database::builder();
-    builder.set_cache_size(cache_bytes);
-    if let Some(repair) = repair {
-        builder.set_repair_callback(move |session| repair(session.progress()));
-    }
-    let db = builder.create_with_backend(file).map_err(StateError::store)?;
-    write_to(&db, |_| Ok(()))?;
-    Ok(db)
-}
-
-type Raw = &'static [u8];
-
-fn read_applied(table: &impl ReadableTable<Raw, Raw>) -> Result<Option<LogId>, StateError> {
-    decode(table, &KEY_APPLIED)
-}
-
-fn read_membership(table: &impl ReadableTable<Raw, Raw>) -> Result<StoredMembership, StateError> {
-    Ok(decode(table, &KEY_MEMBERSHIP)?.unwrap_or_default())
-}
-
-fn decode<T: serde::de::DeserializeOwned>(
-    table: &impl ReadableTable<Raw, Raw>,
-    key: &[u8],
-) -> Result<Option<T>, StateError> {
-    let Some(bytes) = table.get(key).map_err(StateError::store)? else { return Ok(None) };
-    postcard::from_bytes(bytes.value())
-        .map(Some)
-        .map_err(|e| StateError::Damaged(format!("record {key:?} of the Raft group: {e}")))
-}
-
-impl StateWriter<'_> {
-    /// Records the last entry of the log whose effects are in the state.
-    pub fn set_applied(&mut self, applied: &LogId) -> Result<(), StateError> {
-        self.set(&KEY_APPLIED, applied)
-    }
-
-    /// Records the membership in force.
-    pub fn set_membership(&mut self, membership: &StoredMembership) -> Result<(), StateError> {
-        self.set(&KEY_MEMBERSHIP, membership)
-    }
-
-    fn set(&mut self, key: &[u8], value: &impl serde::Serialize) -> Result<(), StateError> {
-        let bytes = postcard::to_stdvec(value).map_err(StateError::store)?;
-        self.table.insert(key, bytes.as_slice()).map_err(StateError::store)?;
-        Ok(())
     }
 }

@@ -36,6 +36,24 @@ async fn what_was_answered_is_read_at_once_and_after_a_restart() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_idle_service_holds_nothing_that_was_flushed() {
+    let mut options = options();
+    // So that nobody else flushes, or looks after it.
+    options.maintenance.look_every = Duration::from_secs(3600);
+    options.state.flush_bytes = usize::MAX;
+    let clock = Arc::new(SystemClock);
+    let meta = open(Arc::new(SimDisk::new()), options, clock, Arc::new(|_| {})).await.unwrap();
+    let root = root(&meta).await;
+    let response = done(meta.execute(call(create(root, "a"), None)).await);
+    let before = meta.shared.published.current().view.clone();
+    meta.shared.store.commit_durable().unwrap();
+    assert!(before.refreshed().is_some());
+    assert!(meta.shared.published.current().view.refreshed().is_none());
+    let Ok(Outcome::Created { attr, .. }) = response.result else { panic!("{response:?}") };
+    assert_eq!(meta.lookup(root, b"a").await.unwrap().child, Ok(attr));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_callers_share_entries() {
     let disk = SimDisk::new();
     let meta = Arc::new(start(&disk).await.unwrap());

@@ -29,7 +29,7 @@ pub(super) fn options() -> Options {
             queue_bytes: 64 << 10,
             group_bytes: 16 << 10,
         },
-        state_cache_bytes: 1 << 20,
+        state: crate::state::Config { cache_bytes: 1 << 20, flush_bytes: 32 << 10 },
         caches: CacheSizes { inodes: 200, names: 200, maps: 64 },
         maintenance: MaintenanceOptions {
             durable_every: Duration::from_millis(5),

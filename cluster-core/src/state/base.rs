@@ -1,0 +1,234 @@
+//! The layer at the bottom: the state's file as of the last flush, in redb.
+//!
+//! All tables of the model share **one** redb table, whose keys begin with the byte of the model's table. A flush then
+//! opens one table instead of twenty and writes back one root. Keys of the model stay in order within their table; a range
+//! without a bound ends at the neighbouring byte.
+
+use super::error::StateError;
+use super::redb_file::{RedbFile, SYNC_STATE};
+use crate::raft::types::{LogId, SnapshotMeta, StoredMembership};
+use atoll_base::disk::{Disk, Open};
+use atoll_model::kv::{KvError, Table};
+use redb::{AccessGuard, Database, Durability, ReadOnlyTable, ReadableDatabase, TableDefinition};
+use std::ops::Bound;
+use std::path::Path;
+use std::sync::Arc;
+
+type Raw = &'static [u8];
+
+/// The redb table.
+const STATE: TableDefinition<'static, Raw, Raw> = TableDefinition::new("state");
+/// Size of redb's pages; part of its format.
+const PAGE: u64 = 4096;
+
+/// First byte of keys that belong to the Raft group itself, above all tables of the model.
+pub(super) const RAFT_PREFIX: u8 = 0xff;
+const KEY_APPLIED: [u8; 2] = [RAFT_PREFIX, b'a'];
+const KEY_MEMBERSHIP: [u8; 2] = [RAFT_PREFIX, b'm'];
+
+/// Keys up to this length are composed on the stack: prefix, two integers and a name of 255 bytes fit.
+const KEY_ON_STACK: usize = 320;
+
+/// Tells how far a repair after a crash is, 0.0 to 1.0.
+pub type RepairProgress = Arc<dyn Fn(f64) + Send + Sync>;
+
+/// A state's place in the log, and the membership there.
+#[derive(Clone, Default)]
+pub(super) struct Place {
+    pub(super) applied: Option<LogId>,
+    pub(super) membership: Arc<StoredMembership>,
+}
+
+impl Place {
+    pub(super) fn meta(&self) -> SnapshotMeta {
+        SnapshotMeta { last_log_id: self.applied, last_membership: (*self.membership).clone() }
+    }
+}
+
+/// Calls `f` with the key's place in the redb table.
+fn with_key<R>(table: Table, key: &[u8], f: impl FnOnce(&[u8]) -> R) -> R {
+    let len = key.len() + 1;
+    if len <= KEY_ON_STACK {
+        let mut buf = [0; KEY_ON_STACK];
+        buf[0] = table as u8;
+        buf[1..len].copy_from_slice(key);
+        f(&buf[..len])
+    } else {
+        let mut buf = Vec::with_capacity(len);
+        buf.push(table as u8);
+        buf.extend_from_slice(key);
+        f(&buf)
+    }
+}
+
+fn failed(error: redb::StorageError) -> KvError {
+    KvError(error.to_string())
+}
+
+/// One state of the file. While it lives, redb keeps its pages.
+pub(super) struct Base {
+    table: ReadOnlyTable<Raw, Raw>,
+}
+
+impl Base {
+    /// The newest one.
+    pub(super) fn open(db: &Database) -> Result<Self, StateError> {
+        let txn = db.begin_read().map_err(StateError::store)?;
+        Ok(Self { table: txn.open_table(STATE).map_err(StateError::store)? })
+    }
+
+    pub(super) fn get<R>(
+        &self,
+        table: Table,
+        key: &[u8],
+        f: impl FnOnce(Option<&[u8]>) -> R,
+    ) -> Result<R, KvError> {
+        let found = with_key(table, key, |key| self.table.get(key)).map_err(failed)?;
+        Ok(f(found.as_ref().map(|v| v.value())))
+    }
+
+    /// The pairs of a range that is not empty by its bounds alone, from its end if `back`.
+    pub(super) fn pairs(
+        &self,
+        table: Table,
+        from: Bound<&[u8]>,
+        to: Bound<&[u8]>,
+        back: bool,
+    ) -> Result<BasePairs, KvError> {
+        let prefixed = |bound: Bound<&[u8]>| bound.map(|key| with_key(table, key, <[u8]>::to_vec));
+        let from = match prefixed(from) {
+            Bound::Unbounded => Bound::Included(vec![table as u8]),
+            bound => bound,
+        };
+        let to = match prefixed(to) {
+            Bound::Unbounded => Bound::Excluded(vec![table as u8 + 1]),
+            bound => bound,
+        };
+        let bounds = (from.as_ref().map(Vec::as_slice), to.as_ref().map(Vec::as_slice));
+        let range = self.table.range::<&[u8]>(bounds).map_err(failed)?;
+        let mut pairs = BasePairs { range, back, head: None };
+        pairs.advance()?;
+        Ok(pairs)
+    }
+
+    /// What the file says of its place in the log.
+    pub(super) fn place(&self) -> Result<Place, StateError> {
+        Ok(Place {
+            applied: self.decode(&KEY_APPLIED)?,
+            membership: Arc::new(self.decode(&KEY_MEMBERSHIP)?.unwrap_or_default()),
+        })
+    }
+
+    fn decode<T: serde::de::DeserializeOwned>(&self, key: &[u8]) -> Result<Option<T>, StateError> {
+        let Some(bytes) = self.table.get(key).map_err(StateError::store)? else { return Ok(None) };
+        postcard::from_bytes(bytes.value())
+            .map(Some)
+            .map_err(|e| StateError::Damaged(format!("record {key:?} of the Raft group: {e}")))
+    }
+}
+
+/// Pairs of one table of the file, in one direction.
+pub(super) struct BasePairs {
+    range: redb::Range<'static, Raw, Raw>,
+    back: bool,
+    head: Option<(AccessGuard<'static, Raw>, AccessGuard<'static, Raw>)>,
+}
+
+impl BasePairs {
+    /// The pair it stands at.
+    pub(super) fn peek(&self) -> Option<(&[u8], &[u8])> {
+        self.head.as_ref().map(|(key, value)| (&key.value()[1..], value.value()))
+    }
+
+    pub(super) fn advance(&mut self) -> Result<(), KvError> {
+        let next = if self.back { self.range.next_back() } else { self.range.next() };
+        self.head = next.transpose().map_err(failed)?;
+        Ok(())
+    }
+}
+
+/// The file's rows within one write transaction.
+pub(super) struct Rows<'t> {
+    table: redb::Table<'t, Raw, Raw>,
+}
+
+impl Rows<'_> {
+    /// Sets a value by its whole key, the table's byte included.
+    pub(super) fn insert(&mut self, key: &[u8], value: &[u8]) -> Result<(), StateError> {
+        self.table.insert(key, value).map(drop).map_err(StateError::store)
+    }
+
+    /// Removes a key, if it is there.
+    pub(super) fn remove(&mut self, key: &[u8]) -> Result<(), StateError> {
+        self.table.remove(key).map(drop).map_err(StateError::store)
+    }
+
+    /// Records which state this is.
+    pub(super) fn set_place(&mut self, place: &Place) -> Result<(), StateError> {
+        if let Some(applied) = &place.applied {
+            self.insert(&KEY_APPLIED, &postcard::to_stdvec(applied).map_err(StateError::store)?)?;
+        }
+        self.insert(&KEY_MEMBERSHIP, &postcard::to_stdvec(&*place.membership).map_err(StateError::store)?)
+    }
+}
+
+/// Runs `f` in one transaction, of which nothing remains on an error. [`Durability::Immediate`] waits for the disk and makes
+/// everything before durable, too.
+pub(super) fn transact<R>(
+    db: &Database,
+    durability: Durability,
+    f: impl FnOnce(&mut Rows<'_>) -> Result<R, StateError>,
+) -> Result<R, StateError> {
+    let mut txn = db.begin_write().map_err(StateError::store)?;
+    txn.set_durability(durability).map_err(StateError::store)?;
+    // Saves the allocator's state too: opening after a crash must not walk the whole file.
+    txn.set_quick_repair(matches!(durability, Durability::Immediate));
+    let result = f(&mut Rows { table: txn.open_table(STATE).map_err(StateError::store)? });
+    match result {
+        Ok(value) => {
+            txn.commit().map_err(StateError::store)?;
+            Ok(value)
+        }
+        Err(error) => {
+            txn.abort().map_err(StateError::store)?;
+            Err(error)
+        }
+    }
+}
+
+/// Makes durable whatever is in the file.
+pub(super) fn sync(db: &Database) -> Result<(), StateError> {
+    transact(db, Durability::Immediate, |_| Ok(()))
+}
+
+/// Bytes of the file's pages that are in use.
+pub(super) fn used_bytes(db: &Database) -> Result<u64, StateError> {
+    let txn = db.begin_write().map_err(StateError::store)?;
+    let stats = txn.stats().map_err(StateError::store)?;
+    txn.abort().map_err(StateError::store)?;
+    Ok(stats.allocated_pages() * stats.page_size() as u64)
+}
+
+/// Opens the file, or makes it, with a page cache of `cache_bytes`.
+pub(super) fn open_file(
+    disk: &dyn Disk,
+    path: &Path,
+    how: Open,
+    cache_bytes: usize,
+    repair: Option<RepairProgress>,
+) -> Result<Database, StateError> {
+    let file = disk.open(path, how)?;
+    // redb refuses a file that doesn't end on a page. One that was growing when the power went may, and what is beyond
+    // the last whole page is beyond anything that was ever made durable.
+    let len = file.len()?;
+    if !len.is_multiple_of(PAGE) {
+        file.set_len(len - len % PAGE)?;
+    }
+    let file = RedbFile::new(file, SYNC_STATE);
+    let mut builder = Database::builder();
+    builder.set_cache_size(cache_bytes);
+    if let Some(repair) = repair {
+        builder.set_repair_callback(move |session| repair(session.progress()));
+    }
+    builder.create_with_backend(file).map_err(StateError::store)
+}

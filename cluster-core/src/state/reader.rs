@@ -1,0 +1,189 @@
+//! The state as the model sees it: layers in memory over the file.
+//!
+//! The newest layer that has a key says what its value is. A layer in memory may say that it is deleted; then nothing
+//! below counts.
+
+use super::base::{Base, Place};
+use super::layer::Layer;
+use crate::raft::types::{LogId, StoredMembership};
+use atoll_model::kv::{KvError, KvRead, KvWrite, Table};
+use std::ops::{Bound, ControlFlow};
+use std::sync::Arc;
+
+/// The layers of a state, from the top.
+#[derive(Clone)]
+pub(super) struct Layers {
+    /// What batches write now.
+    pub(super) active: Arc<Layer>,
+    /// What is being flushed, and written no more.
+    pub(super) frozen: Option<Arc<Layer>>,
+    /// What the last flush left.
+    pub(super) base: Arc<Base>,
+}
+
+/// One consistent state, for reading: the layers as of a batch.
+pub struct StateReader {
+    pub(super) layers: Layers,
+    pub(super) batch: u64,
+}
+
+impl StateReader {
+    fn walk(
+        &self,
+        table: Table,
+        (from, to): (Bound<&[u8]>, Bound<&[u8]>),
+        back: bool,
+        mut f: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    ) -> Result<(), KvError> {
+        if is_empty(from, to) {
+            return Ok(());
+        }
+        let Layers { active, frozen, base } = &self.layers;
+        let mut active = active.pairs(table, from, to, back, self.batch);
+        let mut frozen = frozen.as_ref().map(|layer| layer.pairs(table, from, to, back, self.batch));
+        let mut base = base.pairs(table, from, to, back)?;
+        loop {
+            let (upper, middle, lower) =
+                (active.peek(), frozen.as_ref().and_then(|pairs| pairs.peek()), base.peek());
+            let keys = [upper.map(|p| p.0), middle.map(|p| p.0), lower.map(|p| p.0)];
+            let keys = keys.into_iter().flatten();
+            let Some(key) = (if back { keys.max() } else { keys.min() }) else { return Ok(()) };
+            let is_at = |pair: Option<&[u8]>| pair == Some(key);
+            let at = [is_at(upper.map(|p| p.0)), is_at(middle.map(|p| p.0)), is_at(lower.map(|p| p.0))];
+            let value = match (upper, middle) {
+                (Some((_, value)), _) if at[0] => value.as_deref(),
+                (_, Some((_, value))) if at[1] => value.as_deref(),
+                _ => lower.map(|(_, value)| value),
+            };
+            if value.is_some_and(|value| f(key, value).is_break()) {
+                return Ok(());
+            }
+            if at[0] {
+                active.advance();
+            }
+            if at[1]
+                && let Some(frozen) = &mut frozen
+            {
+                frozen.advance();
+            }
+            if at[2] {
+                base.advance()?;
+            }
+        }
+    }
+}
+
+/// Whether no key lies between the bounds; ordered maps disagree on whether such a range is an error.
+fn is_empty(from: Bound<&[u8]>, to: Bound<&[u8]>) -> bool {
+    match (from, to) {
+        (Bound::Included(a), Bound::Included(b)) => a > b,
+        (Bound::Included(a) | Bound::Excluded(a), Bound::Included(b) | Bound::Excluded(b)) => a >= b,
+        _ => false,
+    }
+}
+
+impl KvRead for StateReader {
+    fn get<R>(&self, table: Table, key: &[u8], f: impl FnOnce(Option<&[u8]>) -> R) -> Result<R, KvError> {
+        let Layers { active, frozen, base } = &self.layers;
+        let value = active
+            .get(table, key, self.batch)
+            .or_else(|| frozen.as_ref().and_then(|frozen| frozen.get(table, key, self.batch)));
+        match value {
+            Some(value) => Ok(f(value.as_deref())),
+            None => base.get(table, key, f),
+        }
+    }
+
+    fn scan(
+        &self,
+        table: Table,
+        from: Bound<&[u8]>,
+        to: Bound<&[u8]>,
+        f: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    ) -> Result<(), KvError> {
+        self.walk(table, (from, to), false, f)
+    }
+
+    fn scan_back(
+        &self,
+        table: Table,
+        from: Bound<&[u8]>,
+        to: Bound<&[u8]>,
+        f: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    ) -> Result<(), KvError> {
+        self.walk(table, (from, to), true, f)
+    }
+}
+
+/// The state within one batch. What it writes nobody else sees before the batch is finished; dropped unfinished, nothing of
+/// it remains.
+pub struct StateWriter<'b> {
+    /// As of this batch.
+    pub(super) reader: StateReader,
+    pub(super) place: Place,
+    /// Batches as of which somebody may still read, in order.
+    pub(super) live: &'b [u64],
+    pub(super) finished: bool,
+}
+
+impl StateWriter<'_> {
+    /// Records the last entry of the log whose effects are in the state.
+    pub fn set_applied(&mut self, applied: LogId) {
+        self.place.applied = Some(applied);
+    }
+
+    /// Records the membership in force.
+    pub fn set_membership(&mut self, membership: StoredMembership) {
+        self.place.membership = Arc::new(membership);
+    }
+
+    fn write(&mut self, table: Table, key: &[u8], value: Option<Arc<[u8]>>) {
+        self.reader.layers.active.put(table, key, self.reader.batch, value, self.live);
+    }
+}
+
+impl Drop for StateWriter<'_> {
+    fn drop(&mut self) {
+        if !self.finished {
+            self.reader.layers.active.take_back(self.reader.batch);
+        }
+    }
+}
+
+impl KvRead for StateWriter<'_> {
+    fn get<R>(&self, table: Table, key: &[u8], f: impl FnOnce(Option<&[u8]>) -> R) -> Result<R, KvError> {
+        self.reader.get(table, key, f)
+    }
+
+    fn scan(
+        &self,
+        table: Table,
+        from: Bound<&[u8]>,
+        to: Bound<&[u8]>,
+        f: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    ) -> Result<(), KvError> {
+        self.reader.scan(table, from, to, f)
+    }
+
+    fn scan_back(
+        &self,
+        table: Table,
+        from: Bound<&[u8]>,
+        to: Bound<&[u8]>,
+        f: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    ) -> Result<(), KvError> {
+        self.reader.scan_back(table, from, to, f)
+    }
+}
+
+impl KvWrite for StateWriter<'_> {
+    fn put(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<(), KvError> {
+        self.write(table, key, Some(value.into()));
+        Ok(())
+    }
+
+    fn delete(&mut self, table: Table, key: &[u8]) -> Result<(), KvError> {
+        self.write(table, key, None);
+        Ok(())
+    }
+}
