@@ -204,7 +204,7 @@ impl Report {
                 disk.read_mib_s.map_or("not measured".to_owned(), |rate| format!("{} MiB/s", number(rate)));
             writeln!(
                 f,
-                "Streaming: write with fdatasync each 64 MiB {} MiB/s; cold read {read} (a hypervisor's cache may serve it)\n",
+                "Streaming: direct write with fdatasync each 64 MiB {} MiB/s; cold read {read} (a hypervisor's cache may serve it)\n",
                 number(disk.write_mib_s)
             )?;
         }
