@@ -101,6 +101,7 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
                 covered.extend(left.pop());
             }
             let last = !more_data && left.is_empty();
+            let ids: Vec<BlockId> = batch.blocks.iter().map(|(id, _)| *id).collect();
             let stored = match std::mem::take(&mut batch.blocks) {
                 none if none.is_empty() => Ok(()),
                 blocks => self.blocks.put(blocks).await,
@@ -150,6 +151,11 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
                     }
                 }
                 Err(e) => {
+                    if e == FsError::Stale && !ids.is_empty() {
+                        // The file was removed meanwhile, and nothing points at the blocks. If this fails the collector
+                        // finds them after the next start.
+                        let _collected_later = self.blocks.delete(ids).await;
+                    }
                     let keys = covered.iter().chain(&left).map(|c| c.key).collect();
                     let in_room = if room.is_some() { InRoom::Yes } else { in_room };
                     return self.lose(file, origin.epoch, e, keys, in_room).await;

@@ -2,7 +2,9 @@
 
 use super::world::{World, write_args};
 use crate::engine::Config;
-use atoll_meta::{MetadataService, Op, Source};
+use atoll_base::access::Cred;
+use atoll_base::id::ROOT_VOLUME;
+use atoll_meta::{Call, MetadataService, Op, RemoveKind, Source};
 use atoll_proto::nfs3::{StableHow, call};
 use std::time::Duration;
 
@@ -89,4 +91,18 @@ async fn an_early_flush_that_fails_is_told_by_commit() {
     assert_eq!(w.engine.stats().dirty_bytes, 0, "given up");
     w.commit(file).await.unwrap_err();
     assert_ne!(w.commit(file).await.unwrap().verf, verf);
+}
+
+#[tokio::test(start_paused = true)]
+async fn blocks_of_a_file_that_went_during_its_flush_go_as_well() {
+    let w = World::with(config(), None).await;
+    let file = w.create(w.root, "f").await;
+    w.write_dirty(file, 0, &vec![1; MIB as usize]).await;
+    // As by another frontend: this one does not notice.
+    let dir = w.meta.volume(ROOT_VOLUME).await.unwrap().root;
+    let op = Op::Remove { dir, name: "f".into(), kind: RemoveKind::NonDirectory };
+    let call = Call { origin: None, once: None, cred: Cred::root(), op };
+    w.meta.execute(call).await.unwrap().result.unwrap();
+    w.commit(file).await.unwrap_err();
+    assert_eq!((w.blocks.count(), w.blocks.reserved(), w.engine.stats().dirty_bytes), (0, 0, 0));
 }
