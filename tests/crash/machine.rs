@@ -22,7 +22,7 @@ use std::sync::{Arc, LazyLock, Mutex, Once, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// A stop, however sick the disk is, takes no longer.
-const STOP_LIMIT: Duration = Duration::from_secs(20);
+const STOP_LIMIT: Duration = Duration::from_secs(60);
 /// A start takes no longer: the stores are tiny.
 const START_LIMIT: Duration = Duration::from_secs(60);
 /// Nothing that the collector may take stays longer.
