@@ -122,23 +122,36 @@ pub trait KvRead {
     /// Calls `f` with the value of `key`.
     fn get<R>(&self, table: Table, key: &[u8], f: impl FnOnce(Option<&[u8]>) -> R) -> Result<R, KvError>;
 
-    /// Calls `f` with each pair in the range, in order of keys, until it breaks.
+    /// Calls `f` with each pair between the bounds, in order of keys, or in reverse if `back`, until it breaks.
+    fn walk(
+        &self,
+        table: Table,
+        bounds: (Bound<&[u8]>, Bound<&[u8]>),
+        back: bool,
+        f: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    ) -> Result<(), KvError>;
+
+    /// [`KvRead::walk`] in order of keys.
     fn scan(
         &self,
         table: Table,
         from: Bound<&[u8]>,
         to: Bound<&[u8]>,
         f: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
-    ) -> Result<(), KvError>;
+    ) -> Result<(), KvError> {
+        self.walk(table, (from, to), false, f)
+    }
 
-    /// The same in reverse order of keys.
+    /// [`KvRead::walk`] in reverse order of keys.
     fn scan_back(
         &self,
         table: Table,
         from: Bound<&[u8]>,
         to: Bound<&[u8]>,
         f: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
-    ) -> Result<(), KvError>;
+    ) -> Result<(), KvError> {
+        self.walk(table, (from, to), true, f)
+    }
 }
 
 /// Writing. A later read through the same value sees it.
@@ -172,25 +185,19 @@ impl KvRead for MemKv {
         Ok(f(self.tables.get(&table).and_then(|t| t.get(key)).map(Vec::as_slice)))
     }
 
-    fn scan(
+    fn walk(
         &self,
         table: Table,
-        from: Bound<&[u8]>,
-        to: Bound<&[u8]>,
+        (from, to): (Bound<&[u8]>, Bound<&[u8]>),
+        back: bool,
         mut f: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
     ) -> Result<(), KvError> {
-        let _stopped = self.range(table, from, to).try_for_each(|(k, v)| f(k, v));
-        Ok(())
-    }
-
-    fn scan_back(
-        &self,
-        table: Table,
-        from: Bound<&[u8]>,
-        to: Bound<&[u8]>,
-        mut f: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
-    ) -> Result<(), KvError> {
-        let _stopped = self.range(table, from, to).rev().try_for_each(|(k, v)| f(k, v));
+        let mut pairs = self.range(table, from, to);
+        while let Some((key, value)) = if back { pairs.next_back() } else { pairs.next() } {
+            if f(key, value).is_break() {
+                break;
+            }
+        }
         Ok(())
     }
 }

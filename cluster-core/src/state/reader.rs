@@ -27,7 +27,27 @@ pub struct StateReader {
     pub(super) batch: u64,
 }
 
-impl StateReader {
+/// Whether no key lies between the bounds; ordered maps disagree on whether such a range is an error.
+fn is_empty(from: Bound<&[u8]>, to: Bound<&[u8]>) -> bool {
+    match (from, to) {
+        (Bound::Included(a), Bound::Included(b)) => a > b,
+        (Bound::Included(a) | Bound::Excluded(a), Bound::Included(b) | Bound::Excluded(b)) => a >= b,
+        _ => false,
+    }
+}
+
+impl KvRead for StateReader {
+    fn get<R>(&self, table: Table, key: &[u8], f: impl FnOnce(Option<&[u8]>) -> R) -> Result<R, KvError> {
+        let Layers { active, frozen, base } = &self.layers;
+        let value = active
+            .get(table, key, self.batch)
+            .or_else(|| frozen.as_ref().and_then(|frozen| frozen.get(table, key, self.batch)));
+        match value {
+            Some(value) => Ok(f(value.as_deref())),
+            None => base.get(table, key, f),
+        }
+    }
+
     fn walk(
         &self,
         table: Table,
@@ -73,48 +93,6 @@ impl StateReader {
     }
 }
 
-/// Whether no key lies between the bounds; ordered maps disagree on whether such a range is an error.
-fn is_empty(from: Bound<&[u8]>, to: Bound<&[u8]>) -> bool {
-    match (from, to) {
-        (Bound::Included(a), Bound::Included(b)) => a > b,
-        (Bound::Included(a) | Bound::Excluded(a), Bound::Included(b) | Bound::Excluded(b)) => a >= b,
-        _ => false,
-    }
-}
-
-impl KvRead for StateReader {
-    fn get<R>(&self, table: Table, key: &[u8], f: impl FnOnce(Option<&[u8]>) -> R) -> Result<R, KvError> {
-        let Layers { active, frozen, base } = &self.layers;
-        let value = active
-            .get(table, key, self.batch)
-            .or_else(|| frozen.as_ref().and_then(|frozen| frozen.get(table, key, self.batch)));
-        match value {
-            Some(value) => Ok(f(value.as_deref())),
-            None => base.get(table, key, f),
-        }
-    }
-
-    fn scan(
-        &self,
-        table: Table,
-        from: Bound<&[u8]>,
-        to: Bound<&[u8]>,
-        f: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
-    ) -> Result<(), KvError> {
-        self.walk(table, (from, to), false, f)
-    }
-
-    fn scan_back(
-        &self,
-        table: Table,
-        from: Bound<&[u8]>,
-        to: Bound<&[u8]>,
-        f: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
-    ) -> Result<(), KvError> {
-        self.walk(table, (from, to), true, f)
-    }
-}
-
 /// The state within one batch. What it writes nobody else sees before the batch is finished; dropped unfinished, nothing of
 /// it remains.
 pub struct StateWriter<'b> {
@@ -155,24 +133,14 @@ impl KvRead for StateWriter<'_> {
         self.reader.get(table, key, f)
     }
 
-    fn scan(
+    fn walk(
         &self,
         table: Table,
-        from: Bound<&[u8]>,
-        to: Bound<&[u8]>,
+        bounds: (Bound<&[u8]>, Bound<&[u8]>),
+        back: bool,
         f: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
     ) -> Result<(), KvError> {
-        self.reader.scan(table, from, to, f)
-    }
-
-    fn scan_back(
-        &self,
-        table: Table,
-        from: Bound<&[u8]>,
-        to: Bound<&[u8]>,
-        f: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
-    ) -> Result<(), KvError> {
-        self.reader.scan_back(table, from, to, f)
+        self.reader.walk(table, bounds, back, f)
     }
 }
 
