@@ -3,7 +3,8 @@
 use crate::data::{Flush, Piece};
 use crate::export::ExportSpec;
 use crate::lock::LockOp;
-use crate::once::OnceKey;
+use crate::nfs4::{ClientOp, StateOp};
+use crate::once::Once;
 use atoll_base::access::Cred;
 use atoll_base::attr::{Device, FileKind, SetAttr};
 use atoll_base::block::BlockId;
@@ -29,7 +30,7 @@ pub struct Call {
     pub origin: Option<Origin>,
     /// If given, the response is stored under it, and a call with a known key gets the stored response instead
     /// of being applied again.
-    pub once: Option<OnceKey>,
+    pub once: Option<Once>,
     /// On whose behalf. Checks of permission use it unless the operation says otherwise.
     pub cred: Cred,
     /// What to do.
@@ -213,4 +214,8 @@ pub enum Op {
     /// A bounded step of background work: extents of removed inodes and cut-off tails, expired outcomes.
     /// Outcome: `More`.
     Sweep,
+    /// NFSv4 clients and sessions.
+    Client(ClientOp),
+    /// NFSv4 opens and locks.
+    State(StateOp),
 }

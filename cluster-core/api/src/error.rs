@@ -85,4 +85,7 @@ pub enum FsError {
     /// No such extended attribute (ENODATA).
     #[error("no such attribute")]
     NoXattr,
+    /// A refusal that only NFSv4 knows.
+    #[error(transparent)]
+    State(#[from] crate::nfs4::StateError),
 }

@@ -2,6 +2,7 @@
 
 use crate::error::FsError;
 use crate::lock::LockOutcome;
+use crate::nfs4::{ClientOutcome, StateOutcome};
 use atoll_base::attr::{Attr, Before};
 use atoll_base::id::{Epoch, ExportId, Ino, VolumeId};
 use serde::{Deserialize, Serialize};
@@ -54,6 +55,10 @@ pub enum Outcome {
     Volume(VolumeId),
     /// Bounded background work: whether some is left.
     More(bool),
+    /// Of an operation on NFSv4 clients and sessions.
+    Client(ClientOutcome),
+    /// Of an operation on NFSv4 opens and locks.
+    State(StateOutcome),
 }
 
 /// The answer to a call.

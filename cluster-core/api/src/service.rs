@@ -9,11 +9,13 @@ use crate::data::FileMap;
 use crate::error::FsError;
 use crate::export::{Exports, Volume};
 use crate::lock::{Conflict, GrantedWaiter, LockTest};
-use crate::once::OnceKey;
+use crate::nfs4::{Client, ClientId, Session, SessionId, State, StateId};
+use crate::once::{OnceKey, SlotOutcome};
 use crate::response::Response;
 use atoll_base::attr::Attr;
 use atoll_base::id::{Cookie, Ino, VolumeId};
 use atoll_base::time::Timestamp;
+use atoll_lockd::ShareBits;
 use bytes::Bytes;
 use std::future::Future;
 use std::sync::Arc;
@@ -95,6 +97,43 @@ pub trait MetadataService: Send + Sync + 'static {
 
     /// The stored response of a request, if it was executed before.
     fn outcome(&self, key: &OnceKey) -> impl Future<Output = Read<Option<Response>>> + Send;
+
+    /// What a session's slot keeps; `BadSession` if there is no such session.
+    fn slot(&self, session: SessionId, slot: u32) -> impl Future<Output = Read<Option<SlotOutcome>>> + Send;
+
+    /// An NFSv4 client, if there is one.
+    fn client(&self, id: ClientId) -> impl Future<Output = Read<Option<Client>>> + Send;
+
+    /// NFSv4 clients above an id, at most `most`, in order.
+    fn clients(&self, after: ClientId, most: usize) -> impl Future<Output = Read<Vec<Client>>> + Send;
+
+    /// A session, if there is one.
+    fn session(&self, id: SessionId) -> impl Future<Output = Read<Option<Session>>> + Send;
+
+    /// A client's sessions.
+    fn sessions(&self, client: ClientId) -> impl Future<Output = Read<Vec<Session>>> + Send;
+
+    /// An open or lock state, if there is one.
+    fn state(&self, id: StateId) -> impl Future<Output = Read<Option<State>>> + Send;
+
+    /// Opens and lock states of a file, above an id, at most `most`, in order.
+    fn states_of(
+        &self,
+        ino: Ino,
+        after: StateId,
+        most: usize,
+    ) -> impl Future<Output = Read<Vec<State>>> + Send;
+
+    /// Opens and lock states of a client, above an id, at most `most`, in order.
+    fn states_by(
+        &self,
+        client: ClientId,
+        after: StateId,
+        most: usize,
+    ) -> impl Future<Output = Read<Vec<State>>> + Send;
+
+    /// Whether a share reservation of anybody denies this access to the file (I/O with a special stateid, RFC 8881 §8.2.3).
+    fn is_denied(&self, ino: Ino, access: ShareBits) -> impl Future<Output = Read<bool>> + Send;
 
     /// A volume.
     fn volume(&self, id: VolumeId) -> impl Future<Output = Read<Volume>> + Send;
