@@ -31,7 +31,7 @@ pub(crate) fn of(error: FsError) -> NfsStat3 {
         FsError::NotSync => NfsStat3::NotSync,
         FsError::NotSupported => NfsStat3::NotSupp,
         FsError::Delay | FsError::Fenced | FsError::TableFull | FsError::Conflict => NfsStat3::Jukebox,
-        FsError::Deadlock | FsError::NoXattr => NfsStat3::ServerFault,
+        FsError::Deadlock | FsError::NoXattr | FsError::State(_) => NfsStat3::ServerFault,
     }
 }
 

@@ -81,7 +81,7 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
             }
         }
         let op = Op::Write { ino, generation, pieces: batch.pieces, flush: None };
-        let call = Call { origin: Some(origin), once: Some(key), cred: cred.clone(), op };
+        let call = Call { origin: Some(origin), once: Some(key.into()), cred: cred.clone(), op };
         let answer = self.execute_known(call).await;
         let without_effect = match &answer {
             Ok(response) => response.result.is_err(),
