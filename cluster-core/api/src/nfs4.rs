@@ -231,6 +231,9 @@ pub enum LockState {
         open: Stateid,
         /// Opaque of the lock owner.
         owner: Bytes,
+        /// In v4.0 where the lock owner's own sequence begins (`lock_seqid`); should the owner have one already, it must be the
+        /// next (`BadSeqid`).
+        seqid: u32,
     },
     /// `exist_lock_owner4`.
     Held(Stateid),
@@ -459,4 +462,7 @@ pub enum StateError {
     /// NFS4ERR_LOCKS_HELD
     #[error("locks are held")]
     LocksHeld,
+    /// An `nfsstat4` that a frontend refused with by its own checks ([`StateOp::Refuse`]).
+    #[error("refused by the frontend with NFSv4 status {0}")]
+    Wire(u32),
 }

@@ -1,4 +1,4 @@
-//! Wire types of ONC RPC, portmap, MOUNT, NFSv3, NLM, NSM, RQUOTA and NFSACL, and nothing else: no state, no sockets.
+//! Wire types of ONC RPC, portmap, MOUNT, NFSv3, NFSv4, NLM, NSM, RQUOTA and NFSACL, and nothing else: no state, no sockets.
 //!
 //! A module per program. Every type encodes *and* decodes, so the same definitions serve the server, its callbacks
 //! (NLM_GRANTED, NSM) and clients such as the load generator. A procedure is a type that implements
@@ -9,8 +9,10 @@
 
 pub use atoll_xdr as xdr;
 
+pub mod handle;
 pub mod mount;
 pub mod nfs3;
+pub mod nfs4;
 pub mod nfsacl;
 pub mod nlm;
 pub mod nsm;

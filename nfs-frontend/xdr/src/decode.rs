@@ -224,6 +224,15 @@ impl<const N: usize> Decode for [u8; N] {
     }
 }
 
+/// On the wire a box is what it holds: it keeps unions of many arms small in memory.
+impl<T: Decode> Decode for Box<T> {
+    const MIN_LEN: usize = T::MIN_LEN;
+    #[inline]
+    fn decode(d: &mut Decoder) -> Result<Self> {
+        Ok(Box::new(T::decode(d)?))
+    }
+}
+
 /// Optional data, `*T` (RFC 4506 §4.19).
 impl<T: Decode> Decode for Option<T> {
     const MIN_LEN: usize = 4;

@@ -353,6 +353,13 @@ impl<T: Encode + ?Sized> Encode for &T {
     }
 }
 
+impl<T: Encode + ?Sized> Encode for Box<T> {
+    #[inline]
+    fn encode(&self, e: &mut Encoder) {
+        (**self).encode(e);
+    }
+}
+
 /// Optional data, `*T` (RFC 4506 §4.19).
 impl<T: Encode> Encode for Option<T> {
     #[inline]

@@ -97,6 +97,12 @@ impl<const N: usize> Sample for [u8; N] {
     }
 }
 
+impl<T: Sample> Sample for Box<T> {
+    fn sample(s: &mut Entropy<'_>) -> Self {
+        Box::new(T::sample(s))
+    }
+}
+
 impl<T: Sample> Sample for Option<T> {
     fn sample(s: &mut Entropy<'_>) -> Self {
         bool::sample(s).then(|| T::sample(s))
