@@ -41,14 +41,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::byte_ranges::LockMode;
-use crate::limits::{MAX_IDENTITY_BYTES, MAX_RANGES_PER_FILE, MAX_RANGES_PER_OWNER, MAX_SHARES_PER_FILE};
+use crate::limits::{
+    MAX_IDENTITY_BYTES, MAX_OPENS_PER_FILE, MAX_RANGES_PER_FILE, MAX_RANGES_PER_OWNER, MAX_SHARES_PER_FILE,
+};
 use crate::owner::{Callback, LockOwner};
 use crate::owner_locks::{GrantId, OwnerLocks};
 use crate::range::ByteRange;
 use crate::request::{
     Bound, CancelOutcome, Conflict, Effect, GrantOutcome, HeldLock, LockError, LockOutcome, LockRequest, Wait,
 };
-use crate::shares::{Share, ShareError, ShareRule, ShareTable};
+use crate::shares::{Share, ShareError, ShareTable};
 use crate::waiters::{WaitQueue, Waiter};
 
 /// The byte-range locks, blocked requests and share reservations of one file. See the rules at the top of this file
@@ -93,6 +95,11 @@ impl FileLocks {
             waiters: WaitQueue::default(),
             shares: ShareTable::default(),
         }
+    }
+
+    /// Whether `owner` holds any byte range, a granted request included.
+    pub fn holds_any(&self, owner: &LockOwner) -> bool {
+        self.owners.contains_key(owner)
     }
 
     /// Whether there is nothing to keep: the record can be deleted.
@@ -232,8 +239,8 @@ impl FileLocks {
 
     // ---- share reservations
 
-    /// Takes or changes the share reservation of `owner` (NLM SHARE, OPEN); returns what it has afterwards.
-    pub fn share(&mut self, owner: LockOwner, share: Share, rule: ShareRule) -> Result<Share, ShareError> {
+    /// Takes the share reservation of an NLM owner, in the place of its former one (NLM SHARE).
+    pub fn share(&mut self, owner: LockOwner, share: Share) -> Result<(), ShareError> {
         if self.shares.get(&owner).is_none() {
             if self.shares.len() >= MAX_SHARES_PER_FILE {
                 return Err(ShareError::TooMany(Bound::SharesPerFile));
@@ -242,17 +249,31 @@ impl FileLocks {
                 return Err(ShareError::TooMany(Bound::IdentityBytes));
             }
         }
-        self.shares.share(owner, share, rule)
+        self.shares.share(owner, share)
     }
 
-    /// Takes away bits of the share reservation of `owner` (OPEN_DOWNGRADE).
-    pub fn share_downgrade(&mut self, owner: &LockOwner, to: Share) -> Result<(), ShareError> {
-        self.shares.downgrade(owner, to)
-    }
-
-    /// Gives up the share reservation of `owner` (NLM UNSHARE, CLOSE); returns what it was. None held is no error.
+    /// Gives up the share reservation of an NLM owner (NLM UNSHARE); returns what it was. None held is no error.
     pub fn unshare(&mut self, owner: &LockOwner) -> Option<Share> {
         self.shares.unshare(owner)
+    }
+
+    /// OPEN of NFSv4: takes `wanted` for an open that has `former` so far (`None`: a new one), unless any other reservation, or the
+    /// open's own, conflicts. Returns what it has afterwards.
+    pub fn open(&mut self, former: Option<Share>, wanted: Share) -> Result<Share, ShareError> {
+        if former.is_none() && self.shares.opens().opens >= MAX_OPENS_PER_FILE {
+            return Err(ShareError::TooMany(Bound::OpensPerFile));
+        }
+        self.shares.open(former, wanted)
+    }
+
+    /// OPEN_DOWNGRADE of an open that has `held`: what it keeps must be within.
+    pub fn downgrade_open(&mut self, held: Share, to: Share) -> Result<(), ShareError> {
+        self.shares.downgrade(held, to)
+    }
+
+    /// CLOSE of an open that has `held`.
+    pub fn close_open(&mut self, held: Share) -> Result<(), ShareError> {
+        self.shares.close(held)
     }
 
     /// The share reservations, to list and to test against.

@@ -50,5 +50,5 @@ pub use release::Released;
 pub use request::{
     Bound, CancelOutcome, Conflict, Effect, GrantOutcome, HeldLock, LockError, LockOutcome, LockRequest, Wait,
 };
-pub use shares::{Share, ShareBits, ShareConflict, ShareError, ShareRule, ShareTable};
+pub use shares::{OpenCounts, Share, ShareBits, ShareConflict, ShareError, ShareTable};
 pub use waiters::Waiter;

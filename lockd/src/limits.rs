@@ -29,8 +29,11 @@ pub const MAX_WAITERS_PER_FILE: usize = 1024;
 /// Blocked requests and unacknowledged grants of one owner in one file: one per thread of a process that waits.
 pub const MAX_WAITERS_PER_OWNER: usize = 64;
 
-/// Share reservations in one file: one per open of a client's process.
+/// Share reservations of NLM in one file: one per open of a client's process.
 pub const MAX_SHARES_PER_FILE: usize = 4096;
+
+/// Opens of NFSv4 in one file. They are only counted here; the bound is for who goes through all of them, and to keep sums in 32 bits.
+pub const MAX_OPENS_PER_FILE: u32 = 1 << 20;
 
 /// Bytes of names (callers, owners, callbacks) in one file's record. The other bounds times the longest names would be
 /// many megabytes that every operation on the file loads and stores; real names are some tens of bytes.

@@ -119,6 +119,8 @@ pub enum Bound {
     WaitersPerOwner,
     /// [`crate::limits::MAX_SHARES_PER_FILE`]
     SharesPerFile,
+    /// [`crate::limits::MAX_OPENS_PER_FILE`]
+    OpensPerFile,
     /// [`crate::limits::MAX_IDENTITY_BYTES`]
     IdentityBytes,
 }
@@ -133,6 +135,7 @@ impl Bound {
             Self::WaitersPerFile => MAX_WAITERS_PER_FILE,
             Self::WaitersPerOwner => MAX_WAITERS_PER_OWNER,
             Self::SharesPerFile => MAX_SHARES_PER_FILE,
+            Self::OpensPerFile => MAX_OPENS_PER_FILE as usize,
             Self::IdentityBytes => MAX_IDENTITY_BYTES,
         }
     }
@@ -146,6 +149,7 @@ impl std::fmt::Display for Bound {
             Self::WaitersPerFile => "blocked requests in this file",
             Self::WaitersPerOwner => "blocked requests of this owner",
             Self::SharesPerFile => "share reservations in this file",
+            Self::OpensPerFile => "opens of this file",
             Self::IdentityBytes => "bytes of owner names in this file",
         })
     }

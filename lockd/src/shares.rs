@@ -2,7 +2,11 @@
 //! (RFC 1813 §6.1.4 nlm4_share, DOS file sharing) and NFSv4 OPEN (RFC 7530 §9.9) use the same table; byte-range locks
 //! are independent of it.
 //!
-//! Invariant: of two different owners, neither denies what the other has.
+//! Opens of NFSv4 have rows of their own in the state machine, since a file can be opened by thousands and each OPEN rewrites this table;
+//! here they are [`OpenCounts`]: how many have and deny what. That decides every conflict, because an OPEN conflicts with the
+//! same owner's former one, too ("with no exception for an existing OPEN for the same open-owner", RFC 7530 §9.9).
+//!
+//! Invariant: of two reservations, neither denies what the other has.
 
 use std::collections::BTreeMap;
 
@@ -76,30 +80,82 @@ impl Share {
     }
 }
 
-/// What a further reservation of the same owner means.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum ShareRule {
-    /// NLM SHARE: it replaces the former one, stronger or weaker, and does not conflict with it.
-    Replace,
-    /// NFSv4 OPEN: it must not conflict with the former one either ("with no exception for an existing OPEN for the same
-    /// open-owner", RFC 7530 §9.9), and both together are held (§9.11). Access `None` is refused.
-    Unite,
-}
-
 /// A reservation that stands in the way.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ShareConflict {
-    /// Whose.
-    pub owner: LockOwner,
-    /// What it has and denies.
+    /// Whose; `None`: opens of NFSv4.
+    pub owner: Option<LockOwner>,
+    /// What it has and denies; of opens, all of them together.
     pub share: Share,
+}
+
+/// Opens of NFSv4 in one file, counted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenCounts {
+    /// All.
+    pub opens: u32,
+    /// Those that read.
+    pub read: u32,
+    /// Those that write.
+    pub write: u32,
+    /// Those that deny reading.
+    pub deny_read: u32,
+    /// Those that deny writing.
+    pub deny_write: u32,
+}
+
+impl OpenCounts {
+    /// What all of them have and deny together.
+    pub const fn together(&self) -> Share {
+        const fn bits(read: u32, write: u32) -> ShareBits {
+            match (read > 0, write > 0) {
+                (false, false) => ShareBits::None,
+                (true, false) => ShareBits::Read,
+                (false, true) => ShareBits::Write,
+                (true, true) => ShareBits::Both,
+            }
+        }
+        Share { access: bits(self.read, self.write), deny: bits(self.deny_read, self.deny_write) }
+    }
+
+    /// Counts one more.
+    #[must_use]
+    pub fn with(self, share: Share) -> Self {
+        let n = |bits: ShareBits, bit| u32::from(bits.intersects(bit));
+        Self {
+            opens: self.opens + 1,
+            read: self.read + n(share.access, ShareBits::Read),
+            write: self.write + n(share.access, ShareBits::Write),
+            deny_read: self.deny_read + n(share.deny, ShareBits::Read),
+            deny_write: self.deny_write + n(share.deny, ShareBits::Write),
+        }
+    }
+
+    /// Counts one less; `None` if there is none such.
+    #[must_use]
+    pub fn without(self, share: Share) -> Option<Self> {
+        let n = |bits: ShareBits, bit| u32::from(bits.intersects(bit));
+        Some(Self {
+            opens: self.opens.checked_sub(1)?,
+            read: self.read.checked_sub(n(share.access, ShareBits::Read))?,
+            write: self.write.checked_sub(n(share.access, ShareBits::Write))?,
+            deny_read: self.deny_read.checked_sub(n(share.deny, ShareBits::Read))?,
+            deny_write: self.deny_write.checked_sub(n(share.deny, ShareBits::Write))?,
+        })
+    }
+
+    /// Whether opens as counted can be without a conflict: who denies what somebody has is that one alone.
+    fn is_sound(&self) -> bool {
+        let fits = |has: u32, denies: u32| denies == 0 || has == 0 || (has == 1 && denies == 1);
+        fits(self.read, self.deny_read) && fits(self.write, self.deny_write)
+    }
 }
 
 /// Why a reservation is refused; nothing has changed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ShareError {
     /// Another reservation conflicts (NLM4_DENIED, NFS4ERR_SHARE_DENIED). The first one in order of owners.
-    #[error("conflicts with the share of {:?}", .0.owner)]
+    #[error("conflicts with a share of {:?}", .0.owner)]
     Conflict(ShareConflict),
     /// A bound is reached (NLM4_DENIED_NOLOCKS, NFS4ERR_RESOURCE).
     #[error("too many {0} (limit {limit})", limit = .0.limit())]
@@ -107,8 +163,8 @@ pub enum ShareError {
     /// An OPEN without any access (NFS4ERR_INVAL, RFC 7530 §9.9).
     #[error("an open without access")]
     NoAccess,
-    /// A downgrade of what the owner does not have: no reservation, or bits beyond it (NFS4ERR_INVAL, RFC 7530 §16.19).
-    #[error("a downgrade to what is not held")]
+    /// A downgrade or close of what is not held: there is no such open, or the bits are beyond it (NFS4ERR_INVAL, RFC 7530 §16.19).
+    #[error("not held")]
     NotHeld,
 }
 
@@ -116,79 +172,93 @@ pub enum ShareError {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ShareTable {
     shares: BTreeMap<LockOwner, Share>,
+    opens: OpenCounts,
 }
 
 impl ShareTable {
     /// Whether nobody has one.
     pub fn is_empty(&self) -> bool {
-        self.shares.is_empty()
+        self.shares.is_empty() && self.opens == OpenCounts::default()
     }
 
-    /// How many there are.
+    /// How many there are of NLM.
     pub fn len(&self) -> usize {
         self.shares.len()
     }
 
-    /// All, in order of owners.
+    /// Those of NLM, in order of owners.
     pub fn iter(&self) -> impl Iterator<Item = (&LockOwner, Share)> {
         self.shares.iter().map(|(owner, share)| (owner, *share))
     }
 
-    /// The one of `owner`.
+    /// The one of `owner`, of NLM.
     pub fn get(&self, owner: &LockOwner) -> Option<Share> {
         self.shares.get(owner).copied()
     }
 
-    /// The first reservation, of another owner than `except`, that an open with `share` would conflict with. With `deny` none this
+    /// Opens of NFSv4.
+    pub fn opens(&self) -> OpenCounts {
+        self.opens
+    }
+
+    /// The first reservation, of another owner than `except`, that one with `share` would conflict with. With `deny` none this
     /// is also the check of a READ or WRITE without an open (RFC 7530 §9.1.4.3).
     pub fn conflict(&self, except: Option<&LockOwner>, share: Share) -> Option<ShareConflict> {
+        let opens = self.opens.together();
         self.iter()
             .find(|(owner, held)| Some(*owner) != except && held.conflicts_with(&share))
-            .map(|(owner, held)| ShareConflict { owner: owner.clone(), share: held })
+            .map(|(owner, held)| ShareConflict { owner: Some(owner.clone()), share: held })
+            .or_else(|| opens.conflicts_with(&share).then_some(ShareConflict { owner: None, share: opens }))
     }
 
-    /// Takes or changes the reservation of `owner`; returns what it has afterwards.
-    pub(crate) fn share(
-        &mut self,
-        owner: LockOwner,
-        share: Share,
-        rule: ShareRule,
-    ) -> Result<Share, ShareError> {
-        let except = match rule {
-            ShareRule::Replace => Some(&owner),
-            ShareRule::Unite if share.access == ShareBits::None => return Err(ShareError::NoAccess),
-            ShareRule::Unite => None,
-        };
-        if let Some(conflict) = self.conflict(except, share) {
+    /// NLM SHARE: takes the reservation of `owner`, in the place of its former one, with which it does not conflict.
+    pub(crate) fn share(&mut self, owner: LockOwner, share: Share) -> Result<(), ShareError> {
+        if let Some(conflict) = self.conflict(Some(&owner), share) {
             return Err(ShareError::Conflict(conflict));
         }
-        let held = match (rule, self.get(&owner)) {
-            (ShareRule::Unite, Some(former)) => {
-                Share { access: former.access.union(share.access), deny: former.deny.union(share.deny) }
-            }
-            _ => share,
-        };
-        self.shares.insert(owner, held);
-        Ok(held)
-    }
-
-    /// Takes away bits of the reservation of `owner`: what it keeps must be within what it has (OPEN_DOWNGRADE).
-    pub(crate) fn downgrade(&mut self, owner: &LockOwner, to: Share) -> Result<(), ShareError> {
-        if to.access == ShareBits::None {
-            return Err(ShareError::NoAccess);
-        }
-        match self.shares.get_mut(owner) {
-            Some(held) if held.access.contains(to.access) && held.deny.contains(to.deny) => {
-                *held = to;
-                Ok(())
-            }
-            _ => Err(ShareError::NotHeld),
-        }
+        self.shares.insert(owner, share);
+        Ok(())
     }
 
     /// Gives up the reservation of `owner`; returns what it was.
     pub(crate) fn unshare(&mut self, owner: &LockOwner) -> Option<Share> {
         self.shares.remove(owner)
+    }
+
+    /// OPEN: what it has afterwards, both together (RFC 7530 §9.11).
+    pub(crate) fn open(&mut self, former: Option<Share>, wanted: Share) -> Result<Share, ShareError> {
+        if wanted.access == ShareBits::None {
+            return Err(ShareError::NoAccess);
+        }
+        if let Some(conflict) = self.conflict(None, wanted) {
+            return Err(ShareError::Conflict(conflict));
+        }
+        let Some(former) = former else {
+            self.opens = self.opens.with(wanted);
+            return Ok(wanted);
+        };
+        let both =
+            Share { access: former.access.union(wanted.access), deny: former.deny.union(wanted.deny) };
+        self.opens = self.opens.without(former).ok_or(ShareError::NotHeld)?.with(both);
+        Ok(both)
+    }
+
+    /// OPEN_DOWNGRADE of an open that has `held`.
+    pub(crate) fn downgrade(&mut self, held: Share, to: Share) -> Result<(), ShareError> {
+        if to.access == ShareBits::None {
+            return Err(ShareError::NoAccess);
+        }
+        if !held.access.contains(to.access) || !held.deny.contains(to.deny) {
+            return Err(ShareError::NotHeld);
+        }
+        self.opens = self.opens.without(held).ok_or(ShareError::NotHeld)?.with(to);
+        Ok(())
+    }
+
+    /// CLOSE of an open that has `held`.
+    pub(crate) fn close(&mut self, held: Share) -> Result<(), ShareError> {
+        self.opens = self.opens.without(held).ok_or(ShareError::NotHeld)?;
+        Ok(())
     }
 
     /// Gives up all whose owner `pred` says, and says how many.
@@ -204,6 +274,7 @@ impl ShareTable {
 
     /// Whether the invariant of this file holds.
     pub(crate) fn is_sound(&self) -> bool {
-        self.iter().all(|(owner, share)| self.conflict(Some(owner), share).is_none())
+        self.opens.is_sound()
+            && self.iter().all(|(owner, share)| self.conflict(Some(owner), share).is_none())
     }
 }

@@ -26,8 +26,34 @@
 //! | `Frontend` | id 4 | [`crate::record::FrontendRecord`] |
 //! | `Repack` | ino 8 | nothing: the inode's own counters say why |
 //!
+//! NFSv4 ([`nfs4`]); values are in [`crate::record::nfs4`]:
+//!
+//! | Table | Key | Value |
+//! |---|---|---|
+//! | `Client4` | client 8 | `ClientRecord` |
+//! | `ClientCounts` | client 8 | `Counts` |
+//! | `ClientName` | minor version 1, the client's name | `Names` |
+//! | `Unconfirmed` | client 8 | nothing |
+//! | `ClientRelease` | client 8 | nothing |
+//! | `ExpiredClient` | client 8 | nothing |
+//! | `Session` | session 8 | `SessionRecord` |
+//! | `ClientSession` | client 8, session 8 | nothing |
+//! | `Slot` | session 8, slot 4 | [`atoll_meta::once::SlotOutcome`] |
+//! | `State` | state 8 | `StateRecord` |
+//! | `FileState` | ino 8, state 8 | nothing |
+//! | `ClientState` | client 8, state 8 | nothing |
+//! | `OwnerState` | client 8, kind 1, length of the owner 2, owner, ino 8 | state 8 |
+//! | `OpenLocks` | open 8, lock state 8 | nothing |
+//! | `Owner` | client 8, kind 1, owner | `OwnerRecord` |
+//! | `IdleOwner` | client 8, transaction 8 | the owner |
+//! | `ClosedState` | state 8 | client 8, kind 1, owner |
+//!
+//! The kind of an owner: `1` open owner, `2` lock owner.
+//!
 //! A lock client: `1`, length of the name 2, name, address; or `2`, NFSv4 client id 8. By address: `3`, address,
 //! length of the name 2, name. An address: `0`, or `4` and 4 bytes, or `6` and 16 bytes.
+
+pub(crate) mod nfs4;
 
 use crate::kv::{KvError, Table};
 use atoll_base::block::BlockId;
@@ -218,7 +244,7 @@ impl<'a> Parts<'a> {
         if self.rest.is_empty() { Ok(()) } else { Err(self.broken()) }
     }
 
-    fn name(&mut self) -> Result<&'a [u8], KvError> {
+    pub(crate) fn name(&mut self) -> Result<&'a [u8], KvError> {
         let len = u16::from_be_bytes(self.take()?);
         self.bytes(len.into())
     }

@@ -59,11 +59,45 @@ pub enum Table {
     LockRelease,
     /// Files worth repacking.
     Repack,
+    /// NFSv4 clients.
+    Client4,
+    /// How much each of them has.
+    ClientCounts,
+    /// NFSv4 clients by their names for themselves.
+    ClientName,
+    /// Those that are not confirmed, in order of age.
+    Unconfirmed,
+    /// Clients that are gone, and what they had is not all freed yet.
+    ClientRelease,
+    /// Clients whose lease ran out lately.
+    ExpiredClient,
+    /// Sessions.
+    Session,
+    /// Sessions by client.
+    ClientSession,
+    /// Outcomes of the last requests on the slots of sessions.
+    Slot,
+    /// Opens and lock states.
+    State,
+    /// The same by file.
+    FileState,
+    /// The same by client.
+    ClientState,
+    /// The same by owner and file.
+    OwnerState,
+    /// Lock states by the open that they were made under.
+    OpenLocks,
+    /// NFSv4.0 open owners and lock owners, with their sequences.
+    Owner,
+    /// Open owners that have nothing open, in order of age.
+    IdleOwner,
+    /// Opens whose CLOSE was the last step of an owner.
+    ClosedState,
 }
 
 impl Table {
     /// All of them, in order.
-    pub const ALL: [Table; 22] = [
+    pub const ALL: [Table; 39] = [
         Table::Meta,
         Table::Inode,
         Table::Dirent,
@@ -86,6 +120,23 @@ impl Table {
         Table::Frontend,
         Table::LockRelease,
         Table::Repack,
+        Table::Client4,
+        Table::ClientCounts,
+        Table::ClientName,
+        Table::Unconfirmed,
+        Table::ClientRelease,
+        Table::ExpiredClient,
+        Table::Session,
+        Table::ClientSession,
+        Table::Slot,
+        Table::State,
+        Table::FileState,
+        Table::ClientState,
+        Table::OwnerState,
+        Table::OpenLocks,
+        Table::Owner,
+        Table::IdleOwner,
+        Table::ClosedState,
     ];
 
     /// The table's name in the store.
@@ -113,6 +164,23 @@ impl Table {
             Table::Frontend => "frontend",
             Table::LockRelease => "lock_release",
             Table::Repack => "repack",
+            Table::Client4 => "client4",
+            Table::ClientCounts => "client_counts",
+            Table::ClientName => "client_name",
+            Table::Unconfirmed => "client_unconfirmed",
+            Table::ClientRelease => "client_release",
+            Table::ExpiredClient => "client_expired",
+            Table::Session => "session",
+            Table::ClientSession => "client_session",
+            Table::Slot => "slot",
+            Table::State => "state",
+            Table::FileState => "file_state",
+            Table::ClientState => "client_state",
+            Table::OwnerState => "owner_state",
+            Table::OpenLocks => "open_locks",
+            Table::Owner => "owner",
+            Table::IdleOwner => "owner_idle",
+            Table::ClosedState => "state_closed",
         }
     }
 }

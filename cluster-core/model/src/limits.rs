@@ -96,7 +96,41 @@ limits! {
 
     /// Extents in one answer to a read of a file's map.
     MAP_EXTENTS_MAX: usize = 4096, 5;
+
+    /// Confirmed NFSv4 clients. Each has a record of some hundred bytes, and sessions.
+    CLIENTS_MAX: u64 = 65536, 6;
+
+    /// Unconfirmed NFSv4 clients. They have nothing, so the oldest gives way (RFC 7530 §16.34.5).
+    UNCONFIRMED_MAX: u64 = 4096, 3;
+
+    /// Clients remembered to have lost their lease, so that they are told so.
+    EXPIRED_MAX: u64 = 4096, 2;
+
+    /// Sessions of one client: one is usual, clients that trunk or lose replies may have some.
+    SESSIONS_MAX: u32 = 64, 3;
+
+    /// Slots of one session: as many as requests that a client has under way. Each may keep [`atoll_meta::once::SLOT_BEFORE_MAX`] bytes.
+    SLOTS_MAX: u32 = 1024, 4;
+
+    /// Opens and lock states of one client: about 500 bytes each with their indexes.
+    STATES_MAX: u32 = 1 << 20, 12;
+
+    /// Lock states under one open (one for each lock owner): CLOSE frees them all at once.
+    OPEN_LOCKS_MAX: usize = 1024, 3;
+
+    /// Lock states of one NFSv4.0 lock owner (one for each file): RELEASE_LOCKOWNER frees them all at once.
+    OWNER_LOCKS_MAX: u32 = 1024, 3;
+
+    /// Open owners of one NFSv4.0 client that have nothing open. The oldest gives way: its next OPEN must be confirmed again
+    /// (RFC 7530 §9.1.10, §9.1.11).
+    IDLE_OWNERS_MAX: u32 = 1024, 2;
+
+    /// Rows of a client that is gone which are freed at once; the rest is left to Sweep.
+    RELEASE_STATES_MAX: usize = 1024, 3;
 }
+
+/// Longest name of a client, an open owner or a lock owner (NFS4_OPAQUE_LIMIT, RFC 7530 §2.1), and of other texts of a client.
+pub const OPAQUE_MAX: usize = 1024;
 
 /// Longest path of an export (MNTPATHLEN, RFC 1813 §5.1.1).
 pub const EXPORT_PATH_MAX: usize = 1024;

@@ -7,9 +7,11 @@
 use crate::command::Command;
 use crate::keys::{self, Parts};
 use crate::kv::{KvError, KvRead, KvWrite, Table};
+use crate::record::nfs4::Meta4;
 use crate::record::{FrontendRecord, Meta, OutcomeAge, VolumeRecord};
 use crate::transaction::{Stop, Touched, Transaction};
-use crate::{once, ops, store};
+use crate::once::{self, Admitted};
+use crate::{ops, store};
 use atoll_base::id::{Epoch, FrontendId, GroupId, Ino, ROOT_VOLUME, VolumeId};
 use atoll_base::time::Timestamp;
 use atoll_meta::{FsError, Response};
@@ -65,6 +67,7 @@ impl Model {
             outcomes: 0,
             nsm_clients: 0,
             garbage: 0,
+            nfs4: Meta4::default(),
         };
         let mut model = Self::empty(meta);
         ops::volume::make(kv, &mut model, "root".into(), 0, stamp)?;
@@ -116,12 +119,17 @@ impl Model {
         {
             return Ok(Applied { response: Response::refused(FsError::Fenced), touched: Touched::default() });
         }
-        if let Some(key) = &call.once
-            && let Some(response) = once::lookup(kv, key)?
-        {
-            return Ok(Applied { response, touched: Touched::default() });
-        }
+        let admitted = match &call.once {
+            None => Admitted::Free,
+            Some(key) => match once::admit(kv, key, &call.op)? {
+                Ok(admitted) => admitted,
+                Err(response) => return Ok(Applied { response, touched: Touched::default() }),
+            },
+        };
         let mut transaction = Transaction::new(kv, self, txn, now, &call.cred, call.origin);
+        if let Admitted::Owner(step) = &admitted {
+            step.begin(&mut transaction)?;
+        }
         let (result, refused) = match ops::run(&mut transaction, &call.op) {
             Ok(outcome) => {
                 transaction.finish()?;
@@ -133,9 +141,7 @@ impl Model {
         let changes = transaction.changes(refused);
         let touched = std::mem::take(&mut transaction.touched);
         let response = Response { result, changes };
-        if let Some(key) = &call.once {
-            once::store(kv, self, key, &response)?;
-        }
+        once::settle(kv, self, admitted, &response)?;
         Ok(Applied { response, touched })
     }
 
@@ -212,8 +218,10 @@ pub(crate) fn meta(kv: &impl KvRead) -> Result<Meta, KvError> {
 
 /// The write verifier: of this cluster in the upper half, of this loss epoch in the lower.
 pub(crate) fn verifier(meta: &Meta) -> u64 {
-    // FNV-1a (32 bits): only to make verifiers of two clusters differ.
-    let hash =
-        meta.cluster_id.iter().fold(0x811c_9dc5_u32, |h, b| (h ^ u32::from(*b)).wrapping_mul(0x0100_0193));
-    u64::from(hash) << 32 | u64::from(meta.loss_epoch)
+    u64::from(mark(meta)) << 32 | u64::from(meta.loss_epoch)
+}
+
+/// A mark of the cluster: FNV-1a (32 bits) of its id, only to make numbers of two clusters differ.
+pub(crate) fn mark(meta: &Meta) -> u32 {
+    meta.cluster_id.iter().fold(0x811c_9dc5_u32, |h, b| (h ^ u32::from(*b)).wrapping_mul(0x0100_0193))
 }

@@ -1,11 +1,15 @@
-//! Stored outcomes: what makes a retransmitted request get its first answer.
+//! Stored outcomes: what makes a retransmitted request get its first answer. Here is the frame for every kind of key, and the table of those
+//! by request; what slots of sessions and owners of NFSv4.0 keep is in [`slots`] and [`owners`].
 //!
-//! Each outcome has a row by key and a row by age (a counter, so the order is that of storing; times in it never
+//! By request: each outcome has a row by key and a row by age (a counter, so the order is that of storing; times in it never
 //! go back). Whoever stores one removes a few that are expired, so the table's size follows the rate of requests and
 //! needs no pass of its own; [`crate::ops::sweep`] empties it when nothing comes.
 //!
 //! Not stored: refusals that say nothing about the request itself (`Delay`, `Fenced`, `TableFull`). All others are, because a
 //! delayed duplicate of a refused request must not be executed later either.
+
+pub(crate) mod owners;
+pub(crate) mod slots;
 
 use crate::keys::{self, Parts};
 use crate::kv::{KvError, KvRead, KvWrite, Table};
@@ -14,8 +18,48 @@ use crate::model::Model;
 use crate::record::{OutcomeAge, StoredOutcome};
 use crate::store;
 use atoll_base::time::Timestamp;
-use atoll_meta::{FsError, OnceKey, Response};
+use atoll_meta::{FsError, Once, OnceKey, Op, Response, SlotKey};
 use std::ops::{Bound, ControlFlow};
+
+/// How a call that is to be executed is stored afterwards.
+pub(crate) enum Admitted<'a> {
+    /// Not at all.
+    Free,
+    /// By the request.
+    Request(&'a OnceKey),
+    /// By a slot.
+    Slot(&'a SlotKey),
+    /// As a step of an owner.
+    Owner(owners::Step),
+}
+
+/// Decides by its key whether a call is to be executed, or what to answer instead.
+pub(crate) fn admit<'a>(
+    kv: &impl KvRead,
+    key: &'a Once,
+    op: &Op,
+) -> Result<Result<Admitted<'a>, Response>, KvError> {
+    match key {
+        Once::Request(key) => Ok(lookup(kv, key)?.map_or(Ok(Admitted::Request(key)), Err)),
+        Once::Slot(key) => Ok(slots::admit(kv, key)?.map_or(Ok(Admitted::Slot(key)), Err)),
+        Once::Owner(key) => Ok(owners::admit(kv, key, op)?.map(Admitted::Owner)),
+    }
+}
+
+/// Stores what came of a call.
+pub(crate) fn settle(
+    kv: &mut impl KvWrite,
+    model: &mut Model,
+    admitted: Admitted<'_>,
+    response: &Response,
+) -> Result<(), KvError> {
+    match admitted {
+        Admitted::Free => Ok(()),
+        Admitted::Request(key) => store(kv, model, key, response),
+        Admitted::Slot(key) => slots::settle(kv, key, response),
+        Admitted::Owner(step) => owners::settle(kv, model, step, response),
+    }
+}
 
 /// The stored response of a request, if it was executed.
 pub(crate) fn lookup(kv: &impl KvRead, key: &OnceKey) -> Result<Option<Response>, KvError> {

@@ -1,5 +1,7 @@
 //! The records that are more than a number: what the values of the tables hold (see [`crate::keys`]).
 
+pub mod nfs4;
+
 use atoll_base::attr::{Attr, FileKind};
 use atoll_base::id::{Epoch, Ino, VolumeId};
 use atoll_base::time::Timestamp;
@@ -193,6 +195,8 @@ pub struct Meta {
     pub nsm_clients: u64,
     /// Rows of `Garbage`.
     pub garbage: u64,
+    /// Of NFSv4.
+    pub nfs4: nfs4::Meta4,
 }
 
 /// An address as lock clients are known by.

@@ -14,10 +14,12 @@ use atoll_base::attr::Attr;
 use atoll_base::disk::Disk;
 use atoll_base::id::{Cookie, Ino, VolumeId};
 use atoll_base::time::{Clock, Timestamp};
-use atoll_lockd::GrantId;
+use atoll_lockd::{GrantId, ShareBits};
 use atoll_meta::data::FileMap;
 use atoll_meta::export::Volume;
 use atoll_meta::lock::{Conflict, GrantedWaiter, LockTest};
+use atoll_meta::nfs4::{Client, ClientId, Session, SessionId, State, StateId};
+use atoll_meta::once::SlotOutcome;
 use atoll_meta::service::{DirPage, Found, Read};
 use atoll_meta::{Call, Exports, FsError, MetadataService, OnceKey, Response};
 use atoll_model::{Command, KvError, read};
@@ -243,6 +245,42 @@ impl MetadataService for LocalMetadata {
 
     async fn outcome(&self, key: &OnceKey) -> Read<Option<Response>> {
         self.shared.read(|kv| read::outcome(kv, key).map(Ok)).await
+    }
+
+    async fn slot(&self, session: SessionId, slot: u32) -> Read<Option<SlotOutcome>> {
+        self.shared.read(|kv| read::slot(kv, session, slot)).await
+    }
+
+    async fn client(&self, id: ClientId) -> Read<Option<Client>> {
+        self.shared.read(|kv| read::client(kv, id).map(Ok)).await
+    }
+
+    async fn clients(&self, after: ClientId, most: usize) -> Read<Vec<Client>> {
+        self.shared.read(|kv| read::clients(kv, after, most).map(Ok)).await
+    }
+
+    async fn session(&self, id: SessionId) -> Read<Option<Session>> {
+        self.shared.read(|kv| read::session(kv, id).map(Ok)).await
+    }
+
+    async fn sessions(&self, client: ClientId) -> Read<Vec<Session>> {
+        self.shared.read(|kv| read::sessions(kv, client).map(Ok)).await
+    }
+
+    async fn state(&self, id: StateId) -> Read<Option<State>> {
+        self.shared.read(|kv| read::state(kv, id).map(Ok)).await
+    }
+
+    async fn states_of(&self, ino: Ino, after: StateId, most: usize) -> Read<Vec<State>> {
+        self.shared.read(|kv| read::states_of(kv, ino, after, most).map(Ok)).await
+    }
+
+    async fn states_by(&self, client: ClientId, after: StateId, most: usize) -> Read<Vec<State>> {
+        self.shared.read(|kv| read::states_by(kv, client, after, most).map(Ok)).await
+    }
+
+    async fn is_denied(&self, ino: Ino, access: ShareBits) -> Read<bool> {
+        self.shared.read(|kv| read::is_denied(kv, ino, access)).await
     }
 
     async fn volume(&self, id: VolumeId) -> Read<Volume> {

@@ -127,6 +127,7 @@ impl Machine for MetaMachine {
 pub(super) fn takes_space(op: &atoll_meta::Op) -> bool {
     use atoll_meta::Op;
     use atoll_meta::lock::LockOp;
+    use atoll_meta::nfs4::{OpenTarget, StateOp};
     match op {
         Op::Create { .. }
         | Op::Link { .. }
@@ -137,6 +138,11 @@ pub(super) fn takes_space(op: &atoll_meta::Op) -> bool {
         Op::Write { flush, .. } => flush.is_none(),
         Op::SetXattr { value, .. } => value.is_some(),
         Op::Lock(op) => matches!(op, LockOp::Lock { .. } | LockOp::Share { .. }),
+        Op::State(StateOp::Open { target, .. }) => {
+            matches!(target, OpenTarget::Name { create: Some(_), .. })
+        }
+        // As with clients.
+        Op::State(_) => false,
         Op::SetAttr { .. }
         | Op::Remove { .. }
         | Op::Rename { .. }
@@ -146,6 +152,8 @@ pub(super) fn takes_space(op: &atoll_meta::Op) -> bool {
         | Op::PutExport(_)
         | Op::RemoveExport(_)
         | Op::Collected(_)
-        | Op::Sweep => false,
+        | Op::Sweep
+        // Bounded by client, given back when the client ends.
+        | Op::Client(_) => false,
     }
 }

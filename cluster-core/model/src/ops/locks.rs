@@ -4,14 +4,14 @@
 //! and file in which it has anything (holds, waits or reserves), `PendingGrant` one for each file with grants that their
 //! clients have not acknowledged.
 
-use super::lock_clients;
+use super::{lock_clients, nfs4};
 use crate::kv::{KvWrite, Table};
 use crate::transaction::{Step, Transaction, require};
 use crate::{keys, store};
 use atoll_base::id::Ino;
 use atoll_lockd::{
-    CancelOutcome, ClientMatch, Effect, FileLocks, GrantId, GrantOutcome, LockClient, LockError, LockOwner,
-    LockRequest, Share, ShareError, ShareRule,
+    ByteRange, CancelOutcome, ClientMatch, Effect, FileLocks, GrantId, GrantOutcome, LockClient, LockError, LockOwner,
+    LockRequest, Share, ShareError,
 };
 use atoll_meta::lock::{GrantedWaiter, LockOp, LockOutcome};
 use atoll_meta::{FsError, Outcome};
@@ -35,14 +35,19 @@ pub(crate) fn run<K: KvWrite>(t: &mut Transaction<'_, K>, op: &LockOp) -> Step<O
     let outcome = match op {
         LockOp::Lock { ino, generation, request, client_state } => {
             require_file(t, *ino, *generation)?;
-            lock(t, *ino, request, *client_state)?
+            match lock(t, *ino, request, *client_state)? {
+                atoll_lockd::LockOutcome::Denied(conflict)
+                    if nfs4::release::is_remainder(t.kv, &conflict.owner)? =>
+                {
+                    return Err(FsError::Delay.into());
+                }
+                outcome => LockOutcome::Lock(outcome),
+            }
         }
         LockOp::Unlock { ino, generation, owner, range } => {
             require_file(t, *ino, *generation)?;
-            change(t, *ino, owner.client(), |locks, effects| {
-                locks.unlock(owner, *range, effects).map(|()| LockOutcome::Unlocked).map_err(refusal)
-            })?
-            .unwrap_or(LockOutcome::Unlocked)
+            unlock(t, *ino, owner, *range)?;
+            LockOutcome::Unlocked
         }
         LockOp::Cancel { ino, generation, owner, range, mode } => {
             require_file(t, *ino, *generation)?;
@@ -72,7 +77,7 @@ pub(crate) fn run<K: KvWrite>(t: &mut Transaction<'_, K>, op: &LockOp) -> Step<O
     Ok(Outcome::Lock(outcome))
 }
 
-fn require_file<K: KvWrite>(t: &mut Transaction<'_, K>, ino: Ino, generation: u32) -> Step<()> {
+pub(super) fn require_file<K: KvWrite>(t: &mut Transaction<'_, K>, ino: Ino, generation: u32) -> Step<()> {
     let at = t.find(ino)?.ok_or(FsError::Stale)?;
     require(t[at].attr.generation == generation, FsError::Stale)?;
     Ok(t.require_regular(at)?)
@@ -124,12 +129,12 @@ fn keep<K: KvWrite>(
 }
 
 /// Runs an operation that gives nothing to `client`; `None` if the file has no table.
-fn change<K: KvWrite>(
+fn change<K: KvWrite, R>(
     t: &mut Transaction<'_, K>,
     ino: Ino,
     client: &LockClient,
-    f: impl FnOnce(&mut FileLocks, &mut Vec<Effect>) -> Result<LockOutcome, FsError>,
-) -> Step<Option<LockOutcome>> {
+    f: impl FnOnce(&mut FileLocks, &mut Vec<Effect>) -> Result<R, FsError>,
+) -> Step<Option<R>> {
     let Some(mut locks) = load(t, ino)? else { return Ok(None) };
     let mut effects = Vec::new();
     let outcome = f(&mut locks, &mut effects)?;
@@ -137,12 +142,13 @@ fn change<K: KvWrite>(
     Ok(Some(outcome))
 }
 
-fn lock<K: KvWrite>(
+/// Locks a range of a file that is known to be there.
+pub(super) fn lock<K: KvWrite>(
     t: &mut Transaction<'_, K>,
     ino: Ino,
     request: &LockRequest,
     state: i32,
-) -> Step<LockOutcome> {
+) -> Step<atoll_lockd::LockOutcome> {
     let client = request.owner.client().clone();
     let life = lock_clients::enter(t, &client, state)?;
     let mut locks = load_for(t, ino, &client, life)?;
@@ -151,7 +157,27 @@ fn lock<K: KvWrite>(
     if !matches!(outcome, atoll_lockd::LockOutcome::Denied(_)) {
         keep(t, ino, &locks, effects, &client, Some(life))?;
     }
-    Ok(LockOutcome::Lock(outcome))
+    Ok(outcome)
+}
+
+/// Unlocks a range.
+pub(super) fn unlock<K: KvWrite>(
+    t: &mut Transaction<'_, K>,
+    ino: Ino,
+    owner: &LockOwner,
+    range: ByteRange,
+) -> Step<()> {
+    change(t, ino, owner.client(), |locks, effects| locks.unlock(owner, range, effects).map_err(refusal))?;
+    Ok(())
+}
+
+/// Gives up the ranges of an owner; a file that was removed has none.
+pub(super) fn release_owner<K: KvWrite>(t: &mut Transaction<'_, K>, ino: Ino, owner: &LockOwner) -> Step<()> {
+    change(t, ino, owner.client(), |locks, effects| {
+        locks.release_owner(owner, effects);
+        Ok(())
+    })?;
+    Ok(())
 }
 
 fn share<K: KvWrite>(
@@ -164,11 +190,14 @@ fn share<K: KvWrite>(
     let client = owner.client();
     let life = lock_clients::enter(t, client, state)?;
     let mut locks = load_for(t, ino, client, life)?;
-    let outcome = match locks.share(owner.clone(), share, ShareRule::Replace) {
-        Ok(_) => Ok(()),
-        Err(ShareError::Conflict(conflict)) => Err(conflict),
-        Err(ShareError::TooMany(_)) => return Err(FsError::TableFull.into()),
-        Err(ShareError::NoAccess | ShareError::NotHeld) => return Err(FsError::Invalid.into()),
+    let outcome = match locks.share(owner.clone(), share) {
+        Ok(()) => Ok(()),
+        Err(ShareError::Conflict(conflict))
+            if conflict.owner.is_some() || !nfs4::release::is_pending(t.kv)? =>
+        {
+            Err(conflict)
+        }
+        Err(error) => return Err(nfs4::share_refusal(t, &error)?.into()),
     };
     if outcome.is_ok() {
         keep(t, ino, &locks, Vec::new(), client, Some(life))?;

@@ -9,6 +9,7 @@ mod link;
 pub(crate) mod lock_clients;
 pub(crate) mod locks;
 pub(crate) mod names;
+pub(crate) mod nfs4;
 mod sweep;
 pub(crate) mod volume;
 mod write;
@@ -46,5 +47,7 @@ pub(crate) fn run<K: KvWrite>(t: &mut Transaction<'_, K>, op: &Op) -> Step<Outco
         Op::CreateVolume { name } => volume::create(t, name),
         Op::Collected(ids) => sweep::collected(t, ids),
         Op::Sweep => sweep::sweep(t),
+        Op::Client(op) => nfs4::client(t, op).map(Outcome::Client),
+        Op::State(op) => nfs4::state(t, op).map(Outcome::State),
     }
 }

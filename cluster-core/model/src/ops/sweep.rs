@@ -1,6 +1,6 @@
 //! Background work in bounded steps: what a command left over because it was too much for one.
 
-use super::lock_clients;
+use super::{lock_clients, nfs4};
 use crate::extent::{self, Head};
 use crate::keys::{self, Parts};
 use crate::kv::{KvError, KvWrite, Table};
@@ -18,6 +18,7 @@ pub(crate) fn sweep<K: KvWrite>(t: &mut Transaction<'_, K>) -> Step<Outcome> {
     once::expire(t.kv, t.model, SWEEP_OUTCOMES)?;
     let mut budget = SWEEP_ROWS;
     lock_clients::sweep(t, &mut budget)?;
+    nfs4::release::sweep(t, &mut budget)?;
     while budget > 0
         && let Some((ino, orphan)) = first_orphan(t)?
     {
@@ -34,6 +35,7 @@ pub(crate) fn sweep<K: KvWrite>(t: &mut Transaction<'_, K>) -> Step<Outcome> {
     }
     let more = store::any(t.kv, Table::Orphan)?
         || store::any(t.kv, Table::LockRelease)?
+        || store::any(t.kv, Table::ClientRelease)?
         || once::has_expired(t.model.oldest_outcome, t.now);
     Ok(Outcome::More(more))
 }

@@ -5,6 +5,7 @@ use super::namespace::inode;
 use crate::keys::{self, Parts};
 use crate::kv::{KvError, KvRead, Table};
 use crate::ops::locks::granted;
+use crate::ops::nfs4::release;
 use crate::store;
 use atoll_base::attr::FileKind;
 use atoll_base::id::Ino;
@@ -13,7 +14,7 @@ use atoll_meta::FsError;
 use atoll_meta::lock::{Conflict, GrantedWaiter, LockTest};
 use std::ops::{Bound, ControlFlow};
 
-/// The lock that stands in the way, if any.
+/// The lock that stands in the way, if any; `Delay` if that is only what is left of a client that ended.
 pub fn test_lock(kv: &impl KvRead, test: &LockTest) -> Result<Read<Option<Conflict>>, KvError> {
     let attr = match inode(kv, test.ino)? {
         Ok(inode) => inode.attr,
@@ -28,7 +29,11 @@ pub fn test_lock(kv: &impl KvRead, test: &LockTest) -> Result<Read<Option<Confli
         _ => return Ok(Err(FsError::WrongType)),
     }
     let locks: Option<FileLocks> = store::get(kv, Table::Lock, &keys::ino(test.ino))?;
-    Ok(Ok(locks.and_then(|locks| locks.test(&test.owner, test.range, test.mode))))
+    let conflict = locks.and_then(|locks| locks.test(&test.owner, test.range, test.mode));
+    match &conflict {
+        Some(conflict) if release::is_remainder(kv, &conflict.owner)? => Ok(Err(FsError::Delay)),
+        _ => Ok(Ok(conflict)),
+    }
 }
 
 /// Grants that their clients have not acknowledged, of the files after `after`: those of at most `files` files.

@@ -7,6 +7,7 @@ mod data;
 mod files;
 mod locks;
 mod namespace;
+mod nfs4;
 mod service;
 
 pub use data::{
@@ -16,6 +17,7 @@ pub use data::{
 pub use files::{BlockFile, files_of_blocks};
 pub use locks::{pending_grants, test_lock};
 pub use namespace::{get_xattr, getattr, list_xattrs, lookup, parent, readdir, readlink};
+pub use nfs4::{client, clients, is_denied, session, sessions, slot, state, states_by, states_of};
 pub use service::{Counters, counters, exports, has_work, now, outcome, verifier, volume, volumes};
 
 pub use atoll_meta::service::Read;

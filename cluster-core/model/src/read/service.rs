@@ -62,8 +62,10 @@ pub fn now(kv: &impl KvRead) -> Result<Timestamp, KvError> {
 
 /// Whether a `Sweep` would find something to do.
 pub fn has_work(kv: &impl KvRead) -> Result<bool, KvError> {
-    if store::any(kv, Table::Orphan)? || store::any(kv, Table::LockRelease)? {
-        return Ok(true);
+    for table in [Table::Orphan, Table::LockRelease, Table::ClientRelease] {
+        if store::any(kv, table)? {
+            return Ok(true);
+        }
     }
     Ok(once::has_expired(once::oldest(kv)?, model::meta(kv)?.last_time))
 }

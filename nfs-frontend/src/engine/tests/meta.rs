@@ -4,9 +4,12 @@ use super::turns::Turns;
 use atoll_base::attr::Attr;
 use atoll_base::id::{Cookie, Ino, VolumeId};
 use atoll_base::time::Timestamp;
+use atoll_lockd::ShareBits;
 use atoll_meta::data::FileMap;
 use atoll_meta::export::{Exports, Volume};
 use atoll_meta::lock::{Conflict, GrantedWaiter, LockTest};
+use atoll_meta::nfs4::{Client, ClientId, Session, SessionId, State as OpenState, StateId};
+use atoll_meta::once::SlotOutcome;
 use atoll_meta::service::{DirPage, Found, Read};
 use atoll_meta::{Call, FsError, MetadataService, OnceKey, Op, Response};
 use atoll_model::{Command, KvError, MemKv, Model, read};
@@ -180,6 +183,42 @@ impl MetadataService for Meta {
 
     async fn outcome(&self, key: &OnceKey) -> Read<Option<Response>> {
         self.read(|kv| Ok(Ok(read::outcome(kv, key)?)))
+    }
+
+    async fn slot(&self, session: SessionId, slot: u32) -> Read<Option<SlotOutcome>> {
+        self.read(|kv| read::slot(kv, session, slot)
+    }
+
+    async fn client(&self, id: ClientId) -> Read<Option<Client>> {
+        self.read(|kv| read::client(kv, id).map(Ok)
+    }
+
+    async fn clients(&self, after: ClientId, most: usize) -> Read<Vec<Client>> {
+        self.read(|kv| read::clients(kv, after, most).map(Ok)
+    }
+
+    async fn session(&self, id: SessionId) -> Read<Option<Session>> {
+        self.read(|kv| read::session(kv, id).map(Ok)
+    }
+
+    async fn sessions(&self, client: ClientId) -> Read<Vec<Session>> {
+        self.read(|kv| read::sessions(kv, client).map(Ok)
+    }
+
+    async fn state(&self, id: StateId) -> Read<Option<OpenState>> {
+        self.read(|kv| read::state(kv, id).map(Ok)
+    }
+
+    async fn states_of(&self, ino: Ino, after: StateId, most: usize) -> Read<Vec<OpenState>> {
+        self.read(|kv| read::states_of(kv, ino, after, most).map(Ok)
+    }
+
+    async fn states_by(&self, client: ClientId, after: StateId, most: usize) -> Read<Vec<OpenState>> {
+        self.read(|kv| read::states_by(kv, client, after, most).map(Ok)
+    }
+
+    async fn is_denied(&self, ino: Ino, access: ShareBits) -> Read<bool> {
+        self.read(|kv| read::is_denied(kv, ino, access)
     }
 
     async fn volume(&self, id: VolumeId) -> Read<Volume> {

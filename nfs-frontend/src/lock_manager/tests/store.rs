@@ -6,9 +6,12 @@ use atoll_base::access::Cred;
 use atoll_base::attr::{Attr, SetAttr};
 use atoll_base::id::{Cookie, Ino, VolumeId};
 use atoll_base::time::Timestamp;
+use atoll_lockd::ShareBits;
 use atoll_meta::data::FileMap;
 use atoll_meta::export::{Exports, Volume};
 use atoll_meta::lock::{Conflict, GrantedWaiter, LockTest};
+use atoll_meta::nfs4::{Client, ClientId, Session, SessionId, State as OpenState, StateId};
+use atoll_meta::once::SlotOutcome;
 use atoll_meta::service::{DirPage, Found, Read};
 use atoll_meta::{
     Call, CreateHow, FsError, MetadataService, NewNode, OnceKey, Op, Origin, Outcome, Response,
@@ -160,6 +163,33 @@ impl MetadataService for Store {
     }
     async fn outcome(&self, key: &OnceKey) -> Read<Option<Response>> {
         Ok(self.read(|kv| read::outcome(kv, key)).unwrap())
+    }
+    async fn slot(&self, session: SessionId, slot: u32) -> Read<Option<SlotOutcome>> {
+        self.read(|kv| read::slot(kv, session, slot)).unwrap()
+    }
+    async fn client(&self, id: ClientId) -> Read<Option<Client>> {
+        Ok(self.read(|kv| read::client(kv, id)).unwrap())
+    }
+    async fn clients(&self, after: ClientId, most: usize) -> Read<Vec<Client>> {
+        Ok(self.read(|kv| read::clients(kv, after, most)).unwrap())
+    }
+    async fn session(&self, id: SessionId) -> Read<Option<Session>> {
+        Ok(self.read(|kv| read::session(kv, id)).unwrap())
+    }
+    async fn sessions(&self, client: ClientId) -> Read<Vec<Session>> {
+        Ok(self.read(|kv| read::sessions(kv, client)).unwrap())
+    }
+    async fn state(&self, id: StateId) -> Read<Option<OpenState>> {
+        Ok(self.read(|kv| read::state(kv, id)).unwrap())
+    }
+    async fn states_of(&self, ino: Ino, after: StateId, most: usize) -> Read<Vec<OpenState>> {
+        Ok(self.read(|kv| read::states_of(kv, ino, after, most)).unwrap())
+    }
+    async fn states_by(&self, client: ClientId, after: StateId, most: usize) -> Read<Vec<OpenState>> {
+        Ok(self.read(|kv| read::states_by(kv, client, after, most)).unwrap())
+    }
+    async fn is_denied(&self, ino: Ino, access: ShareBits) -> Read<bool> {
+        self.read(|kv| read::is_denied(kv, ino, access)).unwrap()
     }
     async fn volume(&self, id: VolumeId) -> Read<Volume> {
         self.read(|kv| read::volume(kv, id)).unwrap()

@@ -1,0 +1,50 @@
+//! Slots of NFSv4.1 sessions (RFC 8881 §2.10.6): each keeps the outcome of its last request that changed something.
+//!
+//! Not stored: refusals that say nothing about the request itself (`Delay`, `Fenced`, `TableFull`), and what ended the session.
+
+use super::is_final;
+use crate::keys::nfs4 as keys;
+use crate::kv::{KvError, KvRead, KvWrite, Table};
+use crate::ops::nfs4::sessions;
+use crate::store;
+use atoll_meta::nfs4::StateError;
+use atoll_meta::once::{SLOT_BEFORE_MAX, SlotOutcome};
+use atoll_meta::{FsError, Response, SlotKey};
+
+/// What to answer to a call that is not to be executed.
+pub(super) fn admit(kv: &impl KvRead, key: &SlotKey) -> Result<Option<Response>, KvError> {
+    let refused = |error: FsError| Ok(Some(Response::refused(error)));
+    if key.before.len() > SLOT_BEFORE_MAX {
+        return refused(FsError::Invalid);
+    }
+    let slots = sessions::load(kv, key.session)?.map(|session| session.terms.fore.max_requests);
+    if slots.is_none_or(|slots| key.slot >= slots) {
+        return refused(StateError::BadSession.into());
+    }
+    let stored: Option<SlotOutcome> = store::get(kv, Table::Slot, &keys::slot(key.session, key.slot))?;
+    let Some(stored) = stored else { return Ok(None) };
+    match key.seqid.wrapping_sub(stored.seqid).cast_signed() {
+        0 if key.fingerprint != stored.fingerprint => refused(StateError::FalseRetry.into()),
+        0 if key.index > stored.index => Ok(None),
+        0 if key.index == stored.index => Ok(Some(stored.response)),
+        // Executed elsewhere, and more of the request, too: the answer to this operation is in the later one's `before`.
+        0 => refused(FsError::Conflict),
+        ahead if ahead < 0 => refused(StateError::Misordered.into()),
+        _ => Ok(None),
+    }
+}
+
+/// Stores an outcome in its slot.
+pub(super) fn settle(kv: &mut impl KvWrite, key: &SlotKey, response: &Response) -> Result<(), KvError> {
+    if !is_final(response) || sessions::load(kv, key.session)?.is_none() {
+        return Ok(());
+    }
+    let outcome = SlotOutcome {
+        seqid: key.seqid,
+        fingerprint: key.fingerprint,
+        index: key.index,
+        before: key.before.clone(),
+        response: response.clone(),
+    };
+    store::put(kv, Table::Slot, &keys::slot(key.session, key.slot), &outcome)
+}

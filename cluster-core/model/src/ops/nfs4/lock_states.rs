@@ -1,0 +1,180 @@
+//! LOCK, LOCKU, FREE_STATEID, RELEASE_LOCKOWNER (RFC 8881 §18.10, §18.12, §18.38; RFC 7530 §16.10, §16.12, §16.37).
+//!
+//! A lock owner has one lock state in a file, whichever open it was made under; the ranges are in the file's lock table.
+
+use super::{clients, release, states};
+use crate::kv::{KvWrite, Table};
+use crate::limits::{OPAQUE_MAX, OPEN_LOCKS_MAX, OWNER_LOCKS_MAX};
+use crate::once::owners;
+use crate::ops::locks;
+use crate::record::nfs4::{Held, OwnerKind, StateRecord};
+use crate::transaction::{Step, Transaction, require};
+use crate::{keys, store};
+use atoll_lockd::{ByteRange, FileLocks, LockMode, LockOutcome, LockRequest, Share, ShareBits, Wait};
+use atoll_meta::FsError;
+use atoll_meta::nfs4::{ClientId, LockState, StateError, StateId, StateOutcome, Stateid};
+use bytes::Bytes;
+
+/// A lock state, there already or to be made.
+struct Place {
+    minor: u8,
+    id: Option<StateId>,
+    record: StateRecord,
+    /// What the open allows.
+    share: Share,
+}
+
+fn share_of(open: &StateRecord) -> Step<Share> {
+    match open.held {
+        Held::Open { share, .. } => Ok(share),
+        Held::Lock { .. } => Err(StateError::BadStateid.into()),
+    }
+}
+
+/// The state that LOCK goes on with, or will make.
+fn place<K: KvWrite>(t: &Transaction<'_, K>, client: ClientId, state: &LockState) -> Step<Place> {
+    match state {
+        LockState::Held(sent) => {
+            let (caller, record) = states::demand(t, client, *sent)?;
+            let Held::Lock { open } = record.held else { return Err(StateError::BadStateid.into()) };
+            let share = share_of(&states::follow(t.kv, open)?)?;
+            Ok(Place { minor: caller.minor(), id: Some(sent.id), record, share })
+        }
+        LockState::New { open, owner, seqid } => {
+            let (caller, opened) = states::demand(t, client, *open)?;
+            let share = share_of(&opened)?;
+            require(matches!(opened.held, Held::Open { confirmed: true, .. }), StateError::BadStateid.into())?;
+            require(owner.len() <= OPAQUE_MAX, FsError::Invalid)?;
+            let minor = caller.minor();
+            if minor == 0
+                && let Some(known) = owners::load(t.kv, client, OwnerKind::Lock, owner)?
+                && let Some(last) = known.last
+            {
+                require(owners::follows(last.seqid, *seqid), StateError::BadSeqid.into())?;
+            }
+            if let Some(id) = states::of_owner_in(t.kv, client, OwnerKind::Lock, owner, opened.ino)? {
+                let record = states::follow(t.kv, id)?;
+                return Ok(Place { minor, id: Some(id), record, share });
+            }
+            let record = StateRecord {
+                client,
+                owner: owner.clone(),
+                ino: opened.ino,
+                generation: opened.generation,
+                seqid: 0,
+                held: Held::Lock { open: open.id },
+            };
+            Ok(Place { minor, id: None, record, share })
+        }
+    }
+}
+
+/// Whether there may be one more lock state.
+fn check_room<K: KvWrite>(t: &Transaction<'_, K>, minor: u8, record: &StateRecord) -> Step<()> {
+    states::check_room(t, record.client)?;
+    if let Held::Lock { open } = record.held {
+        require(states::locks_under(t.kv, open)?.len() < OPEN_LOCKS_MAX, FsError::TableFull)?;
+    }
+    if minor == 0 {
+        let known = owners::load(t.kv, record.client, OwnerKind::Lock, &record.owner)?;
+        require(known.is_none_or(|owner| owner.states < OWNER_LOCKS_MAX), FsError::TableFull)?;
+    }
+    Ok(())
+}
+
+/// LOCK.
+pub(super) fn lock<K: KvWrite>(
+    t: &mut Transaction<'_, K>,
+    client: ClientId,
+    state: &LockState,
+    range: ByteRange,
+    mode: LockMode,
+) -> Step<StateOutcome> {
+    let Place { minor, id, mut record, share } = place(t, client, state)?;
+    locks::require_file(t, record.ino, record.generation)?;
+    let needed = match mode {
+        LockMode::Shared => ShareBits::Read,
+        LockMode::Exclusive => ShareBits::Write,
+    };
+    require(share.access.contains(needed), StateError::OpenMode.into())?;
+    if id.is_none() {
+        check_room(t, minor, &record)?;
+    }
+    let owner = states::lock_owner(client, &record.owner)?;
+    let request = LockRequest { owner, range, mode, wait: Wait::No };
+    match locks::lock(t, record.ino, &request, 0)? {
+        LockOutcome::Granted => {}
+        LockOutcome::Denied(conflict) | LockOutcome::Blocked(conflict) => {
+            let remains = release::is_remainder(t.kv, &conflict.owner)?;
+            require(!remains, FsError::Delay)?;
+            return Ok(StateOutcome::Denied(conflict));
+        }
+    }
+    let stateid = match id {
+        Some(id) => states::advance(t, id, &mut record)?,
+        None => {
+            record.seqid = 1;
+            let id = states::add(t, minor, &record)?;
+            record.stateid(id)
+        }
+    };
+    Ok(StateOutcome::Locked(stateid))
+}
+
+/// LOCKU.
+pub(super) fn unlock<K: KvWrite>(
+    t: &mut Transaction<'_, K>,
+    client: ClientId,
+    sent: Stateid,
+    range: ByteRange,
+) -> Step<StateOutcome> {
+    let (_, mut record) = states::demand(t, client, sent)?;
+    require(record.kind() == OwnerKind::Lock, StateError::BadStateid.into())?;
+    locks::require_file(t, record.ino, record.generation)?;
+    locks::unlock(t, record.ino, &states::lock_owner(client, &record.owner)?, range)?;
+    Ok(StateOutcome::State(states::advance(t, sent.id, &mut record)?))
+}
+
+/// Whether a lock state has any range.
+fn holds<K: KvWrite>(t: &Transaction<'_, K>, record: &StateRecord) -> Step<bool> {
+    let table: Option<FileLocks> = store::get(t.kv, Table::Lock, &keys::ino(record.ino))?;
+    let owner = states::lock_owner(record.client, &record.owner)?;
+    Ok(table.is_some_and(|table| table.holds_any(&owner)))
+}
+
+/// FREE_STATEID: of locks if none is left, of an open if its file is gone.
+pub(super) fn free<K: KvWrite>(
+    t: &mut Transaction<'_, K>,
+    client: ClientId,
+    sent: Stateid,
+) -> Step<StateOutcome> {
+    let (_, record) = states::demand(t, client, sent)?;
+    let held = match record.held {
+        Held::Lock { .. } => holds(t, &record)?,
+        Held::Open { .. } => t.find(record.ino)?.is_some(),
+    };
+    require(!held, StateError::LocksHeld.into())?;
+    states::remove_with_locks(t, sent.id, &record)?;
+    Ok(StateOutcome::State(states::last_stateid(sent.id, &record)))
+}
+
+/// RELEASE_LOCKOWNER.
+pub(super) fn release_owner<K: KvWrite>(
+    t: &mut Transaction<'_, K>,
+    client: ClientId,
+    owner: &Bytes,
+) -> Step<StateOutcome> {
+    let caller = clients::demand(t, client)?;
+    require(owner.len() <= OPAQUE_MAX, FsError::Invalid)?;
+    let mut its = Vec::new();
+    for (id, _) in states::of_owner(t.kv, client, OwnerKind::Lock, owner)? {
+        its.push((id, states::follow(t.kv, id)?));
+    }
+    for (_, record) in &its {
+        require(!holds(t, record)?, StateError::LocksHeld.into())?;
+    }
+    for (id, record) in &its {
+        states::remove_one(t, caller.minor(), *id, record, None)?;
+    }
+    Ok(StateOutcome::Released)
+}

@@ -1,0 +1,64 @@
+//! NFSv4: clients and sessions, opens and lock states (RFC 7530 §9, RFC 8881 §2.4, §2.10, §8, §9).
+//!
+//! Everything has a row of its own, so that each operation writes a few small rows however many others there are. What opens and
+//! locks mean for a file is in the file's lock table beside that of NLM: byte ranges by owner, opens as counts.
+//!
+//! A state whose file was removed stays, and holds nothing: it goes with CLOSE, FREE_STATEID or its client; all else that
+//! needs the file is `Stale`.
+
+pub(crate) mod clients;
+mod exchange_id;
+mod lock_states;
+mod opens;
+pub(crate) mod release;
+pub(crate) mod sessions;
+mod setclientid;
+pub(crate) mod states;
+
+pub(super) use opens::share_refusal;
+
+use crate::kv::KvWrite;
+use crate::transaction::{Step, Transaction};
+use atoll_meta::nfs4::{ClientOp, ClientOutcome, StateOp, StateOutcome};
+
+/// An operation on clients and sessions.
+pub(super) fn client<K: KvWrite>(t: &mut Transaction<'_, K>, op: &ClientOp) -> Step<ClientOutcome> {
+    match op {
+        ClientOp::SetClientId { owner, verifier, principal, callback, about } => {
+            setclientid::set(t, owner, *verifier, principal, callback, about)
+        }
+        ClientOp::Confirm { client, confirm, principal } => {
+            setclientid::confirm(t, *client, *confirm, principal)
+        }
+        ClientOp::ExchangeId { owner, verifier, update, principal, about } => {
+            exchange_id::exchange(t, owner, *verifier, *update, principal, about)
+        }
+        ClientOp::CreateSession { client, sequence, principal, terms } => {
+            sessions::create(t, *client, *sequence, principal, terms)
+        }
+        ClientOp::SetCallback { session, program, security } => {
+            sessions::set_callback(t, *session, *program, security)
+        }
+        ClientOp::DestroySession(session) => sessions::destroy(t, *session),
+        ClientOp::DestroyClient(client) => clients::destroy(t, *client),
+        ClientOp::ReclaimComplete(client) => clients::reclaim_complete(t, *client),
+        ClientOp::Expire(client) => clients::expire(t, *client),
+    }
+}
+
+/// An operation on opens and locks.
+pub(super) fn state<K: KvWrite>(t: &mut Transaction<'_, K>, op: &StateOp) -> Step<StateOutcome> {
+    match op {
+        StateOp::Open { client, owner, share, target } => opens::open(t, *client, owner, *share, target),
+        StateOp::Confirm { client, open } => opens::confirm(t, *client, *open),
+        StateOp::Downgrade { client, open, share } => opens::downgrade(t, *client, *open, *share),
+        StateOp::Close { client, open } => opens::close(t, *client, *open),
+        StateOp::Lock { client, state, range, mode } => {
+            lock_states::lock(t, *client, state, *range, *mode)
+        }
+        StateOp::Unlock { client, lock, range } => lock_states::unlock(t, *client, *lock, *range),
+        StateOp::Free { client, state } => lock_states::free(t, *client, *state),
+        StateOp::ReleaseOwner { client, owner } => lock_states::release_owner(t, *client, owner),
+        StateOp::Refuse(error) => Err((*error).into()),
+    }
+}

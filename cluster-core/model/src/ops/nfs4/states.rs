@@ -1,0 +1,194 @@
+//! Opens and lock states as rows, with their indexes.
+
+use super::{clients, opens};
+use crate::keys::nfs4 as keys;
+use crate::kv::{KvError, KvRead, KvWrite, Table};
+use crate::limits::STATES_MAX;
+use crate::once::owners;
+use crate::ops::locks;
+use crate::record::nfs4::{ClientRecord, Held, OwnerKind, StateRecord};
+use crate::store;
+use crate::transaction::{Step, Stop, Transaction, require};
+use atoll_base::id::Ino;
+use atoll_lockd::{LockOwner, OwnerError};
+use atoll_meta::FsError;
+use atoll_meta::nfs4::{ClientId, StateError, StateId, Stateid};
+use bytes::Bytes;
+use std::ops::ControlFlow;
+
+pub(super) fn damaged(what: &str) -> Stop {
+    Stop::Store(KvError(what.into()))
+}
+
+/// A state, also of a client that has ended.
+pub(crate) fn load(kv: &impl KvRead, id: StateId) -> Result<Option<StateRecord>, KvError> {
+    store::get(kv, Table::State, &keys::state(id))
+}
+
+/// A state that a row names: that there is none is damage.
+pub(crate) fn follow(kv: &impl KvRead, id: StateId) -> Result<StateRecord, KvError> {
+    load(kv, id)?.ok_or_else(|| KvError(format!("state {} is named but does not exist", id.0)))
+}
+
+pub(super) fn put(kv: &mut impl KvWrite, id: StateId, record: &StateRecord) -> Result<(), KvError> {
+    store::put(kv, Table::State, &keys::state(id), record)
+}
+
+/// The state that a client means (RFC 8881 §8.2.4), and the client.
+pub(super) fn demand<K: KvWrite>(
+    t: &Transaction<'_, K>,
+    client: ClientId,
+    sent: Stateid,
+) -> Step<(ClientRecord, StateRecord)> {
+    let caller = clients::demand(t, client)?;
+    let record = load(t.kv, sent.id)?.filter(|record| record.client == client);
+    let record = record.ok_or(FsError::State(StateError::BadStateid))?;
+    if sent.seqid != 0 && sent.seqid != record.seqid {
+        // By the shorter way round: the number wraps (RFC 7530 §9.1.3).
+        let is_older = record.seqid.wrapping_sub(sent.seqid).cast_signed() > 0;
+        return Err(if is_older { StateError::OldStateid } else { StateError::BadStateid }.into());
+    }
+    Ok((caller, record))
+}
+
+impl From<StateError> for Stop {
+    fn from(e: StateError) -> Self {
+        Stop::Refused(e.into())
+    }
+}
+
+/// Past the largest comes 1: 0 means "the newest".
+fn next_seqid(seqid: u32) -> u32 {
+    seqid.checked_add(1).unwrap_or(1)
+}
+
+/// Stores a changed state, with its next version; returns its stateid.
+pub(super) fn advance<K: KvWrite>(
+    t: &mut Transaction<'_, K>,
+    id: StateId,
+    record: &mut StateRecord,
+) -> Step<Stateid> {
+    record.seqid = next_seqid(record.seqid);
+    put(t.kv, id, record)?;
+    Ok(record.stateid(id))
+}
+
+/// The last stateid of a state that goes.
+pub(super) fn last_stateid(id: StateId, record: &StateRecord) -> Stateid {
+    Stateid { id, seqid: next_seqid(record.seqid) }
+}
+
+/// Whether the client may have one more.
+pub(super) fn check_room<K: KvWrite>(t: &Transaction<'_, K>, client: ClientId) -> Step<()> {
+    Ok(require(clients::counts(t.kv, client)?.states < STATES_MAX, FsError::TableFull)?)
+}
+
+/// The state of an owner in a file.
+pub(super) fn of_owner_in(
+    kv: &impl KvRead,
+    client: ClientId,
+    kind: OwnerKind,
+    owner: &[u8],
+    ino: Ino,
+) -> Result<Option<StateId>, KvError> {
+    let key = keys::owner_state(client, kind, owner, ino);
+    kv.get(Table::OwnerState, &key, |value| {
+        value.map(|value| keys::parse_one(Table::OwnerState, value).map(StateId)).transpose()
+    })?
+}
+
+/// All states of an owner, with their files.
+pub(crate) fn of_owner(
+    kv: &impl KvRead,
+    client: ClientId,
+    kind: OwnerKind,
+    owner: &[u8],
+) -> Result<Vec<(StateId, Ino)>, KvError> {
+    let mut found = Vec::new();
+    store::each_prefixed(kv, Table::OwnerState, &keys::owner_states(client, kind, owner), |key, value| {
+        let (.., ino) = keys::parse_owner_state(key)?;
+        found.push((StateId(keys::parse_one(Table::OwnerState, value)?), ino));
+        Ok(ControlFlow::Continue(()))
+    })?;
+    Ok(found)
+}
+
+/// Lock states under an open.
+pub(super) fn locks_under(kv: &impl KvRead, open: StateId) -> Result<Vec<StateId>, KvError> {
+    let mut found = Vec::new();
+    store::each_prefixed(kv, Table::OpenLocks, &keys::state(open), |key, _| {
+        found.push(StateId(keys::parse_pair(Table::OpenLocks, key)?.1));
+        Ok(ControlFlow::Continue(()))
+    })?;
+    Ok(found)
+}
+
+/// Adds a state with its rows.
+pub(super) fn add<K: KvWrite>(t: &mut Transaction<'_, K>, minor: u8, record: &StateRecord) -> Step<StateId> {
+    let id = StateId(t.model.meta.nfs4.last_state + 1);
+    t.model.meta.nfs4.last_state = id.0;
+    put(t.kv, id, record)?;
+    t.kv.put(Table::FileState, &keys::file_state(record.ino, id), &[])?;
+    t.kv.put(Table::ClientState, &keys::client_state(record.client, id), &[])?;
+    let row = keys::owner_state(record.client, record.kind(), &record.owner, record.ino);
+    t.kv.put(Table::OwnerState, &row, &keys::state(id))?;
+    if let Held::Lock { open } = record.held {
+        t.kv.put(Table::OpenLocks, &keys::open_lock(open, id), &[])?;
+    }
+    clients::count(t.kv, record.client, |c| c.states += 1)?;
+    if minor == 0 {
+        owners::gained(t, record.client, record.kind(), &record.owner)?;
+    }
+    Ok(id)
+}
+
+/// Removes a state with its rows, and what it has in its file.
+pub(crate) fn remove<K: KvWrite>(t: &mut Transaction<'_, K>, id: StateId, record: &StateRecord) -> Step<()> {
+    t.kv.delete(Table::State, &keys::state(id))?;
+    t.kv.delete(Table::FileState, &keys::file_state(record.ino, id))?;
+    t.kv.delete(Table::ClientState, &keys::client_state(record.client, id))?;
+    let row = keys::owner_state(record.client, record.kind(), &record.owner, record.ino);
+    t.kv.delete(Table::OwnerState, &row)?;
+    clients::count(t.kv, record.client, |c| c.states -= 1)?;
+    match record.held {
+        Held::Open { share, .. } => opens::leave(t, record.ino, share),
+        Held::Lock { open } => {
+            t.kv.delete(Table::OpenLocks, &keys::open_lock(open, id))?;
+            locks::release_owner(t, record.ino, &lock_owner(record.client, &record.owner)?)
+        }
+    }
+}
+
+/// Removes a state of a client that goes on, with the lock states under it.
+pub(crate) fn remove_with_locks<K: KvWrite>(
+    t: &mut Transaction<'_, K>,
+    id: StateId,
+    record: &StateRecord,
+) -> Step<()> {
+    let minor = clients::follow(t.kv, record.client)?.minor();
+    for lock in locks_under(t.kv, id)? {
+        let lock_record = follow(t.kv, lock)?;
+        remove_one(t, minor, lock, &lock_record, None)?;
+    }
+    remove_one(t, minor, id, record, None)
+}
+
+/// Removes a state of a client that goes on; `closed` if by CLOSE.
+pub(super) fn remove_one<K: KvWrite>(
+    t: &mut Transaction<'_, K>,
+    minor: u8,
+    id: StateId,
+    record: &StateRecord,
+    closed: Option<StateId>,
+) -> Step<()> {
+    remove(t, id, record)?;
+    if minor == 0 {
+        owners::lost(t, record.client, record.kind(), &record.owner, closed)?;
+    }
+    Ok(())
+}
+
+/// A lock owner as lock tables know it.
+pub(super) fn lock_owner(client: ClientId, owner: &Bytes) -> Step<LockOwner> {
+    Ok(LockOwner::v4(client.0, owner.to_vec()).map_err(|OwnerError { .. }| FsError::Invalid)?)
+}

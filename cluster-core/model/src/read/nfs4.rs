@@ -1,0 +1,186 @@
+//! Reads of NFSv4's clients, sessions and states. What a client that has ended leaves behind is not shown.
+
+use super::Read;
+use super::namespace::inode;
+use crate::keys::nfs4 as keys;
+use crate::kv::{KvError, KvRead, Table};
+use crate::ops::nfs4::{clients, release, sessions, states};
+use crate::record::nfs4::{ClientRecord, Held, MinorRecord, SessionRecord, StateRecord};
+use crate::store;
+use atoll_base::id::Ino;
+use atoll_lockd::{FileLocks, Share, ShareBits};
+use atoll_meta::FsError;
+use atoll_meta::nfs4::{
+    Client, ClientId, Session, SessionId, State, StateError, StateId, StateKind,
+};
+use atoll_meta::once::SlotOutcome;
+use std::ops::{Bound, ControlFlow};
+
+/// What a session's slot keeps; `BadSession` if there is no such session.
+pub fn slot(
+    kv: &impl KvRead,
+    session: SessionId,
+    slot: u32,
+) -> Result<Read<Option<SlotOutcome>>, KvError> {
+    if sessions::load(kv, session)?.is_none() {
+        return Ok(Err(StateError::BadSession.into()));
+    }
+    Ok(Ok(store::get(kv, Table::Slot, &keys::slot(session, slot))?))
+}
+
+fn shown_client(kv: &impl KvRead, id: ClientId, record: ClientRecord) -> Result<Client, KvError> {
+    let counts = clients::counts(kv, id)?;
+    let minor = record.minor().into();
+    let callback = match record.minor {
+        MinorRecord::V40 { callback, .. } => Some(callback),
+        MinorRecord::V41 { .. } => None,
+    };
+    Ok(Client {
+        id,
+        owner: record.owner,
+        verifier: record.verifier,
+        principal: record.principal,
+        minor,
+        confirmed: record.confirmed,
+        reclaimed: record.reclaimed,
+        callback,
+        about: record.about,
+        sessions: counts.sessions,
+        states: counts.states.into(),
+    })
+}
+
+/// A client, if there is one.
+pub fn client(kv: &impl KvRead, id: ClientId) -> Result<Option<Client>, KvError> {
+    clients::load(kv, id)?.map(|record| shown_client(kv, id, record)).transpose()
+}
+
+/// Clients above an id, at most `most`, in order.
+pub fn clients(kv: &impl KvRead, after: ClientId, most: usize) -> Result<Vec<Client>, KvError> {
+    let mut found = Vec::new();
+    let key = keys::client(after);
+    store::each_from(kv, Table::Client4, Bound::Excluded(&key), Bound::Unbounded, |key, value| {
+        if found.len() >= most {
+            return Ok(ControlFlow::Break(()));
+        }
+        let id = ClientId(keys::parse_one(Table::Client4, key)?);
+        found.push((id, store::parse(Table::Client4, key, value)?));
+        Ok(ControlFlow::Continue(()))
+    })?;
+    found.into_iter().map(|(id, record)| shown_client(kv, id, record)).collect()
+}
+
+fn shown_session(id: SessionId, record: SessionRecord) -> Session {
+    Session { id, client: record.client, terms: record.terms }
+}
+
+/// A session, if there is one.
+pub fn session(kv: &impl KvRead, id: SessionId) -> Result<Option<Session>, KvError> {
+    Ok(sessions::load(kv, id)?.map(|record| shown_session(id, record)))
+}
+
+/// A client's sessions, in order.
+pub fn sessions(kv: &impl KvRead, client: ClientId) -> Result<Vec<Session>, KvError> {
+    let mut ids = Vec::new();
+    store::each_prefixed(kv, Table::ClientSession, &keys::client(client), |key, _| {
+        ids.push(SessionId(keys::parse_pair(Table::ClientSession, key)?.1));
+        Ok(ControlFlow::Continue(()))
+    })?;
+    let mut found = Vec::new();
+    for id in ids {
+        found.extend(session(kv, id)?);
+    }
+    Ok(found)
+}
+
+fn shown_state(kv: &impl KvRead, id: StateId, record: StateRecord) -> Result<Option<State>, KvError> {
+    if !clients::exists(kv, record.client)? {
+        return Ok(None);
+    }
+    let stateid = record.stateid(id);
+    let kind = match record.held {
+        Held::Open { share, confirmed, .. } => StateKind::Open { share, confirmed },
+        Held::Lock { open } => {
+            let Held::Open { share, .. } = states::follow(kv, open)?.held else {
+                return Err(KvError(format!("lock state {} is under what is no open", id.0)));
+            };
+            StateKind::Lock { open, share }
+        }
+    };
+    Ok(Some(State {
+        stateid,
+        client: record.client,
+        owner: record.owner,
+        ino: record.ino,
+        generation: record.generation,
+        kind,
+    }))
+}
+
+/// An open or lock state, if there is one.
+pub fn state(kv: &impl KvRead, id: StateId) -> Result<Option<State>, KvError> {
+    match states::load(kv, id)? {
+        Some(record) => shown_state(kv, id, record),
+        None => Ok(None),
+    }
+}
+
+/// States that an index lists under `first` above an id.
+fn listed(
+    kv: &impl KvRead,
+    table: Table,
+    first: u64,
+    after: StateId,
+    most: usize,
+) -> Result<Vec<State>, KvError> {
+    let mut found = Vec::new();
+    let mut from = after;
+    while found.len() < most {
+        let mut ids = Vec::new();
+        let (start, end) = (keys::pair(first, from.0), keys::pair(first, u64::MAX));
+        store::each_from(kv, table, Bound::Excluded(&start), Bound::Included(&end), |key, _| {
+            if ids.len() >= most {
+                return Ok(ControlFlow::Break(()));
+            }
+            ids.push(StateId(keys::parse_pair(table, key)?.1));
+            Ok(ControlFlow::Continue(()))
+        })?;
+        let Some(last) = ids.last() else { break };
+        from = *last;
+        for id in ids {
+            if found.len() < most {
+                found.extend(shown_state(kv, id, states::follow(kv, id)?)?);
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// Opens and lock states of a file, above an id, at most `most`, in order.
+pub fn states_of(kv: &impl KvRead, ino: Ino, after: StateId, most: usize) -> Result<Vec<State>, KvError> {
+    listed(kv, Table::FileState, ino.0, after, most)
+}
+
+/// Opens and lock states of a client, above an id, at most `most`, in order.
+pub fn states_by(
+    kv: &impl KvRead,
+    client: ClientId,
+    after: StateId,
+    most: usize,
+) -> Result<Vec<State>, KvError> {
+    listed(kv, Table::ClientState, client.0, after, most)
+}
+
+/// Whether a share reservation denies this access; `Delay` if only what is left of clients that ended may deny it.
+pub fn is_denied(kv: &impl KvRead, ino: Ino, access: ShareBits) -> Result<Read<bool>, KvError> {
+    if let Err(e) = inode(kv, ino)? {
+        return Ok(Err(e));
+    }
+    let table: Option<FileLocks> = store::get(kv, Table::Lock, &crate::keys::ino(ino))?;
+    let conflict =
+        table.and_then(|table| table.shares().conflict(None, Share { access, deny: ShareBits::None }));
+    match conflict {
+        Some(conflict) if conflict.owner.is_none() && release::is_pending(kv)? => Ok(Err(FsError::Delay)),
+        conflict => Ok(Ok(conflict.is_some())),
+    }
+}
