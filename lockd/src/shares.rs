@@ -237,8 +237,7 @@ impl ShareTable {
             self.opens = self.opens.with(wanted);
             return Ok(wanted);
         };
-        let both =
-            Share { access: former.access.union(wanted.access), deny: former.deny.union(wanted.deny) };
+        let both = Share { access: former.access.union(wanted.access), deny: former.deny.union(wanted.deny) };
         self.opens = self.opens.without(former).ok_or(ShareError::NotHeld)?.with(both);
         Ok(both)
     }
@@ -274,7 +273,6 @@ impl ShareTable {
 
     /// Whether the invariant of this file holds.
     pub(crate) fn is_sound(&self) -> bool {
-        self.opens.is_sound()
-            && self.iter().all(|(owner, share)| self.conflict(Some(owner), share).is_none())
+        self.opens.is_sound() && self.iter().all(|(owner, share)| self.conflict(Some(owner), share).is_none())
     }
 }

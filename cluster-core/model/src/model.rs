@@ -7,10 +7,10 @@
 use crate::command::Command;
 use crate::keys::{self, Parts};
 use crate::kv::{KvError, KvRead, KvWrite, Table};
+use crate::once::{self, Admitted};
 use crate::record::nfs4::Meta4;
 use crate::record::{FrontendRecord, Meta, OutcomeAge, VolumeRecord};
 use crate::transaction::{Stop, Touched, Transaction};
-use crate::once::{self, Admitted};
 use crate::{ops, store};
 use atoll_base::id::{Epoch, FrontendId, GroupId, Ino, ROOT_VOLUME, VolumeId};
 use atoll_base::time::Timestamp;

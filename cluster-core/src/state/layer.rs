@@ -67,11 +67,16 @@ impl Version {
 type Entries = BTreeMap<Key, Version>;
 
 /// The tables of a layer.
-#[derive(Default)]
 pub(super) struct Layer {
     tables: [RwLock<Entries>; Table::ALL.len()],
     /// Memory taken, about. Changed by the writer alone.
     bytes: AtomicUsize,
+}
+
+impl Default for Layer {
+    fn default() -> Self {
+        Self { tables: std::array::from_fn(|_| RwLock::default()), bytes: AtomicUsize::default() }
+    }
 }
 
 impl Layer {

@@ -103,11 +103,7 @@ fn resolve(kv: &impl KvRead, key: &OwnerKey) -> Result<Result<Owned, FsError>, K
 }
 
 /// The step that a call is, or what to answer instead.
-pub(super) fn admit(
-    kv: &impl KvRead,
-    key: &OwnerKey,
-    op: &Op,
-) -> Result<Result<Step, Response>, KvError> {
+pub(super) fn admit(kv: &impl KvRead, key: &OwnerKey, op: &Op) -> Result<Result<Step, Response>, KvError> {
     if let Err(error) = clients::confirmed(kv, key.client, Some(0))? {
         return Ok(Err(Response::refused(error)));
     }

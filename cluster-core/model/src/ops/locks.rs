@@ -10,8 +10,8 @@ use crate::transaction::{Step, Transaction, require};
 use crate::{keys, store};
 use atoll_base::id::Ino;
 use atoll_lockd::{
-    ByteRange, CancelOutcome, ClientMatch, Effect, FileLocks, GrantId, GrantOutcome, LockClient, LockError, LockOwner,
-    LockRequest, Share, ShareError,
+    ByteRange, CancelOutcome, ClientMatch, Effect, FileLocks, GrantId, GrantOutcome, LockClient, LockError,
+    LockOwner, LockRequest, Share, ShareError,
 };
 use atoll_meta::lock::{GrantedWaiter, LockOp, LockOutcome};
 use atoll_meta::{FsError, Outcome};

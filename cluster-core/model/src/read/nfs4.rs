@@ -10,18 +10,12 @@ use crate::store;
 use atoll_base::id::Ino;
 use atoll_lockd::{FileLocks, Share, ShareBits};
 use atoll_meta::FsError;
-use atoll_meta::nfs4::{
-    Client, ClientId, Session, SessionId, State, StateError, StateId, StateKind,
-};
+use atoll_meta::nfs4::{Client, ClientId, Session, SessionId, State, StateError, StateId, StateKind};
 use atoll_meta::once::SlotOutcome;
 use std::ops::{Bound, ControlFlow};
 
 /// What a session's slot keeps; `BadSession` if there is no such session.
-pub fn slot(
-    kv: &impl KvRead,
-    session: SessionId,
-    slot: u32,
-) -> Result<Read<Option<SlotOutcome>>, KvError> {
+pub fn slot(kv: &impl KvRead, session: SessionId, slot: u32) -> Result<Read<Option<SlotOutcome>>, KvError> {
     if sessions::load(kv, session)?.is_none() {
         return Ok(Err(StateError::BadSession.into()));
     }

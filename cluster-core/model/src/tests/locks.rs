@@ -393,7 +393,7 @@ proptest! {
                     let bits = |n| ShareBits::from_wire(n).unwrap();
                     let share = Share { access: bits(access), deny: bits(deny) };
                     let mut locks = table(&mut tables, &file);
-                    let expected = locks.share(who(n), share, atoll_lockd::ShareRule::Replace).is_ok();
+                    let expected = locks.share(who(n), share).is_ok();
                     tables.insert(file.ino, locks);
                     let (ino, generation) = (file.ino, file.generation);
                     let op = LockOp::Share { ino, generation, owner: who(n), share, client_state: 0 };

@@ -8,6 +8,7 @@ mod data;
 mod leases;
 mod locks;
 mod namespace;
+mod nfs4;
 mod once;
 mod random;
 mod rig;

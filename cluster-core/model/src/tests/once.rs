@@ -8,7 +8,7 @@ use atoll_meta::{Call, FsError, NewNode, OnceKey, Op, Outcome, RemoveKind, Respo
 
 fn remove(once: OnceKey) -> Call {
     let op = Op::Remove { dir: ROOT, name: "f".into(), kind: RemoveKind::Any };
-    Call { origin: None, once: Some(once), cred: Cred::root(), op }
+    Call { origin: None, once: Some(once.into()), cred: Cred::root(), op }
 }
 
 #[test]
@@ -44,14 +44,14 @@ fn refusals_are_final_but_for_passing_ones() {
         Call { origin: None, once, cred: Cred::root(), op }
     };
     while rig.call(make(rig.txn as u32, None)).result.is_ok() {}
-    assert_eq!(rig.call(make(0, Some(key(2)))).result, Err(FsError::TableFull));
+    assert_eq!(rig.call(make(0, Some(key(2).into()))).result, Err(FsError::TableFull));
     assert_eq!(read::outcome(&rig.kv, &key(2)).unwrap(), None);
     let fenced = Call { origin: Some(rig.register(1)), ..remove(key(3)) };
     rig.register(1);
     assert_eq!(rig.call(fenced.clone()).result, Err(FsError::Fenced));
     assert_eq!(read::outcome(&rig.kv, &key(3)).unwrap(), None);
     // Nor may a fenced frontend hand out what is stored.
-    assert_eq!(rig.call(Call { once: Some(key(1)), ..fenced }).result, Err(FsError::Fenced));
+    assert_eq!(rig.call(Call { once: Some(key(1).into()), ..fenced }).result, Err(FsError::Fenced));
 }
 
 #[test]
@@ -130,7 +130,7 @@ fn what_a_stored_answer_says_is_all_of_it() {
         how: atoll_meta::CreateHow::Guarded,
         attrs: atoll_base::attr::SetAttr { mode: Some(0o640), ..Default::default() },
     };
-    let call = Call { origin: None, once: Some(key(1)), cred: user(1), op };
+    let call = Call { origin: None, once: Some(key(1).into()), cred: user(1), op };
     let first = rig.call(call.clone());
     let Ok(Outcome::Created { attr, new: true }) = &first.result else { panic!() };
     rig.op(&user(1), Op::Remove { dir, name: "x".into(), kind: RemoveKind::Any }).result.unwrap();

@@ -186,39 +186,39 @@ impl MetadataService for Meta {
     }
 
     async fn slot(&self, session: SessionId, slot: u32) -> Read<Option<SlotOutcome>> {
-        self.read(|kv| read::slot(kv, session, slot)
+        self.read(|kv| read::slot(kv, session, slot))
     }
 
     async fn client(&self, id: ClientId) -> Read<Option<Client>> {
-        self.read(|kv| read::client(kv, id).map(Ok)
+        self.read(|kv| Ok(Ok(read::client(kv, id)?)))
     }
 
     async fn clients(&self, after: ClientId, most: usize) -> Read<Vec<Client>> {
-        self.read(|kv| read::clients(kv, after, most).map(Ok)
+        self.read(|kv| Ok(Ok(read::clients(kv, after, most)?)))
     }
 
     async fn session(&self, id: SessionId) -> Read<Option<Session>> {
-        self.read(|kv| read::session(kv, id).map(Ok)
+        self.read(|kv| Ok(Ok(read::session(kv, id)?)))
     }
 
     async fn sessions(&self, client: ClientId) -> Read<Vec<Session>> {
-        self.read(|kv| read::sessions(kv, client).map(Ok)
+        self.read(|kv| Ok(Ok(read::sessions(kv, client)?)))
     }
 
     async fn state(&self, id: StateId) -> Read<Option<OpenState>> {
-        self.read(|kv| read::state(kv, id).map(Ok)
+        self.read(|kv| Ok(Ok(read::state(kv, id)?)))
     }
 
     async fn states_of(&self, ino: Ino, after: StateId, most: usize) -> Read<Vec<OpenState>> {
-        self.read(|kv| read::states_of(kv, ino, after, most).map(Ok)
+        self.read(|kv| Ok(Ok(read::states_of(kv, ino, after, most)?)))
     }
 
     async fn states_by(&self, client: ClientId, after: StateId, most: usize) -> Read<Vec<OpenState>> {
-        self.read(|kv| read::states_by(kv, client, after, most).map(Ok)
+        self.read(|kv| Ok(Ok(read::states_by(kv, client, after, most)?)))
     }
 
     async fn is_denied(&self, ino: Ino, access: ShareBits) -> Read<bool> {
-        self.read(|kv| read::is_denied(kv, ino, access)
+        self.read(|kv| read::is_denied(kv, ino, access))
     }
 
     async fn volume(&self, id: VolumeId) -> Read<Volume> {

@@ -139,11 +139,7 @@ fn first<K: KvWrite>(t: &Transaction<'_, K>, table: Table) -> Step<Option<Client
 }
 
 /// Forgets the unconfirmed client of a name, if there is one.
-pub(super) fn drop_unconfirmed<K: KvWrite>(
-    t: &mut Transaction<'_, K>,
-    minor: u8,
-    owner: &[u8],
-) -> Step<()> {
+pub(super) fn drop_unconfirmed<K: KvWrite>(t: &mut Transaction<'_, K>, minor: u8, owner: &[u8]) -> Step<()> {
     let Some(id) = names(t.kv, minor, owner)?.unconfirmed else { return Ok(()) };
     let record = follow(t.kv, id)?;
     end(t, id, &record)
@@ -211,10 +207,7 @@ pub(super) fn destroy<K: KvWrite>(t: &mut Transaction<'_, K>, id: ClientId) -> S
 }
 
 /// RECLAIM_COMPLETE.
-pub(super) fn reclaim_complete<K: KvWrite>(
-    t: &mut Transaction<'_, K>,
-    id: ClientId,
-) -> Step<ClientOutcome> {
+pub(super) fn reclaim_complete<K: KvWrite>(t: &mut Transaction<'_, K>, id: ClientId) -> Step<ClientOutcome> {
     let mut record = demand(t, id)?;
     require(!record.reclaimed, StateError::CompleteAlready.into())?;
     record.reclaimed = true;

@@ -43,7 +43,10 @@ fn place<K: KvWrite>(t: &Transaction<'_, K>, client: ClientId, state: &LockState
         LockState::New { open, owner, seqid } => {
             let (caller, opened) = states::demand(t, client, *open)?;
             let share = share_of(&opened)?;
-            require(matches!(opened.held, Held::Open { confirmed: true, .. }), StateError::BadStateid.into())?;
+            require(
+                matches!(opened.held, Held::Open { confirmed: true, .. }),
+                StateError::BadStateid.into(),
+            )?;
             require(owner.len() <= OPAQUE_MAX, FsError::Invalid)?;
             let minor = caller.minor();
             if minor == 0

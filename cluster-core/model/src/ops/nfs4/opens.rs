@@ -217,11 +217,7 @@ pub(super) fn open<K: KvWrite>(
                 ino: attr.ino,
                 generation: attr.generation,
                 seqid: 1,
-                held: Held::Open {
-                    share: plan.share,
-                    opened: Opened::default().with(wanted),
-                    confirmed,
-                },
+                held: Held::Open { share: plan.share, opened: Opened::default().with(wanted), confirmed },
             };
             let id = states::add(t, caller.minor(), &record)?;
             record.stateid(id)
