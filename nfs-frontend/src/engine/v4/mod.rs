@@ -188,7 +188,7 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
     }
 
     /// The lease time as clients are told, in seconds.
-    pub(crate) fn lease_seconds(&self) -> u32 {
+    pub fn lease_seconds(&self) -> u32 {
         u32::try_from(self.lease().as_secs()).unwrap_or(u32::MAX).max(1)
     }
 
