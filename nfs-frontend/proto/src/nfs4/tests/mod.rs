@@ -4,6 +4,7 @@
 mod attributes;
 mod callbacks;
 mod compounds;
+mod listing;
 mod opens;
 mod vectors;
 
