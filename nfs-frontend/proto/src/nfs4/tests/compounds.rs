@@ -200,6 +200,36 @@ fn a_reply_is_written_result_by_result() {
 }
 
 #[test]
+fn a_result_that_is_too_big_is_replaced() {
+    let mut e = Encoder::new();
+    let mut writer = CompoundWriter::begin(&mut e, &Tag::default());
+    writer.put(&ResOp4::PutFh(Ok(())));
+    let before = writer.encoded();
+    writer.put_with(|e| encode_read_ok(e, true, [Bytes::from(vec![7; 8192])]));
+    assert_eq!(writer.encoded(), before + 16 + 8192);
+    let too_big = OpNum4::Read.failed(NfsStat4::RepTooBig);
+    writer.replace_last(&too_big);
+    writer.finish(too_big.status());
+    let res: Compound4Res = decode(&e.into_bytes()).unwrap();
+    assert_eq!(res.status, Err(NfsStat4::RepTooBig));
+    assert_eq!(res.ops[..], [ResOp4::PutFh(Ok(())), too_big]);
+}
+
+#[test]
+fn attributes_are_written_without_a_buffer_of_their_own() {
+    let value = AttrValue4::Size(5);
+    let mut e = Encoder::new();
+    let (_, used) = crate::tests::measure(|| {
+        let mut attrs = begin_getattr_ok(&mut e, Bitmap::of(&[4]));
+        attrs.put(&value);
+        attrs.finish();
+    });
+    assert_eq!(used.count, 0);
+    let ok = GetAttr4Ok { obj_attributes: Fattr4::build([&value]).unwrap() };
+    assert_eq!(e.into_bytes(), encode(&ResOp4::GetAttr(Ok(ok))));
+}
+
+#[test]
 fn operations_are_small_in_memory() {
     // A COMPOUND is a vector of them.
     assert!(size_of::<ArgOp4>() <= 200, "{}", size_of::<ArgOp4>());
