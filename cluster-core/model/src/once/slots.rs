@@ -34,7 +34,7 @@ pub(super) fn admit(kv: &impl KvRead, key: &SlotKey) -> Result<Option<Response>,
         0 if key.index == stored.index => Ok(Some(stored.response)),
         // Executed elsewhere, and more of the request, too: the answer to this operation is in the later one's `before`.
         0 => refused(FsError::Conflict),
-        ..=LATE => refused(StateError::Misordered.into()),
+        1..=LATE => refused(StateError::Misordered.into()),
         _ => Ok(None),
     }
 }
