@@ -14,7 +14,7 @@
 //! - [`ByteRange`]: offsets and lengths of both protocols as one inclusive range;
 //! - [`LockOwner`], [`LockClient`]: who holds;
 //! - [`FileLocks`]: the table; its documentation states the rules of granting, fairness and callbacks;
-//! - [`ShareTable`]: share reservations (DOS share modes, OPEN share bits);
+//! - [`ShareTable`]: share reservations (DOS share modes), and how many opens of NFSv4 have and deny what;
 //! - [`limits`]: every bound.
 //!
 //! # Delegations: how they will fit

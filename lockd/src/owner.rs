@@ -131,7 +131,7 @@ impl From<LockClient> for ClientMatch {
 /// The owner of locks: requests of the same owner never conflict with each other and replace each other (POSIX).
 ///
 /// NLM: `svid` and `oh`, as one string of bytes, because they are only ever compared together (RFC 1813 §6.1.4).
-/// NFSv4: the opaque of the lock-owner or, for share reservations, of the open-owner.
+/// NFSv4: the opaque of the lock-owner; open-owners are not here, since opens are counted.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "(LockClient, Vec<u8>)", into = "(LockClient, Vec<u8>)")]
 pub struct LockOwner {
@@ -152,7 +152,7 @@ impl LockOwner {
         Ok(Self { client: LockClient::Nlm(client), owner })
     }
 
-    /// A lock-owner or open-owner of NFSv4 (RFC 7530 §9.1.5): opaque of ≤ [`MAX_OWNER_OPAQUE`] bytes.
+    /// A lock-owner of NFSv4 (RFC 7530 §9.1.5): opaque of ≤ [`MAX_OWNER_OPAQUE`] bytes.
     pub fn v4(client_id: u64, opaque: Vec<u8>) -> Result<Self, OwnerError> {
         let owner = bounded("lock owner", opaque, MAX_OWNER_OPAQUE)?;
         Ok(Self { client: LockClient::V4(client_id), owner })

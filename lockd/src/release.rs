@@ -31,7 +31,7 @@ impl FileLocks {
     }
 
     /// Releases the byte ranges and blocked requests of one owner. Share reservations stay: in NFSv4 they belong to open-owners,
-    /// which are another kind of owner (RFC 7530 §9.1.5).
+    /// which are another kind of owner (RFC 7530 §9.1.5), and are given up one by one ([`FileLocks::close_open`]).
     pub fn release_owner(&mut self, owner: &LockOwner, effects: &mut Vec<Effect>) -> Released {
         let released = Released {
             ranges: self.remove_owners(|other| other == owner),

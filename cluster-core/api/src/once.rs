@@ -27,9 +27,12 @@ pub enum Once {
 /// One modifying operation of one COMPOUND of a session (RFC 8881 §2.10.6). The slot keeps the outcome of the last one, in the same step
 /// as the change; all of the reply that comes before is in `before`, and the rest follows from the response.
 ///
-/// A call whose seqid is that of the slot's record, and whose `index` is not above the record's, is a repetition: the stored response, if the fingerprints
-/// agree (else `FalseRetry`). A seqid below the record's is `Misordered`. Any above is new: which ones are acceptable is the
-/// frontend's to say, since calls that change nothing leave no record.
+/// A call whose seqid and `index` are those of the slot's record is a repetition: the stored response, if the fingerprints
+/// agree (else `FalseRetry`). With a lower index it was executed, and so was more of its COMPOUND, by another frontend: `Conflict`, upon which the
+/// frontend reads the slot again and finds the answer in `before`. A seqid below the record's (by up to 2^20) is `Misordered`. Any other is
+/// new: which ones are acceptable is the frontend's to say, since calls that change nothing leave no record.
+///
+/// No record is made of `Delay`, `Fenced` and `TableFull`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SlotKey {
     /// Session; `BadSession` if there is none.
@@ -67,7 +70,11 @@ pub struct SlotOutcome {
 }
 
 /// One step in the sequence of an NFSv4.0 open owner or lock owner (RFC 7530 §9.1.7). The same seqid again gets the stored response; any other than the next
-/// is `BadSeqid`. An owner that is new takes any. Refusals count, but those that §9.1.7 excepts.
+/// is `BadSeqid`. An owner that is new takes any. Refusals count, but those that §9.1.7 excepts; `Delay` and `Expired` count, `TableFull` is taken for
+/// NFS4ERR_RESOURCE, which does not. The key must be of the operation's client and owner or state (else `Invalid`).
+///
+/// An `Err` of [`crate::MetadataService::execute`] itself does not count, while a client counts after NFS4ERR_DELAY or NFS4ERR_NOSPC: after
+/// `Delay` repeat the call, after anything else send [`crate::nfs4::StateOp::Refuse`] with the same key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OwnerKey {
     /// Client.

@@ -45,7 +45,7 @@
 //! | `OwnerState` | client 8, kind 1, length of the owner 2, owner, ino 8 | state 8 |
 //! | `OpenLocks` | open 8, lock state 8 | nothing |
 //! | `Owner` | client 8, kind 1, owner | `OwnerRecord` |
-//! | `IdleOwner` | client 8, transaction 8 | the owner |
+//! | `IdleOwner` | client 8, transaction 8, the open owner | nothing |
 //! | `ClosedState` | state 8 | client 8, kind 1, owner |
 //!
 //! The kind of an owner: `1` open owner, `2` lock owner.

@@ -29,6 +29,7 @@ impl<K: KvRead> Checker<'_, K> {
             if !matches!(pending, Ok(has) if has == locks.has_pending_grants()) {
                 c.about(ino, "its lock table and the list of pending grants disagree");
             }
+            c.lock_table_of_v4(ino, &locks);
             for client in clients_of(&locks) {
                 let row = keys::then_ino(keys::client(client), ino);
                 let by_address = keys::client_by_address(client).map(|key| keys::then_ino(key, ino));

@@ -6,6 +6,8 @@
 
 mod data;
 mod locks;
+mod nfs4_clients;
+mod nfs4_states;
 mod tables;
 mod tree;
 
@@ -101,6 +103,9 @@ pub fn check<K: KvRead>(kv: &K, blocks: &mut dyn FnMut(BlockId, u32)) -> Result<
     checker.exports()?;
     checker.lock_tables()?;
     checker.lock_clients()?;
+    checker.clients()?;
+    checker.sessions()?;
+    checker.states()?;
     for (id, (_, end)) in &checker.blocks {
         blocks(*id, *end);
     }

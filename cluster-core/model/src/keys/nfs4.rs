@@ -67,8 +67,8 @@ pub(crate) fn owner(client: ClientId, kind: OwnerKind, owner: &[u8]) -> Vec<u8> 
 pub(crate) fn owner_states(client: ClientId, kind: OwnerKind, owner: &[u8]) -> Vec<u8> {
     let mut key = client.0.to_be_bytes().to_vec();
     key.push(kind as u8);
-    // Operations bound owners to OPAQUE_MAX bytes.
-    let len = u16::try_from(owner.len()).expect("an owner is longer than the protocol allows");
+    // Operations bound owners to OPAQUE_MAX bytes; one that is longer is damage, and nothing is found under it.
+    let len = u16::try_from(owner.len()).unwrap_or(u16::MAX);
     key.extend_from_slice(&len.to_be_bytes());
     key.extend_from_slice(owner);
     key
@@ -78,8 +78,10 @@ pub(crate) fn owner_state(client: ClientId, kind: OwnerKind, owner: &[u8], ino: 
     super::then_ino(owner_states(client, kind, owner), ino)
 }
 
-pub(crate) fn idle_owner(client: ClientId, number: u64) -> [u8; 16] {
-    pair(client.0, number)
+pub(crate) fn idle_owner(client: ClientId, number: u64, owner: &[u8]) -> Vec<u8> {
+    let mut key = pair(client.0, number).to_vec();
+    key.extend_from_slice(owner);
+    key
 }
 
 fn kind(parts: &mut Parts<'_>, table: Table) -> Result<OwnerKind, KvError> {
@@ -108,6 +110,13 @@ pub(crate) fn parse_owner_state(key: &[u8]) -> Result<(ClientId, OwnerKind, &[u8
     let ino = parts.ino()?;
     parts.end()?;
     Ok((client, kind, owner, ino))
+}
+
+/// The parts of [`idle_owner`].
+pub(crate) fn parse_idle_owner(key: &[u8]) -> Result<(ClientId, u64, &[u8]), KvError> {
+    let mut parts = Parts::new(Table::IdleOwner, key);
+    let (client, number) = (ClientId(parts.u64()?), parts.u64()?);
+    Ok((client, number, parts.rest()))
 }
 
 /// The two numbers of a key that has no more.

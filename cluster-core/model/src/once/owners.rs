@@ -22,6 +22,7 @@ use atoll_meta::nfs4::{ClientId, LockState, StateError, StateId, StateOp};
 use atoll_meta::once::OwnerSequence;
 use atoll_meta::{FsError, Op, OwnerKey, Response};
 use bytes::Bytes;
+use std::ops::ControlFlow;
 
 /// A step that is to be executed.
 pub(crate) struct Step {
@@ -102,8 +103,31 @@ fn resolve(kv: &impl KvRead, key: &OwnerKey) -> Result<Result<Owned, FsError>, K
     }
 }
 
+/// Whether the operation is one of the owner that the key means.
+fn fits(key: &OwnerKey, op: &Op) -> bool {
+    let Op::State(op) = op else { return false };
+    let (client, id) = match op {
+        StateOp::Open { client, owner, .. } => {
+            return *client == key.client && key.sequence == OwnerSequence::Open(owner.clone());
+        }
+        StateOp::Confirm { client, open }
+        | StateOp::Downgrade { client, open, .. }
+        | StateOp::Close { client, open }
+        | StateOp::Lock { client, state: LockState::New { open, .. }, .. } => (client, open.id),
+        StateOp::Lock { client, state: LockState::Held(lock), .. } | StateOp::Unlock { client, lock, .. } => {
+            (client, lock.id)
+        }
+        StateOp::Refuse(_) => return true,
+        StateOp::Free { .. } | StateOp::ReleaseOwner { .. } => return false,
+    };
+    *client == key.client && key.sequence == OwnerSequence::Of(id)
+}
+
 /// The step that a call is, or what to answer instead.
 pub(super) fn admit(kv: &impl KvRead, key: &OwnerKey, op: &Op) -> Result<Result<Step, Response>, KvError> {
+    if !fits(key, op) {
+        return Ok(Err(Response::refused(FsError::Invalid)));
+    }
     if let Err(error) = clients::confirmed(kv, key.client, Some(0))? {
         return Ok(Err(Response::refused(error)));
     }
@@ -186,7 +210,7 @@ pub(crate) fn drop_record(
     record: &OwnerRecord,
 ) -> Result<(), KvError> {
     if let Some(number) = record.idle {
-        kv.delete(Table::IdleOwner, &keys::idle_owner(client, number))?;
+        kv.delete(Table::IdleOwner, &keys::idle_owner(client, number, owner))?;
         clients::count(kv, client, |c| c.idle_owners -= 1)?;
     }
     if let Some(closed) = record.closed {
@@ -205,7 +229,7 @@ pub(crate) fn gained<K: KvWrite>(
     let mut record = load(t.kv, client, kind, owner)?.unwrap_or_default();
     record.states += 1;
     if let Some(number) = record.idle.take() {
-        t.kv.delete(Table::IdleOwner, &keys::idle_owner(client, number))?;
+        t.kv.delete(Table::IdleOwner, &keys::idle_owner(client, number, owner))?;
         clients::count(t.kv, client, |c| c.idle_owners -= 1)?;
     }
     put(t.kv, client, kind, owner, &record)
@@ -234,7 +258,25 @@ pub(crate) fn lost<K: KvWrite>(
         }
         t.kv.put(Table::ClosedState, &keys::state(id), &keys::owner(client, kind, owner))?;
     }
-    put(t.kv, client, kind, owner, &record)
+    rest(t.kv, client, owner, &mut record, t.txn)?;
+    put(t.kv, client, kind, owner, &record)?;
+    make_room(t.kv, client, owner)
+}
+
+/// Lists an open owner that has nothing open.
+fn rest(
+    kv: &mut impl KvWrite,
+    client: ClientId,
+    owner: &[u8],
+    record: &mut OwnerRecord,
+    txn: u64,
+) -> Result<(), KvError> {
+    if record.states > 0 || record.idle.is_some() {
+        return Ok(());
+    }
+    record.idle = Some(txn);
+    kv.put(Table::IdleOwner, &keys::idle_owner(client, txn, owner), &[])?;
+    clients::count(kv, client, |c| c.idle_owners += 1)
 }
 
 /// Notes that an open owner has confirmed.
@@ -270,12 +312,8 @@ pub(super) fn settle(
     }
     let stored = |seqid| OwnerStep { seqid, fingerprint: step.fingerprint, response: response.clone() };
     record.last = Some(stored(step.seqid));
-    let becomes_idle = record.states == 0 && record.idle.is_none();
-    if becomes_idle {
-        // A command is one step of one owner, so its number is the only one of this client.
-        record.idle = Some(model.meta.last_txn);
-        kv.put(Table::IdleOwner, &keys::idle_owner(step.client, model.meta.last_txn), &step.owner)?;
-        clients::count(kv, step.client, |c| c.idle_owners += 1)?;
+    if step.kind == OwnerKind::Open {
+        rest(kv, step.client, &step.owner, &mut record, model.meta.last_txn)?;
     }
     put(kv, step.client, step.kind, &step.owner, &record)?;
     if let Some((owner, seqid)) = &step.lock_owner
@@ -284,18 +322,22 @@ pub(super) fn settle(
         record.last = Some(stored(*seqid));
         put(kv, step.client, OwnerKind::Lock, owner, &record)?;
     }
-    if becomes_idle { make_room(kv, step.client) } else { Ok(()) }
+    make_room(kv, step.client, &step.owner)
 }
 
-/// Forgets the owner that has been idle longest, if there are too many.
-fn make_room(kv: &mut impl KvWrite, client: ClientId) -> Result<(), KvError> {
+/// Forgets the owner that has been idle longest, if there are too many; not `present`, whose step this is.
+fn make_room(kv: &mut impl KvWrite, client: ClientId, present: &[u8]) -> Result<(), KvError> {
     if clients::counts(kv, client)?.idle_owners <= IDLE_OWNERS_MAX {
         return Ok(());
     }
     let mut oldest = None;
-    store::each_prefixed(kv, Table::IdleOwner, &keys::client(client), |_, owner| {
+    store::each_prefixed(kv, Table::IdleOwner, &keys::client(client), |key, _| {
+        let (_, _, owner) = keys::parse_idle_owner(key)?;
+        if owner == present {
+            return Ok(ControlFlow::Continue(()));
+        }
         oldest = Some(owner.to_vec());
-        Ok(std::ops::ControlFlow::Break(()))
+        Ok(ControlFlow::Break(()))
     })?;
     let Some(owner) = oldest else { return Ok(()) };
     let record = load(kv, client, OwnerKind::Open, &owner)?

@@ -11,6 +11,10 @@ use atoll_meta::nfs4::StateError;
 use atoll_meta::once::{SLOT_BEFORE_MAX, SlotOutcome};
 use atoll_meta::{FsError, Response, SlotKey};
 
+/// How far behind the slot's record a late duplicate may be: more requests than a slot sees while one is under way. All other
+/// numbers are ahead; there is no bound to how far, for requests that change nothing leave no record.
+const LATE: u32 = 1 << 20;
+
 /// What to answer to a call that is not to be executed.
 pub(super) fn admit(kv: &impl KvRead, key: &SlotKey) -> Result<Option<Response>, KvError> {
     let refused = |error: FsError| Ok(Some(Response::refused(error)));
@@ -23,13 +27,14 @@ pub(super) fn admit(kv: &impl KvRead, key: &SlotKey) -> Result<Option<Response>,
     }
     let stored: Option<SlotOutcome> = store::get(kv, Table::Slot, &keys::slot(key.session, key.slot))?;
     let Some(stored) = stored else { return Ok(None) };
-    match key.seqid.wrapping_sub(stored.seqid).cast_signed() {
+    let behind = stored.seqid.wrapping_sub(key.seqid);
+    match behind {
         0 if key.fingerprint != stored.fingerprint => refused(StateError::FalseRetry.into()),
         0 if key.index > stored.index => Ok(None),
         0 if key.index == stored.index => Ok(Some(stored.response)),
         // Executed elsewhere, and more of the request, too: the answer to this operation is in the later one's `before`.
         0 => refused(FsError::Conflict),
-        ahead if ahead < 0 => refused(StateError::Misordered.into()),
+        1..=LATE => refused(StateError::Misordered.into()),
         _ => Ok(None),
     }
 }

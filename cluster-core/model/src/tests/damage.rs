@@ -1,9 +1,9 @@
 //! The check finds what is wrong: each row of a rich state is removed, damaged, or doubled, and that must show.
 
-use super::rig::{ROOT, Rig, key, user};
+use super::rig::{ROOT, Rig, key, rows_of as rows, user};
 use crate::check::{Finding, check};
 use crate::limits::RELEASE_ROWS_MAX;
-use crate::{KvRead, KvWrite, MemKv, Table};
+use crate::{KvWrite, MemKv, Table};
 use atoll_base::access::Cred;
 use atoll_base::attr::SetAttr;
 use atoll_base::id::{Epoch, Ino};
@@ -11,21 +11,10 @@ use atoll_lockd::{ByteRange, Callback, LockMode, LockOwner, LockRequest, NlmClie
 use atoll_meta::export::{AtimePolicy, ClientMatch, SecFlavor, Squash};
 use atoll_meta::lock::LockOp;
 use atoll_meta::{Call, ExportSpec, NewNode, Op, RemoveKind};
-use std::ops::{Bound, ControlFlow};
 
 fn findings(kv: &MemKv) -> Vec<Finding> {
     check(kv, &mut |_, _| {})
         .unwrap_or_else(|e| vec![Finding { volume: None, path: String::new(), what: e.0 }])
-}
-
-fn rows(kv: &MemKv, table: Table) -> Vec<(Vec<u8>, Vec<u8>)> {
-    let mut rows = Vec::new();
-    kv.scan(table, Bound::Unbounded, Bound::Unbounded, |key, value| {
-        rows.push((key.to_vec(), value.to_vec()));
-        ControlFlow::Continue(())
-    })
-    .unwrap();
-    rows
 }
 
 fn lock(ino: Ino, generation: u32, host: &str, wait: Wait) -> Op {
@@ -93,13 +82,14 @@ fn rich() -> Rig {
         atime: AtimePolicy::Never,
     };
     rig.root(Op::PutExport(spec)).unwrap();
+    super::nfs4::fill(&mut rig);
     rig.check();
     rig
 }
 
 /// Tables whose rows stand for themselves: that one is missing shows nowhere.
 fn stands_alone(table: Table) -> bool {
-    matches!(table, Table::Export | Table::LockRelease)
+    matches!(table, Table::Export | Table::LockRelease | Table::Slot)
 }
 
 #[test]

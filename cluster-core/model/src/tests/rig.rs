@@ -1,6 +1,6 @@
 //! Two members that apply the same commands, one of them reloaded now and then, with blocks that are a map.
 
-use crate::{Applied, Command, MemKv, Model, check, decode_response, encode_response, read};
+use crate::{Applied, Command, KvRead, MemKv, Model, Table, check, decode_response, encode_response, read};
 use atoll_base::access::Cred;
 use atoll_base::attr::{Attr, SetAttr};
 use atoll_base::block::BlockId;
@@ -11,6 +11,7 @@ use atoll_meta::{
 };
 use bytes::Bytes;
 use std::collections::BTreeMap;
+use std::ops::{Bound, ControlFlow};
 
 pub(super) const ROOT: Ino = Ino(1);
 
@@ -24,6 +25,17 @@ pub(super) fn user(uid: u32) -> Cred {
 
 pub(super) fn key(xid: u32) -> OnceKey {
     OnceKey { client: [1; 16], xid, fingerprint: 9 }
+}
+
+/// All rows of a table.
+pub(super) fn rows_of(kv: &MemKv, table: Table) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let mut rows = Vec::new();
+    kv.scan(table, Bound::Unbounded, Bound::Unbounded, |key, value| {
+        rows.push((key.to_vec(), value.to_vec()));
+        ControlFlow::Continue(())
+    })
+    .unwrap();
+    rows
 }
 
 pub(super) struct Rig {

@@ -8,6 +8,7 @@ mod crash;
 mod grants;
 mod maps;
 mod members;
+mod nfs4;
 
 use super::{CacheSizes, LocalMetadata, MaintenanceOptions, OpenError, Options, open};
 use crate::log;

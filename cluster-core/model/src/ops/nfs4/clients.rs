@@ -107,13 +107,16 @@ pub(super) fn follow(kv: &impl KvRead, id: ClientId) -> Result<ClientRecord, KvE
 
 // ---- beginnings
 
-/// Adds an unconfirmed client, in the place of another unconfirmed one of its name.
-pub(super) fn add<K: KvWrite>(t: &mut Transaction<'_, K>, record: &ClientRecord) -> Step<ClientId> {
+/// A new client id. They are never given out again, so there is an end.
+pub(super) fn new_id<K>(t: &mut Transaction<'_, K>) -> Result<ClientId, FsError> {
     let meta = &mut t.model.meta.nfs4;
-    // Never given out again, so there is an end.
-    let number = meta.last_client.checked_add(1).ok_or(FsError::TableFull)?;
-    meta.last_client = number;
-    let id = ClientId(u64::from(crate::model::mark(&t.model.meta)) << 32 | u64::from(number));
+    meta.last_client = meta.last_client.checked_add(1).ok_or(FsError::TableFull)?;
+    let number = u64::from(meta.last_client);
+    Ok(ClientId(u64::from(crate::model::mark(&t.model.meta)) << 32 | number))
+}
+
+/// Adds an unconfirmed client, in the place of another unconfirmed one of its name.
+pub(super) fn add<K: KvWrite>(t: &mut Transaction<'_, K>, id: ClientId, record: &ClientRecord) -> Step<()> {
     drop_unconfirmed(t, record.minor(), &record.owner)?;
     if t.model.meta.nfs4.unconfirmed >= UNCONFIRMED_MAX
         && let Some(oldest) = first(t, Table::Unconfirmed)?
@@ -125,8 +128,7 @@ pub(super) fn add<K: KvWrite>(t: &mut Transaction<'_, K>, record: &ClientRecord)
     put_names(t.kv, record.minor(), &record.owner, Names { unconfirmed: Some(id), ..names })?;
     t.kv.put(Table::Unconfirmed, &keys::client(id), &[])?;
     t.model.meta.nfs4.unconfirmed += 1;
-    put(t.kv, id, record)?;
-    Ok(id)
+    Ok(put(t.kv, id, record)?)
 }
 
 fn first<K: KvWrite>(t: &Transaction<'_, K>, table: Table) -> Step<Option<ClientId>> {

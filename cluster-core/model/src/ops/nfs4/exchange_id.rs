@@ -41,10 +41,12 @@ pub(super) fn exchange<K: KvWrite>(
         clients::put(t.kv, id, &record)?;
         return known(id, &record);
     }
+    let mut new = None;
     if let Some((id, record)) = confirmed {
         if record.principal != *principal {
             // 3
             require(!clients::is_busy(t.kv, id)?, StateError::ClientInUse.into())?;
+            new = Some(clients::new_id(t)?);
             clients::end(t, id, &record)?;
         } else if record.verifier == verifier {
             // 2
@@ -63,6 +65,10 @@ pub(super) fn exchange<K: KvWrite>(
         about: about.clone(),
         minor: MinorRecord::V41 { sequence: FIRST_SEQUENCE.wrapping_sub(1), created: None },
     };
-    let client = clients::add(t, &record)?;
+    let client = match new {
+        Some(id) => id,
+        None => clients::new_id(t)?,
+    };
+    clients::add(t, client, &record)?;
     Ok(ClientOutcome::Exchanged { client, sequence: FIRST_SEQUENCE, confirmed: false })
 }

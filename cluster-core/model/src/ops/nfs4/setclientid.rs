@@ -42,6 +42,7 @@ pub(super) fn set<K: KvWrite>(
             return Ok(ClientOutcome::Set { client: id, confirm });
         }
     }
+    let client = clients::new_id(t)?;
     let record = ClientRecord {
         owner: owner.clone(),
         verifier,
@@ -51,7 +52,8 @@ pub(super) fn set<K: KvWrite>(
         about: about.clone(),
         minor: MinorRecord::V40 { callback: callback.clone(), confirm, update: None },
     };
-    Ok(ClientOutcome::Set { client: clients::add(t, &record)?, confirm })
+    clients::add(t, client, &record)?;
+    Ok(ClientOutcome::Set { client, confirm })
 }
 
 /// SETCLIENTID_CONFIRM.

@@ -5,13 +5,13 @@ mod locks;
 mod opens;
 mod owners;
 mod random;
+
 mod release;
 mod sessions;
 mod world;
 
-use super::rig::{ROOT, Rig};
+use super::rig::{ROOT, Rig, rows_of};
 use crate::Table;
-use crate::kv::KvRead;
 use atoll_base::access::Cred;
 use atoll_base::attr::Attr;
 use atoll_lockd::{ByteRange, LockMode, Share, ShareBits};
@@ -20,9 +20,8 @@ use atoll_meta::nfs4::{
     Principal, SessionId, SessionTerms, StateError, StateId, StateOp, StateOutcome, Stateid,
 };
 use atoll_meta::once::OwnerSequence;
-use atoll_meta::{Call, FsError, Once, Op, Outcome, OwnerKey, Response};
+use atoll_meta::{Call, FsError, Once, Op, Outcome, OwnerKey, Response, SlotKey};
 use bytes::Bytes;
-use std::ops::{Bound, ControlFlow};
 
 pub(super) const READ: Share = Share { access: ShareBits::Read, deny: ShareBits::None };
 pub(super) const WRITE: Share = Share { access: ShareBits::Write, deny: ShareBits::None };
@@ -124,14 +123,7 @@ impl Owner40 {
 
 impl Rig {
     pub(super) fn rows(&self, table: Table) -> usize {
-        let mut rows = 0;
-        self.kv
-            .scan(table, Bound::Unbounded, Bound::Unbounded, |_, _| {
-                rows += 1;
-                ControlFlow::Continue(())
-            })
-            .unwrap();
-        rows
+        rows_of(&self.kv, table).len()
     }
 
     pub(super) fn on_client(&mut self, op: ClientOp) -> Result<ClientOutcome, FsError> {
@@ -310,3 +302,38 @@ pub(super) fn stateid(outcome: &StateOutcome) -> Stateid {
 
 pub(super) const BAD_STATEID: FsError = FsError::State(StateError::BadStateid);
 pub(super) const BAD_SEQID: FsError = FsError::State(StateError::BadSeqid);
+
+/// Something in every table of NFSv4.
+pub(super) fn fill(rig: &mut Rig) {
+    let files: Vec<Attr> =
+        (0..crate::limits::RELEASE_STATES_MAX + 1).map(|i| rig.file(&format!("open{i}"))).collect();
+    let f = files[0].clone();
+    let (gone, _) = rig.v41("gone");
+    for file in &files {
+        rig.open(gone, "o", file, READ).unwrap();
+    }
+    let old = rig.v40("old");
+    let (client, session) = rig.v41("new");
+    rig.exchange("waits", 1, 0, false).unwrap();
+    let once = SlotKey { session, slot: 1, seqid: 1, fingerprint: 1, index: 0, before: bytes("b") };
+    rig.keyed(&Cred::root(), once.into(), Op::State(open_file(client, "o", &f, BOTH))).result.unwrap();
+    let open = rig.open(client, "o", &f, READ).unwrap();
+    rig.lock4(client, open.id, "l", range(0, 10), LockMode::Shared).unwrap();
+    let mut active = Owner40::new(old, "active", 1);
+    let once = active.by_name();
+    let open = opened(&rig.step(once, open_file(old, "active", &f, BOTH)).unwrap()).id;
+    let once = active.of(open);
+    rig.step(once, StateOp::Confirm { client: old, open: newest(open) }).unwrap();
+    let once = active.of(open);
+    let state = LockState::New { open: newest(open), owner: bytes("l"), seqid: 1 };
+    rig.step(once, StateOp::Lock { client: old, state, range: range(20, 5), mode: LockMode::Exclusive })
+        .unwrap();
+    let mut idle = Owner40::new(old, "idle", 9);
+    let once = idle.by_name();
+    let open = opened(&rig.step(once, open_file(old, "idle", &f, READ)).unwrap()).id;
+    let once = idle.of(open);
+    rig.step(once, StateOp::Confirm { client: old, open: newest(open) }).unwrap();
+    let once = idle.of(open);
+    rig.step(once, StateOp::Close { client: old, open: newest(open) }).unwrap();
+    rig.on_client(ClientOp::Expire(gone)).unwrap();
+}

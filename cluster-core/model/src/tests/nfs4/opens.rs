@@ -146,10 +146,9 @@ fn only_what_was_opened_is_left_of_a_downgrade() {
 fn permission_is_the_callers() {
     let mut rig = Rig::new();
     let (client, _) = rig.v41("c");
-    let f = rig.make(&user(1), ROOT, "f", NewNode::Regular, 0o400);
-    let root_mode = SetAttr { mode: Some(0o777), ..SetAttr::default() };
     let root = rig.attr(ROOT);
-    rig.set(&Cred::root(), &root, root_mode).unwrap();
+    rig.set(&Cred::root(), &root, SetAttr { mode: Some(0o777), ..SetAttr::default() }).unwrap();
+    let f = rig.make(&user(1), ROOT, "f", NewNode::Regular, 0o400);
     for (uid, share, by_name, by_file) in [
         (1, READ, true, true),
         // open(2) must fail, but what was open can be opened again.

@@ -1,0 +1,93 @@
+//! NFSv4's state through the service: read at once, and there after a restart.
+
+use super::*;
+use atoll_base::attr::Attr;
+use atoll_lockd::{Share, ShareBits};
+use atoll_meta::nfs4::{
+    ChannelLimits, ClientAbout, ClientId, ClientOp, ClientOutcome, OpenTarget, Principal, SessionTerms,
+    StateId, StateOp, StateOutcome,
+};
+use atoll_meta::{Outcome, SlotKey};
+use futures_util::FutureExt;
+
+fn terms() -> SessionTerms {
+    let channel = ChannelLimits {
+        header_pad: 0,
+        max_request: 1 << 20,
+        max_response: 1 << 20,
+        max_response_cached: 4096,
+        max_operations: 16,
+        max_requests: 8,
+    };
+    SessionTerms {
+        fore: channel,
+        back: channel,
+        persist: false,
+        backchannel: false,
+        callback_program: 0,
+        callback_security: bytes::Bytes::new(),
+    }
+}
+
+async fn on_client(meta: &LocalMetadata, op: ClientOp) -> ClientOutcome {
+    match done(meta.execute(call(Op::Client(op), None)).await).result {
+        Ok(Outcome::Client(outcome)) => outcome,
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn file(meta: &LocalMetadata) -> Attr {
+    let root = root(meta).await;
+    match done(meta.execute(call(create(root, "f"), None)).await).result {
+        Ok(Outcome::Created { attr, .. }) => attr,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn opens_and_slots_outlive_a_crash() {
+    let disk = SimDisk::new();
+    let meta = start(&disk).await.unwrap();
+    let f = file(&meta).await;
+    let exchange = ClientOp::ExchangeId {
+        owner: "client".into(),
+        verifier: [1; 8],
+        update: false,
+        principal: Principal::Sys(0),
+        about: ClientAbout::default(),
+    };
+    let ClientOutcome::Exchanged { client, sequence, .. } = on_client(&meta, exchange).await else {
+        panic!()
+    };
+    let principal = Principal::Sys(0);
+    let create = ClientOp::CreateSession { client, sequence, principal, terms: terms() };
+    let ClientOutcome::Session { session, .. } = on_client(&meta, create).await else { panic!() };
+    let slot = SlotKey { session, slot: 2, seqid: 1, fingerprint: 5, index: 1, before: "b".into() };
+    let share = Share { access: ShareBits::Both, deny: ShareBits::Write };
+    let target = OpenTarget::File { ino: f.ino, generation: f.generation };
+    let op = Op::State(StateOp::Open { client, owner: "owner".into(), share, target });
+    let open = Call { origin: None, once: Some(slot.into()), cred: Cred::root(), op };
+    let response = done(meta.execute(open.clone()).await);
+    let Ok(Outcome::State(StateOutcome::Opened { open: stateid, .. })) = &response.result else { panic!() };
+    drop(meta);
+
+    let meta = start(&disk.crash(1)).await.unwrap();
+    // Ready at the first poll.
+    let state = meta.state(stateid.id).now_or_never().unwrap().unwrap().unwrap();
+    assert_eq!((state.stateid, state.client, state.ino), (*stateid, client, f.ino));
+    assert_eq!(meta.states_of(f.ino, StateId(0), 9).now_or_never().unwrap(), Ok(vec![state.clone()]));
+    assert_eq!(meta.states_by(client, StateId(0), 9).now_or_never().unwrap(), Ok(vec![state]));
+    assert_eq!(meta.is_denied(f.ino, ShareBits::Write).now_or_never().unwrap(), Ok(true));
+    let shown = meta.client(client).now_or_never().unwrap().unwrap().unwrap();
+    assert_eq!((shown.sessions, shown.states, shown.confirmed), (1, 1, true));
+    assert_eq!(meta.clients(ClientId(0), 9).now_or_never().unwrap(), Ok(vec![shown]));
+    let shown = meta.session(session).now_or_never().unwrap().unwrap().unwrap();
+    assert_eq!(meta.sessions(client).now_or_never().unwrap(), Ok(vec![shown]));
+    let kept = meta.slot(session, 2).now_or_never().unwrap().unwrap().unwrap();
+    assert_eq!((kept.seqid, kept.index, &kept.response), (1, 1, &response));
+    assert_eq!(meta.execute(open).await.unwrap(), response, "the same request again");
+    on_client(&meta, ClientOp::Expire(client)).await;
+    assert_eq!(meta.state(stateid.id).now_or_never().unwrap(), Ok(None));
+    assert_eq!(meta.is_denied(f.ino, ShareBits::Write).now_or_never().unwrap(), Ok(false));
+    meta.stop().await.unwrap();
+}
