@@ -128,8 +128,11 @@ pub(crate) struct Compound<M: MetadataService, B: BlockService> {
     pub(crate) resume: Option<Box<SlotOutcome>>,
     /// Attributes after what this COMPOUND changed.
     after: Vec<Attr>,
-    /// Most bytes of a reply that the session keeps.
+    /// Most bytes of a reply of the session, and of one that it keeps.
+    pub(crate) reply_max: usize,
     pub(crate) cached_max: usize,
+    /// Whether the client wants this one to be kept.
+    pub(crate) cache_this: bool,
 }
 
 impl<M: MetadataService, B: BlockService> Compound<M, B> {
@@ -152,7 +155,9 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
             changed: false,
             resume: None,
             after: Vec::new(),
+            reply_max: usize::MAX,
             cached_max: 0,
+            cache_this: false,
         }
     }
 

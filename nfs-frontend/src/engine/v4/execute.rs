@@ -1,6 +1,7 @@
 //! The frame around operations: which may come where, their results in order, and the end of the COMPOUND
 //! (RFC 8881 §2.10.6.1, §16.2.3, §18.46.3).
 
+use super::changes;
 use super::compound::{Compound, Done, Halt, Identity};
 use super::ops::{Opened, failure};
 use crate::rpc::Answer;
@@ -24,11 +25,8 @@ macro_rules! result {
     };
 }
 
-/// What of a request is kept for its retransmission.
-struct Keep {
-    asked: bool,
-    alone: bool,
-}
+/// Room that an operation which changes something must find in the reply: its result cannot be refused afterwards.
+const ROOM: usize = 256;
 
 impl<M: MetadataService, B: BlockService> Compound<M, B> {
     /// Executes it and answers.
@@ -38,10 +36,7 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
         let count_at = self.reply.reserve_u32();
         let whole = self.begin;
         self.begin = self.reply.len();
-        let keep = Keep {
-            asked: matches!(compound.ops.first(), Some(ArgOp4::Sequence(args)) if args.cachethis),
-            alone: compound.announced == 1,
-        };
+        let alone = compound.announced == 1;
         let (status, count) = match self.all(compound, fingerprint, size).await {
             Ok(Ended::Executed(status, count)) => (status, count),
             Ok(Ended::Replayed(reply)) => {
@@ -59,7 +54,7 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
         self.reply.patch_u32(count_at, count);
         if let Identity::Slot { turn, .. } = std::mem::replace(&mut self.identity, Identity::None) {
             let kept =
-                (keep.asked || keep.alone || self.changed).then(|| self.reply.as_contiguous()).flatten();
+                (self.cache_this || alone || self.changed).then(|| self.reply.as_contiguous()).flatten();
             let kept = kept.map(|all| &all[whole..]).filter(|body| body.len() <= self.cached_max.max(1024));
             turn.finish(kept.map(Bytes::copy_from_slice));
         }
@@ -138,7 +133,15 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
         };
         match opened {
             Opened::Fresh(ok) => {
+                let mark = self.reply.mark();
                 self.reply.put(&ResOp4::Sequence(Ok(ok)));
+                if let Err(status) = self.fits(0) {
+                    // Refused here, it leaves the slot as it was.
+                    self.reply.rollback(mark);
+                    self.identity = Identity::None;
+                    self.reply.put(&OpNum4::Sequence.failed(status));
+                    return Ok(Slotted::Ended(Ended::Executed(Err(status), 1)));
+                }
                 Ok(Slotted::Fresh)
             }
             Opened::Replay(reply) => Ok(Slotted::Ended(Ended::Replayed(reply))),
@@ -182,21 +185,37 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
         }
     }
 
+    /// Whether the reply with `more` bytes is within the limits of the session (RFC 8881 §2.10.6.4).
+    fn fits(&self, more: usize) -> Result<(), NfsStat4> {
+        match self.reply.len() + more {
+            len if len > self.reply_max => Err(NfsStat4::RepTooBig),
+            len if self.cache_this && len > self.cached_max => Err(NfsStat4::RepTooBigToCache),
+            _ => Ok(()),
+        }
+    }
+
     /// Executes an operation within the limits of the session's replies.
     async fn execute_within(&mut self, op: ArgOp4) -> Result<Status4, Halt> {
         let number = op.op();
-        let mark = self.reply.mark();
-        let changed = self.changed;
-        let status = self.execute(op).await?;
-        let Identity::Slot { turn, .. } = &self.identity else { return Ok(status) };
-        let limits = turn.session().session.terms.fore;
-        // What has changed something stands, however long its result.
-        if self.changed == changed && self.reply.len() > limits.max_response as usize {
-            self.reply.rollback(mark);
-            self.reply.put(&number.failed(NfsStat4::RepTooBig));
-            return Ok(Err(NfsStat4::RepTooBig));
+        if !matches!(self.identity, Identity::Slot { .. }) {
+            return self.execute(op).await;
         }
-        Ok(status)
+        let changing = changes(&op);
+        let room = if changing { self.fits(ROOM) } else { Ok(()) };
+        if let Err(status) = room {
+            self.reply.put(&number.failed(status));
+            return Ok(Err(status));
+        }
+        let mark = self.reply.mark();
+        let status = self.execute(op).await?;
+        match self.fits(0) {
+            Err(status) if !changing => {
+                self.reply.rollback(mark);
+                self.reply.put(&number.failed(status));
+                Ok(Err(status))
+            }
+            _ => Ok(status),
+        }
     }
 
     /// Executes an operation and writes its result.

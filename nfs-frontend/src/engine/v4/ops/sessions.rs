@@ -24,7 +24,6 @@ use std::sync::Arc;
 /// Flags that a client may set in EXCHANGE_ID.
 const EXCHANGE_FLAGS: u32 = exchange_id::SUPP_MOVED_REFER
     | exchange_id::SUPP_MOVED_MIGR
-    | exchange_id::SUPP_FENCE_OPS
     | exchange_id::BIND_PRINC_STATEID
     | exchange_id::MASK_PNFS
     | exchange_id::UPD_CONFIRMED_REC_A;
@@ -142,7 +141,9 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
     // ---- operations
 
     pub(crate) async fn exchange_id(&mut self, args: ExchangeId4Args) -> Done<ExchangeId4Ok> {
-        if args.flags & !EXCHANGE_FLAGS != 0 {
+        // RFC 7862 §14.1.3 has one more.
+        let since_2 = if self.minor >= 2 { exchange_id::SUPP_FENCE_OPS } else { 0 };
+        if args.flags & !(EXCHANGE_FLAGS | since_2) != 0 {
             return Err(NfsStat4::Inval.into());
         }
         match args.state_protect {
@@ -235,6 +236,9 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
     ) -> Done<Opened> {
         let active = self.active(&args.sessionid).await?;
         let limits = active.session.terms.fore;
+        if args.slotid >= limits.max_requests {
+            return Err(NfsStat4::BadSlot.into());
+        }
         if args.highest_slotid >= limits.max_requests {
             return Err(NfsStat4::BadHighSlot.into());
         }
@@ -246,7 +250,9 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
         }
         self.client = Some(active.session.client);
         self.engine.v4.leases.renew(active.session.client);
+        self.reply_max = limits.max_response as usize;
         self.cached_max = limits.max_response_cached as usize;
+        self.cache_this = args.cachethis;
         let ok = Sequence4Ok {
             sessionid: args.sessionid,
             sequenceid: args.sequenceid,
