@@ -286,17 +286,8 @@ pub(super) fn close<K: KvWrite>(
     sent: Stateid,
 ) -> Step<StateOutcome> {
     let (minor, record, ..) = demand(t, client, sent)?;
-    for lock in states::locks_under(t.kv, sent.id)? {
-        let its = states::follow(t.kv, lock)?;
-        states::remove_one(t, minor, lock, &its, None)?;
-    }
-    states::remove_one(t, minor, sent.id, &record, Some(sent.id))?;
-    Ok(StateOutcome::State(states::last_stateid(sent.id, &record)))
-}
-
-/// Gives up the share of an open. A file that was removed has no table any more.
-pub(super) fn leave<K: KvWrite>(t: &mut Transaction<'_, K>, ino: Ino, share: Share) -> Step<()> {
-    let Some(mut table) = load(t, ino)? else { return Ok(()) };
-    table.close_open(share).map_err(|_| states::damaged("a file's table does not count an open"))?;
-    keep(t, ino, &table)
+    let last = states::last_stateid(sent.id, &record);
+    let states = states::with_locks(t, sent.id, record)?;
+    states::remove_of(t, minor, &states, Some(sent.id))?;
+    Ok(StateOutcome::State(last))
 }
