@@ -17,6 +17,7 @@ use std::io::IsTerminal;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -33,8 +34,7 @@ pub(crate) struct Options {
     /// Where to serve the admin API on TCP, beside the Unix socket in DIR; port 0 takes a free one.
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:0")]
     admin: SocketAddr,
-    /// Lease of NFSv4 clients in seconds, 5 to 3600. NFSv3 has no leases, and NFSv4 is not served yet: until then nothing
-    /// depends on it but what `atoll status` shows.
+    /// Lease of NFSv4 clients in seconds, 5 to 3600: how long a client that is not heard is sure to keep its opens and locks.
     #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u32).range(5..=3600))]
     lease: u32,
     /// Export a path: 'PATH=CLIENTS,OPTION,…' such as '/=192.168.0.0/16:host.example,rw,no_root_squash'. May be given
@@ -60,9 +60,11 @@ pub(crate) async fn run(options: Options) -> Result<()> {
     let service = ServiceOptions {
         nfs: options.nfs.unwrap_or_else(|| any_address(NFS_PORT)),
         limits: Limits::default(),
-        engine: EngineConfig::default(),
+        engine: EngineConfig {
+            lease: Duration::from_secs(u64::from(options.lease)),
+            ..EngineConfig::default()
+        },
         portmap: portmap::Config::default(),
-        lease_seconds: options.lease,
         secret: data.secret,
     };
     let service = Service::start(node, data.identity.cluster_id.clone(), service).await?;

@@ -13,6 +13,10 @@ impl<M: MetadataService, B: BlockService> FileService for Engine<M, B> {
         Self::nfs3(self, call, reply).await
     }
 
+    async fn nfs4(&self, call: RpcCall, reply: Encoder) -> Answer {
+        Self::nfs4(self, call, reply).await
+    }
+
     async fn mount(&self, call: RpcCall, reply: Encoder) -> Answer {
         Self::mount(self, call, reply).await
     }

@@ -2,7 +2,7 @@
 
 use crate::portmap::{Portmap, Service};
 use crate::rpc::{Answer, RpcCall, RpcHandler};
-use atoll_proto::{mount, nfs3, nfsacl, nlm, nsm, portmap, rquota};
+use atoll_proto::{mount, nfs3, nfs4, nfsacl, nlm, nsm, portmap, rquota};
 use atoll_xdr::Encoder;
 use std::future::Future;
 use std::sync::Arc;
@@ -11,6 +11,8 @@ use std::sync::Arc;
 pub trait FileService: Send + Sync + 'static {
     /// NFS version 3 (RFC 1813 §3).
     fn nfs3(&self, call: RpcCall, reply: Encoder) -> impl Future<Output = Answer> + Send;
+    /// NFS version 4, minor versions 0 to 2 (RFC 7530, RFC 8881, RFC 7862).
+    fn nfs4(&self, call: RpcCall, reply: Encoder) -> impl Future<Output = Answer> + Send;
     /// MOUNT versions 1 and 3 (RFC 1813 §5).
     fn mount(&self, call: RpcCall, reply: Encoder) -> impl Future<Output = Answer> + Send;
     /// NFSACL version 3.
@@ -38,7 +40,7 @@ struct Program {
 /// today's networks that fragments of different datagrams are put together (nfs(5)).
 const PROGRAMS: [Program; 7] = [
     Program { number: portmap::PROGRAM, versions: &[2, 3, 4], datagrams: true },
-    Program { number: nfs3::PROGRAM, versions: &[3], datagrams: false },
+    Program { number: nfs3::PROGRAM, versions: &[nfs3::VERSION, nfs4::VERSION], datagrams: false },
     Program { number: mount::PROGRAM, versions: &[1, 3], datagrams: true },
     Program { number: nlm::PROGRAM, versions: &[1, 3, 4], datagrams: true },
     Program { number: nsm::PROGRAM, versions: &[1], datagrams: true },
@@ -101,6 +103,7 @@ impl<F: FileService, L: LockService> RpcHandler for Programs<F, L> {
         }
         // Boxed, so that the future of the common case above is no larger than it must be.
         match call.program {
+            nfs4::PROGRAM => Box::pin(self.files.nfs4(call, reply)).await,
             nfsacl::PROGRAM => Box::pin(self.files.nfsacl(call, reply)).await,
             mount::PROGRAM => Box::pin(self.files.mount(call, reply)).await,
             rquota::PROGRAM => Box::pin(self.files.rquota(call, reply)).await,
@@ -129,6 +132,9 @@ mod tests {
     impl FileService for Names {
         async fn nfs3(&self, _: RpcCall, reply: Encoder) -> Answer {
             name(reply, b"nfs3")
+        }
+        async fn nfs4(&self, _: RpcCall, reply: Encoder) -> Answer {
+            name(reply, b"nfs4")
         }
         async fn mount(&self, _: RpcCall, reply: Encoder) -> Answer {
             name(reply, b"mount")
@@ -169,8 +175,9 @@ mod tests {
 
     #[tokio::test]
     async fn each_program_has_its_engine() {
-        let expected: [(u32, &[u32], &[u8]); 6] = [
+        let expected: [(u32, &[u32], &[u8]); 7] = [
             (100_003, &[3], b"nfs3"),
+            (100_003, &[4], b"nfs4"),
             (100_005, &[1, 3], b"mount"),
             (100_021, &[1, 3, 4], b"nlm"),
             (100_024, &[1], b"nsm"),
@@ -194,8 +201,8 @@ mod tests {
     async fn what_is_not_served() {
         assert!(matches!(ask(100_001, 1).await, Answer::ProgramUnavailable));
         for (program, version, low, high) in [
-            (100_003, 2, 3, 3),
-            (100_003, 4, 3, 3),
+            (100_003, 2, 3, 4),
+            (100_003, 5, 3, 4),
             (100_005, 2, 1, 3),
             (100_021, 2, 1, 4),
             (100_000, 1, 2, 4),

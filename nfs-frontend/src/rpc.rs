@@ -91,6 +91,9 @@ pub enum Answer {
     AuthError(AuthError),
     /// No answer at all: a duplicate of a call in progress, or a protocol's message without reply.
     Drop,
+    /// No answer, and the connection is closed: its outcome is not known, and NFSv4 clients ask again only over a new connection
+    /// (RFC 8881 §2.9.2, RFC 7530 §3.1.1). In a datagram: no answer.
+    Disconnect,
 }
 
 /// Answers calls. The server polls the future once on the connection's own task, so what is ready at once costs no

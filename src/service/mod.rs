@@ -32,8 +32,6 @@ pub struct Options {
     pub engine: EngineConfig,
     /// How clients are to find the lock manager and MOUNT.
     pub portmap: portmap::Config,
-    /// Lease of NFSv4 clients, in seconds. Shown, and otherwise unused until NFSv4 is served.
-    pub lease_seconds: u32,
     /// Secret of the cluster: the keys of file handles are derived from it.
     pub secret: [u8; 32],
 }
@@ -49,7 +47,6 @@ pub struct Service {
     /// Why clients do not find its ports by themselves, if so.
     pub unannounced: Option<String>,
     cluster_id: String,
-    lease_seconds: u32,
     metrics: Arc<Metrics>,
     rates: Rates,
     started: Instant,
@@ -99,7 +96,6 @@ impl Service {
             unannounced,
             announced: tokio::sync::Mutex::new(Some(announced)),
             cluster_id,
-            lease_seconds: options.lease_seconds,
             rates: Rates::start(metrics.clone(), stop.clone()),
             metrics,
             started: Instant::now(),

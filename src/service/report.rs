@@ -69,7 +69,7 @@ impl Service {
             nfs: self.address.to_string(),
             durability: "every stable reply is fsynced on a quorum (1 of 1 nodes) before it is sent"
                 .to_owned(),
-            lease_seconds: self.lease_seconds,
+            lease_seconds: self.engine.lease_seconds(),
             raft: report::Raft {
                 role: if meta.group.leadership.leads { "leader" } else { "follower" }.to_owned(),
                 term: meta.group.leadership.term,

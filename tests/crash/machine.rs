@@ -125,14 +125,7 @@ fn service_options(keys: &Keys) -> ServiceOptions {
     };
     let limits = Limits { stop_timeout: Duration::from_millis(300), ..Limits::default() };
     let portmap = PortmapConfig { listen: false, register: false, ..PortmapConfig::default() };
-    ServiceOptions {
-        nfs: ([127, 0, 0, 1], 0).into(),
-        limits,
-        engine,
-        portmap,
-        lease_seconds: 60,
-        secret: keys.secret,
-    }
+    ServiceOptions { nfs: ([127, 0, 0, 1], 0).into(), limits, engine, portmap, secret: keys.secret }
 }
 
 /// What a life of the server does.

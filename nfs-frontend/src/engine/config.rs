@@ -26,6 +26,8 @@ pub struct Config {
     pub host_ttl: Duration,
     /// For how long a user's groups are believed.
     pub groups_ttl: Duration,
+    /// Lease time of NFSv4 clients (RFC 8881 §8.3): how often they must be heard to be sure of what they have.
+    pub lease: Duration,
     /// How long a call is held whose outcome is not known (the metadata service has no leader, say) before it is
     /// dropped; the client sends it again, and its key makes that safe.
     pub patience: Duration,
@@ -42,6 +44,7 @@ impl Default for Config {
             lookup_timeout: Duration::from_secs(5),
             host_ttl: Duration::from_secs(60),
             groups_ttl: Duration::from_secs(300),
+            lease: Duration::from_secs(60),
             patience: Duration::from_secs(20),
         }
     }

@@ -57,6 +57,13 @@ impl HandleKey {
         Self(SipHasher24::new_with_key(key))
     }
 
+    /// What this cluster calls itself towards NFSv4 clients: the same at every frontend, different from any other cluster's, and
+    /// nothing can be found out about the key by it.
+    pub(crate) fn server_identity(&self) -> bytes::Bytes {
+        let name = self.0.hash(b"the name of this cluster").as_u128();
+        format!("atoll-{name:032x}").into_bytes().into()
+    }
+
     /// The wire form.
     pub fn seal(&self, handle: &Handle) -> FileHandle {
         let mut bytes = [0; LEN];

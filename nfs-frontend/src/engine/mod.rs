@@ -3,7 +3,7 @@
 //! # Where things are
 //!
 //! - [`handle`]: file handles; [`exports`]: who may use what, and as whom; [`idmap`]: look-ups outside of the cluster;
-//! - `v3`: the procedures of RFC 1813, a file per family; [`mount`], `nfsacl`, `rquota`;
+//! - `v3`: the procedures of RFC 1813, a file per family; `v4`: NFSv4.0 to 4.2; [`mount`], `nfsacl`, `rquota`;
 //! - `once`: requests that must not be executed twice;
 //! - `dirty`: UNSTABLE data and all its invariants; `io`: reading and stable writing;
 //! - `touch`: access times; [`stats`]: what `atoll status` shows.
@@ -41,6 +41,7 @@ pub mod stats;
 mod status;
 mod touch;
 mod v3;
+mod v4;
 
 #[cfg(test)]
 pub(crate) mod tests;
@@ -114,6 +115,7 @@ pub struct Engine<M, B> {
     mounts: mount::Mounts,
     stats: stats::Stats,
     refusals: io::Refusals,
+    v4: v4::State,
 }
 
 impl<M, B> std::fmt::Debug for Engine<M, B> {
@@ -161,6 +163,7 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
     /// Registers the frontend and starts. Waits as long as the metadata service cannot answer. What a former life of
     /// this frontend had accepted and not flushed is lost from here on, and the write verifier says so.
     pub async fn start(config: Config, parts: Parts<M, B>) -> Result<Arc<Self>, FsError> {
+        let server_identity = parts.handle_key.server_identity();
         let engine = Arc::new_cyclic(|this: &Weak<Self>| Self {
             this: this.clone(),
             meta: parts.meta,
@@ -183,6 +186,7 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
             mounts: mount::Mounts::default(),
             stats: stats::Stats::default(),
             refusals: io::Refusals::default(),
+            v4: v4::State::new(server_identity),
             config,
         });
         engine.register().await?;
@@ -362,7 +366,8 @@ fn refers_to_blocks(pieces: &[atoll_meta::Piece]) -> bool {
 
 /// Ages, memory pressure, access times.
 async fn background<M: MetadataService, B: BlockService>(engine: Weak<Engine<M, B>>) {
-    let Some(tick) = engine.upgrade().map(|e| e.config.tick) else { return };
+    let Some((tick, lease)) = engine.upgrade().map(|e| (e.config.tick, e.lease())) else { return };
+    let mut looked = Instant::now();
     loop {
         // Pressure is looked at in short steps, so that an engine that is dropped is not kept.
         let Some(this) = engine.upgrade() else { return };
@@ -370,5 +375,9 @@ async fn background<M: MetadataService, B: BlockService>(engine: Weak<Engine<M, 
         let _either = pressed.await;
         this.flush_due().await;
         this.send_touches().await;
+        if looked.elapsed() >= lease / 2 {
+            looked = Instant::now();
+            this.expire_due().await;
+        }
     }
 }

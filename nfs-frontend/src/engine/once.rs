@@ -70,12 +70,14 @@ impl InProgress {
         self.0[key.fingerprint as usize % SHARDS].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn enter(&self, key: OnceKey) -> bool {
+    /// Marks a request as being executed; false if it is, or if there are too many.
+    pub(super) fn enter(&self, key: OnceKey) -> bool {
         let mut shard = self.shard(&key);
         shard.len() < IN_PROGRESS_MAX && shard.insert(key)
     }
 
-    fn leave(&self, key: &OnceKey) {
+    /// It is executed.
+    pub(super) fn leave(&self, key: &OnceKey) {
         self.shard(key).remove(key);
     }
 }

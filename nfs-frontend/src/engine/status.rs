@@ -31,6 +31,7 @@ pub(crate) fn of(error: FsError) -> NfsStat3 {
         FsError::NotSync => NfsStat3::NotSync,
         FsError::NotSupported => NfsStat3::NotSupp,
         FsError::Delay | FsError::Fenced | FsError::TableFull | FsError::Conflict => NfsStat3::Jukebox,
+        // Not refusals of anything that version 3 asks for.
         FsError::Deadlock | FsError::NoXattr | FsError::State(_) => NfsStat3::ServerFault,
     }
 }

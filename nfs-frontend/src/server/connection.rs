@@ -62,6 +62,8 @@ pub(super) enum Closed {
     WriteTimeout,
     #[error("idle")]
     Idle,
+    #[error("the outcome of a call is not known")]
+    Unanswerable,
 }
 
 pub(super) struct Connection<C, F> {
@@ -83,6 +85,8 @@ pub(super) struct Connection<C, F> {
     more: bool,
     overdrawn: bool,
     end_of_stream: bool,
+    /// A call ended without an answer, and the client must come back.
+    unanswerable: bool,
     /// Wakes the task when the server stops.
     stop: Pin<Box<WaitForCancellationFutureOwned>>,
     stop_registered: bool,
@@ -135,6 +139,7 @@ where
             more: false,
             overdrawn: false,
             end_of_stream: false,
+            unanswerable: false,
             timer,
             last_active: now,
             record_since: None,
@@ -195,6 +200,9 @@ where
             }
             if let Poll::Ready(written) = self.output.poll_write(cx, &mut self.socket, &mut turn.written) {
                 written?;
+            }
+            if self.unanswerable {
+                return Err(Closed::Unanswerable);
             }
             if self.flights.is_empty() && self.output.is_empty() {
                 if stopping {
@@ -285,6 +293,7 @@ where
     fn land(&mut self, landed: Landed<F>) {
         add(&self.shared.metrics.panics, usize::from(landed.done.is_err()));
         self.slot = Some(landed.slot);
+        self.unanswerable |= matches!(landed.done, Ok(Answer::Disconnect));
         let buffer = match reply_header(landed.xid, landed.done.unwrap_or(Answer::SystemError)) {
             None => None,
             Some(Err(reply)) => self.output.push(reply),

@@ -82,7 +82,7 @@ pub(super) fn begin_reply(buffer: BytesMut, xid: u32) -> Encoder {
 pub(super) fn reply_header(xid: u32, answer: Answer) -> Option<Result<ReplyHeader, Encoder>> {
     let stat = match answer {
         Answer::Success(reply) => return Some(Err(reply)),
-        Answer::Drop => return None,
+        Answer::Drop | Answer::Disconnect => return None,
         Answer::AuthError(error) => {
             let stat = match error {
                 crate::rpc::AuthError::BadCredential => AuthStat::BadCred,

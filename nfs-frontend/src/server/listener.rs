@@ -157,7 +157,7 @@ fn connection<H: RpcHandler>(
         match &closed {
             Closed::RecordTimeout | Closed::WriteTimeout => add(&metrics.connections_timed_out, 1),
             Closed::Record(_) | Closed::NotACall => add(&metrics.connections_broken, 1),
-            Closed::End | Closed::Stopped | Closed::Io(_) | Closed::Idle => {}
+            Closed::End | Closed::Stopped | Closed::Io(_) | Closed::Idle | Closed::Unanswerable => {}
         }
         tracing::debug!(%peer, reason = %closed, "connection closed");
     }

@@ -175,7 +175,7 @@ xdr_union! {
         1 => ClientTime(time: NfsTime4),
     }
 
-    /// `netloc4`: where a copy's partner is (RFC 7862 §7.2).
+    /// `netloc4`: where a copy's partner is (RFC 7862 §4.7).
     pub enum NetLoc4 {
         /// By name.
         1 => Name(name: Text4),

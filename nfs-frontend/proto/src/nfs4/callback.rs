@@ -1,4 +1,4 @@
-//! Callbacks: CB_COMPOUND and its operations, from the server to the client (RFC 8881 §19, §20; RFC 7530 §15.9;
+//! Callbacks: CB_COMPOUND and its operations, from the server to the client (RFC 8881 §19, §20; RFC 7530 §17;
 //! RFC 7862 §16).
 
 use atoll_xdr::{Array, Encoder, Opaque, xdr_struct, xdr_union};

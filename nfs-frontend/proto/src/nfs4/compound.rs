@@ -3,7 +3,7 @@
 //! Operations are not delimited by lengths, so a call is decoded whole before the first is executed. An operation that
 //! cannot be decoded ends that, but those before it stand: they are executed, and then [`Stop`] says what is answered.
 
-use atoll_xdr::{Array, Decoder, Encoder, Error, Patch, Result as XdrResult, xdr_struct};
+use atoll_xdr::{Array, Decoder, Encoder, Error, Mark, Patch, Result as XdrResult, xdr_struct};
 
 use super::limits::MAX_OPS;
 use super::{ArgOp4, Defined, NfsStat4, OpNum4, ResOp4, Status4, Tag};
@@ -154,6 +154,8 @@ pub struct CompoundWriter<'e> {
     status: Patch,
     count: Patch,
     written: u32,
+    /// Before the last result.
+    last: Mark,
 }
 
 impl<'e> CompoundWriter<'e> {
@@ -162,7 +164,8 @@ impl<'e> CompoundWriter<'e> {
         let status = e.reserve_u32();
         e.put(tag);
         let count = e.reserve_u32();
-        Self { e, status, count, written: 0 }
+        let last = e.mark();
+        Self { e, status, count, written: 0, last }
     }
 
     /// Writes the results of an operation.
@@ -171,10 +174,20 @@ impl<'e> CompoundWriter<'e> {
     }
 
     /// Has `write` write the results of one operation, its number and status included, as
-    /// [`encode_read_ok`](super::encode_read_ok) and [`ReadDirWriter`](super::ReadDirWriter) do.
+    /// [`encode_read_ok`](super::encode_read_ok), [`begin_getattr_ok`](super::begin_getattr_ok) and
+    /// [`ReadDirWriter`](super::ReadDirWriter) do.
     pub fn put_with<T>(&mut self, write: impl FnOnce(&mut Encoder) -> T) -> T {
+        self.last = self.e.mark();
         self.written += 1;
         write(self.e)
+    }
+
+    /// Takes the last result back and writes another in its place: that of a reply which got too big
+    /// (`NFS4ERR_REP_TOO_BIG`, RFC 8881 §2.10.6.4). Without any result it writes the first.
+    pub fn replace_last(&mut self, result: &ResOp4) {
+        self.e.rollback(self.last);
+        self.written = self.written.saturating_sub(1);
+        self.put(result);
     }
 
     /// Bytes in the encoder so far, for limits on the size of a reply.

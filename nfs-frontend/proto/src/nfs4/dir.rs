@@ -9,8 +9,8 @@ use atoll_xdr::{Decode, Decoder, Encode, Encoder, List, Mark, Result as XdrResul
 
 use super::limits::MAX_ENTRIES;
 use super::{
-    AttrValue4, Bitmap, ChangeInfo4, Fattr4, FattrWriter, FileType4, LinkText4, Name4, NfsStat4, SpecData4,
-    Verifier4,
+    AttrValue4, Bitmap, ChangeInfo4, Fattr4, FattrWriter, FileType4, LinkText4, Name4, NfsStat4, OpNum4,
+    SpecData4, Verifier4,
 };
 
 /// What CREATE makes (`createtype4`). Types that need no data, known or not, are kept by number: those that cannot be
@@ -209,14 +209,14 @@ pub struct TooSmall;
 /// Bytes behind the last entry: the FALSE that ends the list, and `eof`.
 const TRAILER: usize = 8;
 
-/// Writes a successful READDIR result, from its status on, entry by entry.
+/// Writes a successful READDIR result, operation number and status included, entry by entry.
 ///
 /// Invariant: what it leaves in the encoder is either a complete success result within the limits, or nothing.
 #[derive(Debug)]
 #[must_use = "a listing is complete after finish"]
 pub struct ReadDirWriter<'e> {
     e: &'e mut Encoder,
-    /// Before the status word.
+    /// Before the operation number.
     begin: Mark,
     /// What [`Encoder::len`] may reach before the trailer.
     end: usize,
@@ -227,9 +227,10 @@ pub struct ReadDirWriter<'e> {
 }
 
 impl<'e> ReadDirWriter<'e> {
-    /// Writes status and verifier; `dircount` and `maxcount` are the client's limits.
+    /// Writes number, status and verifier; `dircount` and `maxcount` are the client's limits.
     pub fn begin(e: &'e mut Encoder, cookieverf: Verifier4, dircount: u32, maxcount: u32) -> Self {
         let begin = e.mark();
+        e.put(&OpNum4::ReadDir);
         e.u32(0);
         let end = (e.len() + maxcount as usize).saturating_sub(TRAILER);
         e.put(&cookieverf);

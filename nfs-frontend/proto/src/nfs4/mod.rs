@@ -28,6 +28,8 @@ pub mod pnfs;
 mod secinfo;
 mod session;
 mod status;
+#[cfg(test)]
+mod tests;
 mod xattr;
 
 use crate::rpc::rpc_program;
@@ -73,4 +75,10 @@ rpc_program! {
     Null(()) -> () = 0;
     /// COMPOUND: operations in order.
     Compound(Compound4Args) -> Compound4Res = 1;
+}
+
+/// Every type of arguments and results of an operation.
+#[cfg(test)]
+pub(crate) fn operation_codecs() -> Vec<crate::tests::Codec> {
+    [ops::codecs::all(), callback::codecs::all()].into_iter().flatten().collect()
 }

@@ -1,9 +1,9 @@
 //! The current handle and attributes of objects: ACCESS, GETATTR, GETFH, PUTFH, SETATTR, VERIFY and their kin
 //! (RFC 8881 §18.1, §18.7, §18.8, §18.15, §18.19–§18.21, §18.27, §18.28, §18.30, §18.31).
 
-use atoll_xdr::xdr_struct;
+use atoll_xdr::{Encoder, xdr_struct};
 
-use super::{Bitmap, Fattr4, FileHandle, NfsStat4, Outcome, StateId4, Status4};
+use super::{Bitmap, Fattr4, FattrWriter, FileHandle, NfsStat4, OpNum4, Outcome, StateId4, Status4};
 
 /// Bits of ACCESS (RFC 8881 §18.1, RFC 8276 §8.5).
 pub mod access {
@@ -116,3 +116,10 @@ pub type Access4Res = Result<Access4Ok, NfsStat4>;
 pub type GetAttr4Res = Result<GetAttr4Ok, NfsStat4>;
 /// Results of GETFH.
 pub type GetFh4Res = Result<GetFh4Ok, NfsStat4>;
+
+/// Begins a successful GETATTR result, operation number and status included, whose values go straight into the reply.
+pub fn begin_getattr_ok(e: &mut Encoder, mask: Bitmap) -> FattrWriter<'_> {
+    e.put(&OpNum4::GetAttr);
+    e.u32(0);
+    FattrWriter::begin(e, mask)
+}

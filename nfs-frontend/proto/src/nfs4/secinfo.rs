@@ -7,7 +7,7 @@ use super::{Name4, NfsStat4};
 use crate::rpc::AuthFlavor;
 
 xdr_enum! {
-    /// Service of RPCSEC_GSS (`rpc_gss_svc_t`, RFC 2203 §5.2.2).
+    /// Service of RPCSEC_GSS (`rpc_gss_svc_t`; `rpc_gss_service_t` in RFC 2203 §5).
     pub enum GssService4 {
         /// Authentication only.
         None = 1,

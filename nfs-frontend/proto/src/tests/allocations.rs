@@ -50,14 +50,14 @@ static ALLOCATOR: Counting = Counting;
 
 /// What a piece of code allocated on its thread.
 #[derive(Debug)]
-pub(super) struct Used {
+pub(crate) struct Used {
     /// Number of allocations.
-    pub(super) count: usize,
+    pub(crate) count: usize,
     /// Most bytes held at once, beyond those held before.
-    pub(super) peak: usize,
+    pub(crate) peak: usize,
 }
 
-pub(super) fn measure<T>(f: impl FnOnce() -> T) -> (T, Used) {
+pub(crate) fn measure<T>(f: impl FnOnce() -> T) -> (T, Used) {
     let live = LIVE.get();
     PEAK.set(live);
     COUNT.set(0);

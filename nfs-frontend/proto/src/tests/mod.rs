@@ -7,6 +7,9 @@ mod hostile;
 mod registry;
 mod vectors;
 
+pub(crate) use allocations::measure;
+pub(crate) use registry::{Codec, codec};
+
 use atoll_xdr::{Decode, Decoder, Encode, Encoder};
 use bytes::Bytes;
 

@@ -7,10 +7,10 @@ use bytes::Bytes;
 
 use super::encode;
 use crate::rpc::Procedure;
-use crate::{mount, nfs3, nfsacl, nlm, nsm, portmap, rpc, rquota};
+use crate::{mount, nfs3, nfs4, nfsacl, nlm, nsm, portmap, rpc, rquota};
 
 /// One type.
-pub(super) struct Codec {
+pub(crate) struct Codec {
     pub(super) name: &'static str,
     /// A random value, encoded; the value that was decoded from it was equal.
     pub(super) sample: fn(&mut Entropy<'_>) -> Bytes,
@@ -19,12 +19,15 @@ pub(super) struct Codec {
     /// Only decodes.
     pub(super) only_decode: fn(Bytes) -> bool,
     pub(super) min_len: usize,
+    /// Bytes of memory that decoding may claim whatever the length of the input: for the large elements of an array
+    /// with a small bound.
+    pub(super) fixed: usize,
 }
 
-trait Wire: Encode + Decode + Sample + PartialEq + Debug {}
+pub(crate) trait Wire: Encode + Decode + Sample + PartialEq + Debug {}
 impl<T: Encode + Decode + Sample + PartialEq + Debug> Wire for T {}
 
-fn codec<T: Wire>() -> Codec {
+pub(crate) fn codec<T: Wire>() -> Codec {
     Codec {
         name: std::any::type_name::<T>(),
         sample: |s| {
@@ -44,7 +47,14 @@ fn codec<T: Wire>() -> Codec {
         },
         only_decode: |bytes| Decoder::new(bytes).decode::<T>().is_ok(),
         min_len: T::MIN_LEN,
+        fixed: 1024,
     }
+}
+
+/// A type that holds an array of at most `count` elements of `T` that take little on the wire and much in memory. A
+/// growing `Vec` holds its old and its doubled allocation at once.
+fn array_of<T>(codec: Codec, count: usize) -> Codec {
+    Codec { fixed: 3 * count * size_of::<T>() + codec.fixed, ..codec }
 }
 
 struct Registry(Vec<Codec>);
@@ -114,6 +124,36 @@ pub(super) fn all() -> Vec<Codec> {
         rquota::v2 { Null GetQuota GetActiveQuota }
     }
     let mut codecs = all.0;
+    codecs.extend(nfs4::operation_codecs());
+    codecs.extend([
+        array_of::<nfs4::ArgOp4>(codec::<nfs4::Compound4Args>(), nfs4::limits::MAX_OPS),
+        array_of::<nfs4::ResOp4>(codec::<nfs4::Compound4Res>(), nfs4::limits::MAX_OPS),
+        array_of::<nfs4::callback::CbArgOp4>(
+            codec::<nfs4::callback::CbCompound4Args>(),
+            nfs4::limits::MAX_OPS,
+        ),
+        array_of::<nfs4::callback::CbResOp4>(
+            codec::<nfs4::callback::CbCompound4Res>(),
+            nfs4::limits::MAX_OPS,
+        ),
+        codec::<nfs4::callback::NotifyRename4>(),
+        codec::<nfs4::callback::NotifyAttr4>(),
+        codec::<nfs4::callback::NotifyVerifier4>(),
+        codec::<nfs4::FsLocations4>(),
+        codec::<nfs4::FsLocationsInfo4>(),
+        codec::<nfs4::FsStatus4>(),
+        codec::<nfs4::MdsThreshold4>(),
+        codec::<nfs4::LayoutHint4>(),
+        codec::<nfs4::RetentionGet4>(),
+        codec::<nfs4::RetentionSet4>(),
+        codec::<nfs4::SecLabel4>(),
+        codec::<nfs4::OpenArguments4>(),
+        codec::<nfs4::Acl4>(),
+        codec::<nfs4::Acl41>(),
+        codec::<nfs4::SetTime4>(),
+        codec::<nfs4::ModeUmask4>(),
+        codec::<nfs4::ModeMasked4>(),
+    ]);
     codecs.sort_by_key(|codec| codec.name);
     codecs.dedup_by_key(|codec| codec.name);
     codecs

@@ -84,7 +84,8 @@ pub(crate) struct Write<'a> {
     pub(crate) cred: &'a Cred,
     pub(crate) offset: u64,
     pub(crate) data: &'a Bytes,
-    pub(crate) key: OnceKey,
+    /// Under what its outcome is kept; of a session's request the slot keeps it.
+    pub(crate) key: Option<OnceKey>,
     /// The verifier read before: should data be lost from now on, the reply shows the old one.
     pub(crate) verifier: u64,
     pub(crate) now: Timestamp,
@@ -277,7 +278,9 @@ impl State {
             result: Ok(Outcome::Written { verifier: write.verifier }),
             changes: vec![Change { before, after }],
         });
-        self.covered.push(Covered { key: write.key, start: write.offset, end, response: response.clone() });
+        if let Some(key) = write.key {
+            self.covered.push(Covered { key, start: write.offset, end, response: response.clone() });
+        }
         let cost = self.cost();
         claim.exchange(self.charged, cost);
         self.charged = cost;

@@ -32,7 +32,7 @@ pub(crate) struct UnstableWrite<'a> {
     pub(crate) cred: &'a Cred,
     pub(crate) offset: u64,
     pub(crate) data: &'a Bytes,
-    pub(crate) key: OnceKey,
+    pub(crate) key: Option<OnceKey>,
 }
 
 fn refused(error: FsError, attr: Attr) -> Response {
@@ -81,7 +81,9 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
                 match state.accept(&w, taken) {
                     Ok(response) => {
                         reserved.bytes = 0;
-                        self.dirty.remember(write.key, response.clone());
+                        if let Some(key) = write.key {
+                            self.dirty.remember(key, response.clone());
+                        }
                         Ok((response, state.is_time_to_look(self.config.early_bytes)))
                     }
                     Err((admission, back)) => {

@@ -1,13 +1,19 @@
 //! Stable writing: blocks first, then the command that points at them.
 
 use crate::engine::dirty::plan::plan;
+use crate::engine::dirty::{InRoom, Taken, UnstableWrite};
+use crate::engine::resolve::Node;
 use crate::engine::seldom::Seldom;
 use crate::engine::{Engine, Interrupt, Refused, status};
 use atoll_base::access::{Cred, Perm, permits};
+use atoll_base::attr::FileKind;
 use atoll_base::block::{BlockError, BlockId, BlockService};
 use atoll_base::id::Ino;
-use atoll_meta::{Call, Change, FsError, MetadataService, OnceKey, Op, Response};
+use atoll_base::limits::INLINE_WRITE_MAX;
+use atoll_meta::once::Once;
+use atoll_meta::{Call, Change, FsError, MetadataService, OnceKey, Op, Outcome, Response};
 use bytes::Bytes;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -42,6 +48,60 @@ impl Refusals {
 }
 
 impl<M: MetadataService, B: BlockService> Engine<M, B> {
+    /// A WRITE without bytes checks permission and changes nothing, not even times.
+    pub(crate) async fn write_nothing(&self, node: &Node, cred: &Cred) -> Result<Arc<Response>, Refused> {
+        let verifier = self.meta.verifier();
+        let attr = self.node_attr(node).await?;
+        let result = match attr.kind {
+            FileKind::Regular if cred.uid == attr.uid || permits(cred, &attr, Perm::WRITE) => {
+                Ok(Outcome::Written { verifier })
+            }
+            FileKind::Regular => Err(FsError::AccessDenied),
+            FileKind::Directory => Err(FsError::IsDirectory),
+            _ => Err(FsError::Invalid),
+        };
+        Ok(Arc::new(Response { result, changes: vec![Change { before: attr.before(), after: attr }] }))
+    }
+
+    /// Takes UNSTABLE data, or writes through what is too little to be worth a lease. `key` is under what the outcome of data in the
+    /// dirty map is kept, `once` that of a write through.
+    pub(crate) async fn write_unstable(
+        self: &Arc<Self>,
+        node: &Node,
+        cred: &Cred,
+        offset: u64,
+        data: Bytes,
+        key: Option<OnceKey>,
+        once: Once,
+    ) -> Result<Arc<Response>, Refused> {
+        let (ino, generation) = (node.handle.ino, node.handle.generation);
+        let stream = self.recent.note(ino, self.meta.now().secs);
+        let through = !stream && data.len() <= INLINE_WRITE_MAX && !self.dirty.is_leased(ino);
+        if !through {
+            let write = UnstableWrite { ino, generation, cred, offset, data: &data, key };
+            match self.take_unstable(write).await? {
+                Taken::Settled(response) => return Ok(response),
+                Taken::WriteThrough => {}
+            }
+        }
+        self.write_stable(ino, generation, cred, offset, data, once).await.map(Arc::new)
+    }
+
+    /// Makes all UNSTABLE data of a file stable, and returns the write verifier. An error if some were lost.
+    pub(crate) async fn commit_file(&self, ino: Ino) -> Result<u64, FsError> {
+        // The whole file is flushed, whatever the range: more than asked is allowed.
+        let flushed = match self.dirty.pin_leased(ino) {
+            Some(file) => self.flush(&file, InRoom::No).await,
+            None => Ok(()),
+        };
+        let lost = self.dirty.take_lost(ino);
+        if let Some(e) = flushed.err().filter(|e| *e != FsError::Stale).or(lost) {
+            return Err(e);
+        }
+        // Read after the flush: whatever was lost until now has moved it.
+        Ok(self.meta.verifier())
+    }
+
     /// Writes through to stable storage on the caller's behalf.
     pub(crate) async fn write_stable(
         &self,
@@ -50,7 +110,7 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
         cred: &Cred,
         offset: u64,
         data: Bytes,
-        key: OnceKey,
+        once: Once,
     ) -> Result<Response, Refused> {
         let _settled = self.settle(ino).await;
         let origin = self.origin().await;
@@ -81,7 +141,7 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
             }
         }
         let op = Op::Write { ino, generation, pieces: batch.pieces, flush: None };
-        let call = Call { origin: Some(origin), once: Some(key.into()), cred: cred.clone(), op };
+        let call = Call { origin: Some(origin), once: Some(once), cred: cred.clone(), op };
         let answer = self.execute_known(call).await;
         let without_effect = match &answer {
             Ok(response) => response.result.is_err(),

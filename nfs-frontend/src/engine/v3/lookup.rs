@@ -71,7 +71,7 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
     }
 
     /// The parent of a directory as the export shows it; `Stale` for a directory that was moved out of the export.
-    pub(super) async fn parent_within(&self, node: &Node, dir: Ino) -> Result<Ino, FsError> {
+    pub(crate) async fn parent_within(&self, node: &Node, dir: Ino) -> Result<Ino, FsError> {
         let root = self.export_root(&node.export).await?;
         if dir == root {
             return Ok(root);

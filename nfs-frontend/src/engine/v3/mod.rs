@@ -16,6 +16,8 @@ mod readdir;
 mod remove;
 mod write;
 
+pub(crate) use attributes::access_granted;
+
 use super::shield::shield;
 use super::{Engine, Interrupt, Refused, attrs, once};
 use crate::rpc::{Answer, RpcCall};

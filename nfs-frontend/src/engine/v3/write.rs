@@ -1,21 +1,17 @@
 //! WRITE and COMMIT (RFC 1813 §3.3.7, §3.3.21).
 
 use super::{Result3, attempt};
-use crate::engine::dirty::{InRoom, Taken, UnstableWrite};
 use crate::engine::once::Begun;
-use crate::engine::resolve::Node;
-use crate::engine::{Engine, Refused, attrs, status};
+use crate::engine::{Engine, attrs, status};
 use crate::rpc::RpcCall;
-use atoll_base::access::{Cred, Perm, permits};
 use atoll_base::attr::FileKind;
 use atoll_base::block::BlockService;
 use atoll_base::id::Ino;
-use atoll_base::limits::{FILE_SIZE_MAX, INLINE_WRITE_MAX, IO_MAX};
-use atoll_meta::{Change, FsError, MetadataService, OnceKey, Outcome, Response};
+use atoll_base::limits::{FILE_SIZE_MAX, IO_MAX};
+use atoll_meta::{MetadataService, OnceKey, Outcome, Response};
 use atoll_proto::nfs3::{
     Commit3Args, Commit3Ok, Failure, NfsStat3, StableHow, WccData, Write3Args, Write3Ok, Write3Res,
 };
-use bytes::Bytes;
 use std::sync::Arc;
 
 /// The reply to WRITE, from the call and its outcome alone. What was asked to be UNSTABLE is answered so even if it was
@@ -72,52 +68,16 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
         let written = if data.is_empty() {
             self.write_nothing(&node, &cred).await
         } else if args.stable == StableHow::Unstable {
-            self.write_unstable(&node, &cred, args.offset, data, key).await
+            self.write_unstable(&node, &cred, args.offset, data, Some(key), key.into()).await
         } else {
             let (ino, generation) = (node.handle.ino, node.handle.generation);
-            self.write_stable(ino, generation, &cred, args.offset, data, key).await.map(Arc::new)
+            self.write_stable(ino, generation, &cred, args.offset, data, key.into()).await.map(Arc::new)
         };
         let reply = write_reply(ino, args.stable, count, &*attempt!(written));
         if reply.is_ok() {
             self.stats.written(u64::from(count));
         }
         Ok(reply)
-    }
-
-    /// A WRITE without bytes checks permission and changes nothing, not even times.
-    async fn write_nothing(&self, node: &Node, cred: &Cred) -> Result<Arc<Response>, Refused> {
-        let verifier = self.meta.verifier();
-        let attr = self.node_attr(node).await?;
-        let result = match attr.kind {
-            FileKind::Regular if cred.uid == attr.uid || permits(cred, &attr, Perm::WRITE) => {
-                Ok(Outcome::Written { verifier })
-            }
-            FileKind::Regular => Err(FsError::AccessDenied),
-            FileKind::Directory => Err(FsError::IsDirectory),
-            _ => Err(FsError::Invalid),
-        };
-        Ok(Arc::new(Response { result, changes: vec![Change { before: attr.before(), after: attr }] }))
-    }
-
-    async fn write_unstable(
-        self: &Arc<Self>,
-        node: &Node,
-        cred: &Cred,
-        offset: u64,
-        data: Bytes,
-        key: OnceKey,
-    ) -> Result<Arc<Response>, Refused> {
-        let (ino, generation) = (node.handle.ino, node.handle.generation);
-        let stream = self.recent.note(ino, self.meta.now().secs);
-        let through = !stream && data.len() <= INLINE_WRITE_MAX && !self.dirty.is_leased(ino);
-        if !through {
-            let write = UnstableWrite { ino, generation, cred, offset, data: &data, key };
-            match self.take_unstable(write).await? {
-                Taken::Settled(response) => return Ok(response),
-                Taken::WriteThrough => {}
-            }
-        }
-        self.write_stable(ino, generation, cred, offset, data, key).await.map(Arc::new)
     }
 
     pub(super) async fn commit(
@@ -128,17 +88,12 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
     ) -> Result3<Commit3Ok, WccData> {
         let node = attempt!(self.admit(&args.file, call).await);
         let ino = node.handle.ino;
-        // The whole file is flushed, whatever the range: more than asked is allowed.
-        let flushed = match self.dirty.pin_leased(ino) {
-            Some(file) => self.flush(&file, InRoom::No).await,
-            None => Ok(()),
+        let verifier = match self.commit_file(ino).await {
+            Ok(verifier) => verifier,
+            Err(e) => {
+                return Ok(Err(Failure { status: status::for_commit(e), detail: self.wcc_now(ino).await }));
+            }
         };
-        let lost = self.dirty.take_lost(ino);
-        if let Some(e) = flushed.err().filter(|e| *e != FsError::Stale).or(lost) {
-            return Ok(Err(Failure { status: status::for_commit(e), detail: self.wcc_now(ino).await }));
-        }
-        // Read after the flush: whatever was lost until now has moved it.
-        let verifier = self.meta.verifier();
         let attr = attempt!(self.node_attr(&node).await);
         match attr.kind {
             FileKind::Regular => {}

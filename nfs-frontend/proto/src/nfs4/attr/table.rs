@@ -17,7 +17,7 @@ use crate::nfs4::{
 pub enum Direction {
     /// Only read: setting it is `NFS4ERR_INVAL`.
     Read,
-    /// Only set: asking for it is `NFS4ERR_INVAL`.
+    /// Only set: asking for it by GETATTR is `NFS4ERR_INVAL`. CB_GETATTR asks a delegate for its times.
     Write,
     /// Both.
     Both,
@@ -246,9 +246,9 @@ attributes! {
     /// Whether the data are offline (RFC 9754).
     Offline(bool) = 83, Read, 2;
     /// A delegate's time of the last access (RFC 9754).
-    TimeDelegAccess(NfsTime4) = 84, Both, 2;
+    TimeDelegAccess(NfsTime4) = 84, Write, 2;
     /// A delegate's time of the last change of data (RFC 9754).
-    TimeDelegModify(NfsTime4) = 85, Both, 2;
+    TimeDelegModify(NfsTime4) = 85, Write, 2;
     /// What OPEN understands (RFC 9754).
     OpenArguments(OpenArguments4) = 86, Read, 2;
 }

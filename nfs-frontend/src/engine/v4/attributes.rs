@@ -1,0 +1,315 @@
+//! Attributes between file system and wire (RFC 8881 §5, RFC 7530 §5, RFC 7862 §12.2).
+
+use atoll_base::access::Cred;
+use atoll_base::attr::{Attr, FileKind, SetAttr, SetTime};
+use atoll_base::block::BlockSpace;
+use atoll_base::limits::{FILE_SIZE_MAX, IO_MAX, LINK_MAX, NAME_MAX};
+use atoll_base::time::{NANOS_PER_SEC, Timestamp};
+use atoll_meta::export::Volume;
+use atoll_proto::nfs4::{
+    Attr4, AttrValue4, Bitmap, ChangeAttrType4, Fattr4, FattrWriter, FileHandle, FileType4, FsId4,
+    FsLocations4, NfsStat4, NfsTime4, Principal4, SetAttrs4, SetTime4, SpecData4, charset, fh_expire,
+};
+use atoll_xdr::Array;
+
+/// Bytes that an inode with its name takes in the metadata store, roughly: file slots are as many as there is room for.
+const INODE_COST: u64 = 512;
+
+/// The low 12 bits of the mode.
+const MODE_BITS: u32 = 0o7777;
+
+macro_rules! attributes {
+    ($($name:ident),+ $(,)?) => { Bitmap::of(&[$(Attr4::$name as u32),+]) };
+}
+
+/// What is supported since 4.0.
+const SINCE_0: Bitmap = attributes![
+    SupportedAttrs,
+    Type,
+    FhExpireType,
+    Change,
+    Size,
+    LinkSupport,
+    SymlinkSupport,
+    NamedAttr,
+    FsId,
+    UniqueHandles,
+    LeaseTime,
+    RdAttrError,
+    AclSupport,
+    CanSetTime,
+    CaseInsensitive,
+    CasePreserving,
+    ChownRestricted,
+    FileHandle,
+    FileId,
+    FilesAvail,
+    FilesFree,
+    FilesTotal,
+    FsLocations,
+    Homogeneous,
+    MaxFileSize,
+    MaxLink,
+    MaxName,
+    MaxRead,
+    MaxWrite,
+    Mode,
+    NoTrunc,
+    NumLinks,
+    Owner,
+    OwnerGroup,
+    RawDev,
+    SpaceAvail,
+    SpaceFree,
+    SpaceTotal,
+    SpaceUsed,
+    TimeAccess,
+    TimeAccessSet,
+    TimeCreate,
+    TimeDelta,
+    TimeMetadata,
+    TimeModify,
+    TimeModifySet,
+    MountedOnFileId,
+];
+/// What 4.1 adds.
+const SINCE_1: Bitmap = attributes![SuppAttrExclCreat, FsCharsetCap];
+/// What 4.2 adds.
+const SINCE_2: Bitmap = attributes![SpaceFreed, ChangeAttrType, ModeUmask, XattrSupport];
+
+/// What can be set with an exclusive creation, whose verifier has a place of its own (RFC 8881 §5.8.1.14).
+const EXCLUSIVE: Bitmap = attributes![Mode, Size, Owner, OwnerGroup, TimeAccessSet, TimeModifySet];
+const EXCLUSIVE_2: Bitmap = attributes![ModeUmask];
+
+/// What is told of the whole file system.
+const OF_FILE_SYSTEM: Bitmap =
+    attributes![FilesAvail, FilesFree, FilesTotal, SpaceAvail, SpaceFree, SpaceTotal];
+
+/// What can only be set.
+const WRITE_ONLY: Bitmap = attributes![TimeAccessSet, TimeModifySet, ModeUmask];
+
+/// What is supported in a minor version.
+pub(crate) fn supported(minor: u32) -> Bitmap {
+    match minor {
+        0 => SINCE_0,
+        1 => SINCE_0.or(&SINCE_1),
+        _ => SINCE_0.or(&SINCE_1).or(&SINCE_2),
+    }
+}
+
+fn exclusive(minor: u32) -> Bitmap {
+    if minor < 2 { EXCLUSIVE } else { EXCLUSIVE.or(&EXCLUSIVE_2) }
+}
+
+/// Whether a request for attributes is one of those that can only be set (NFS4ERR_INVAL, RFC 8881 §5.5).
+pub(crate) fn asks_write_only(asked: &Bitmap) -> bool {
+    !asked.and(&WRITE_ONLY).is_empty()
+}
+
+/// Whether the answer takes what is known of the file system.
+pub(crate) fn asks_file_system(asked: &Bitmap) -> bool {
+    !asked.and(&OF_FILE_SYSTEM).is_empty()
+}
+
+/// The file system around an object.
+#[derive(Clone, Debug)]
+pub(crate) struct FileSystem {
+    pub(crate) space: BlockSpace,
+    pub(crate) volume: Option<Volume>,
+}
+
+/// An object as GETATTR shows it.
+pub(crate) struct View<'a> {
+    pub(crate) minor: u32,
+    pub(crate) attr: &'a Attr,
+    pub(crate) handle: &'a FileHandle,
+    /// The object's number in the directory above, should another file system begin here.
+    pub(crate) mounted_on: u64,
+    /// Seconds.
+    pub(crate) lease: u32,
+    /// Given if something of it is asked.
+    pub(crate) file_system: Option<&'a FileSystem>,
+}
+
+fn time(t: Timestamp) -> NfsTime4 {
+    NfsTime4 { seconds: t.secs, nseconds: t.nanos }
+}
+
+fn timestamp(t: NfsTime4) -> Result<Timestamp, NfsStat4> {
+    if t.nseconds < NANOS_PER_SEC {
+        Ok(Timestamp { secs: t.seconds, nanos: t.nseconds })
+    } else {
+        Err(NfsStat4::Inval)
+    }
+}
+
+/// The type of an object.
+pub(crate) fn file_type(kind: FileKind) -> FileType4 {
+    match kind {
+        FileKind::Regular => FileType4::Regular,
+        FileKind::Directory => FileType4::Directory,
+        FileKind::Symlink => FileType4::SymLink,
+        FileKind::BlockDevice => FileType4::Block,
+        FileKind::CharDevice => FileType4::Character,
+        FileKind::Fifo => FileType4::Fifo,
+        FileKind::Socket => FileType4::Socket,
+    }
+}
+
+/// A user or group: its number in digits, which says the same at every client (RFC 8881 §5.9, RFC 7530 §5.9).
+fn principal(id: u32) -> Principal4 {
+    Principal4::copy_from(id.to_string().as_bytes()).expect("ten digits are below the bound")
+}
+
+/// The number of a user or group that a client named.
+fn parse_principal(name: &Principal4) -> Result<u32, NfsStat4> {
+    let bytes: &[u8] = name.as_bytes();
+    let digits = !bytes.is_empty() && bytes.iter().all(u8::is_ascii_digit);
+    let id = std::str::from_utf8(bytes).ok().filter(|_| digits).and_then(|text| text.parse().ok());
+    match id {
+        Some(id) => Ok(id),
+        None if bytes.is_empty() => Err(NfsStat4::Inval),
+        None => Err(NfsStat4::BadOwner),
+    }
+}
+
+impl View<'_> {
+    /// Those of the attributes asked for that are told.
+    pub(crate) fn mask(&self, asked: &Bitmap) -> Bitmap {
+        asked.and(&supported(self.minor)).without(&WRITE_ONLY)
+    }
+
+    /// Puts the values of a mask.
+    pub(crate) fn put(&self, writer: &mut FattrWriter<'_>) {
+        while let Some(attr) = writer.next() {
+            writer.put(&self.value(attr));
+        }
+    }
+
+    /// Attributes as a value.
+    pub(crate) fn fattr(&self, asked: &Bitmap) -> Fattr4 {
+        let mask = self.mask(asked);
+        let values: Vec<AttrValue4> =
+            mask.iter().filter_map(Attr4::from_u32).map(|attr| self.value(attr)).collect();
+        Fattr4::build(&values).expect("the values of one object are below the bound, and in order")
+    }
+
+    fn value(&self, attr: Attr4) -> AttrValue4 {
+        use AttrValue4 as V;
+        let a = self.attr;
+        let files = |f: fn(&FileSystem, u64) -> u64| {
+            self.file_system.map_or(0, |fs| f(fs, fs.space.available / INODE_COST))
+        };
+        let space = |f: fn(&BlockSpace) -> u64| self.file_system.map_or(0, |fs| f(&fs.space));
+        match attr {
+            Attr4::SupportedAttrs => V::SupportedAttrs(supported(self.minor)),
+            Attr4::Type => V::Type(file_type(a.kind)),
+            Attr4::FhExpireType => V::FhExpireType(fh_expire::PERSISTENT),
+            Attr4::Change => V::Change(a.change),
+            Attr4::Size => V::Size(a.size),
+            Attr4::LinkSupport => V::LinkSupport(true),
+            Attr4::SymlinkSupport => V::SymlinkSupport(true),
+            Attr4::NamedAttr => V::NamedAttr(false),
+            Attr4::FsId => V::FsId(FsId4 { major: u64::from(a.volume.0), minor: 0 }),
+            Attr4::UniqueHandles => V::UniqueHandles(true),
+            Attr4::LeaseTime => V::LeaseTime(self.lease),
+            Attr4::RdAttrError => V::RdAttrError(Ok(())),
+            Attr4::AclSupport => V::AclSupport(0),
+            Attr4::CanSetTime => V::CanSetTime(true),
+            Attr4::CaseInsensitive => V::CaseInsensitive(false),
+            Attr4::CasePreserving => V::CasePreserving(true),
+            Attr4::ChownRestricted => V::ChownRestricted(true),
+            Attr4::FileHandle => V::FileHandle(self.handle.clone()),
+            Attr4::FileId => V::FileId(a.ino.0),
+            Attr4::FilesAvail => V::FilesAvail(files(|_, free| free)),
+            Attr4::FilesFree => V::FilesFree(files(|_, free| free)),
+            Attr4::FilesTotal => V::FilesTotal(files(|fs, free| {
+                fs.volume.as_ref().map_or(0, |v| v.inodes).saturating_add(free)
+            })),
+            Attr4::FsLocations => {
+                V::FsLocations(FsLocations4 { fs_root: Array::default(), locations: Array::default() })
+            }
+            Attr4::Homogeneous => V::Homogeneous(true),
+            Attr4::MaxFileSize => V::MaxFileSize(FILE_SIZE_MAX),
+            Attr4::MaxLink => V::MaxLink(LINK_MAX),
+            Attr4::MaxName => V::MaxName(NAME_MAX as u32),
+            Attr4::MaxRead => V::MaxRead(u64::from(IO_MAX)),
+            Attr4::MaxWrite => V::MaxWrite(u64::from(IO_MAX)),
+            Attr4::Mode => V::Mode(a.mode & MODE_BITS),
+            Attr4::NoTrunc => V::NoTrunc(true),
+            Attr4::NumLinks => V::NumLinks(a.nlink),
+            Attr4::Owner => V::Owner(principal(a.uid)),
+            Attr4::OwnerGroup => V::OwnerGroup(principal(a.gid)),
+            Attr4::RawDev => V::RawDev(SpecData4 { major: a.device.major, minor: a.device.minor }),
+            Attr4::SpaceAvail => V::SpaceAvail(space(|s| s.available)),
+            Attr4::SpaceFree => V::SpaceFree(space(|s| s.available)),
+            Attr4::SpaceTotal => V::SpaceTotal(space(|s| s.total)),
+            Attr4::SpaceUsed => V::SpaceUsed(a.used),
+            Attr4::TimeAccess => V::TimeAccess(time(a.atime)),
+            Attr4::TimeCreate => V::TimeCreate(time(a.btime)),
+            Attr4::TimeDelta => V::TimeDelta(NfsTime4 { seconds: 0, nseconds: 1 }),
+            Attr4::TimeMetadata => V::TimeMetadata(time(a.ctime)),
+            Attr4::TimeModify => V::TimeModify(time(a.mtime)),
+            Attr4::MountedOnFileId => V::MountedOnFileId(self.mounted_on),
+            Attr4::SuppAttrExclCreat => V::SuppAttrExclCreat(exclusive(self.minor)),
+            Attr4::FsCharsetCap => V::FsCharsetCap(charset::CONTAINS_NON_UTF8),
+            Attr4::SpaceFreed => V::SpaceFreed(if a.nlink <= 1 { a.used } else { 0 }),
+            Attr4::ChangeAttrType => V::ChangeAttrType(ChangeAttrType4::MonotonicIncr),
+            Attr4::XattrSupport => V::XattrSupport(false),
+            other => unreachable!("{other:?} is not among the supported attributes"),
+        }
+    }
+}
+
+/// What a client wants set, and which attributes those are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Wanted {
+    pub(crate) set: SetAttr,
+    pub(crate) mask: Bitmap,
+}
+
+/// Reads what a client wants set. `creating`: with the creation of an object.
+pub(crate) fn wanted(fattr: &Fattr4, minor: u32, creating: bool) -> Result<Wanted, NfsStat4> {
+    let set = SetAttrs4::read(fattr, &supported(minor)).map_err(|e| e.status())?;
+    if set.time_create.is_some() || set.mode_umask.is_some() && (!creating || set.mode.is_some()) {
+        return Err(NfsStat4::Inval);
+    }
+    if set.size.is_some_and(|size| size > FILE_SIZE_MAX) {
+        return Err(NfsStat4::FBig);
+    }
+    let mode = match (set.mode, &set.mode_umask) {
+        (Some(mode), _) => Some(mode),
+        // Without a default ACL in the directory the umask applies (RFC 8275 §6).
+        (None, Some(both)) => Some(both.mode & !both.umask),
+        (None, None) => None,
+    };
+    // Bits that no mode has are no mode (RFC 8881 §6.2.4).
+    if mode.is_some_and(|mode| mode & !MODE_BITS != 0) {
+        return Err(NfsStat4::Inval);
+    }
+    let set_time = |t: Option<SetTime4>| {
+        Ok::<_, NfsStat4>(match t {
+            None => SetTime::Keep,
+            Some(SetTime4::ServerTime) => SetTime::Server,
+            Some(SetTime4::ClientTime(t)) => SetTime::Client(timestamp(t)?),
+        })
+    };
+    Ok(Wanted {
+        set: SetAttr {
+            mode,
+            uid: set.owner.as_ref().map(parse_principal).transpose()?,
+            gid: set.group.as_ref().map(parse_principal).transpose()?,
+            size: set.size,
+            atime: set_time(set.atime)?,
+            mtime: set_time(set.mtime)?,
+        },
+        mask: fattr.mask.clone(),
+    })
+}
+
+/// Owner and group that a creation by somebody else than the superuser cannot give away (EPERM, chown(2)).
+pub(crate) fn check_owner(cred: &Cred, set: &SetAttr) -> Result<(), NfsStat4> {
+    let foreign =
+        set.uid.is_some_and(|uid| uid != cred.uid) || set.gid.is_some_and(|gid| !cred.in_group(gid));
+    if foreign && !cred.is_superuser() { Err(NfsStat4::Perm) } else { Ok(()) }
+}

@@ -1,0 +1,83 @@
+//! The end of clients that are not heard any more (RFC 8881 §8.4.2.4, RFC 7530 §9.6.3).
+//!
+//! A lapsed client is courteous: it keeps what it has until that is in somebody's way, or [`COURTESY`] is over. One without
+//! opens and locks, or never confirmed, is forgotten with its lease.
+
+use super::leases::COURTESY;
+use crate::engine::Engine;
+use atoll_base::access::Cred;
+use atoll_base::block::BlockService;
+use atoll_base::id::Ino;
+use atoll_meta::nfs4::{ClientId, ClientOp, StateId};
+use atoll_meta::{Call, FsError, MetadataService, Op};
+use tracing::{info, warn};
+
+/// States or clients read in one step.
+const PAGE: usize = 256;
+
+impl<M: MetadataService, B: BlockService> Engine<M, B> {
+    /// Forgets a client with all it has, if its lease has run out. Says whether it did.
+    pub(crate) async fn expire_if_lapsed(&self, client: ClientId) -> Result<bool, FsError> {
+        if self.v4.leases.age(client) <= self.lease() {
+            return Ok(false);
+        }
+        self.expire(client).await?;
+        Ok(true)
+    }
+
+    /// Forgets a client with all it has.
+    pub(crate) async fn expire(&self, client: ClientId) -> Result<(), FsError> {
+        info!(client = client.0, "the lease of a client ran out; what it had is freed");
+        let op = Op::Client(ClientOp::Expire(client));
+        let call = Call { origin: Some(self.origin().await), once: None, cred: Cred::root(), op };
+        self.execute_repeatable(call).await?.result?;
+        self.v4.sessions.remove_all(client);
+        self.v4.leases.forget(client);
+        Ok(())
+    }
+
+    /// Expires those lapsed clients that have opens or locks of a file, for another client. Says whether there were any.
+    pub(crate) async fn make_way(&self, ino: Ino, asking: ClientId) -> Result<bool, FsError> {
+        let mut after = StateId(0);
+        let mut any = false;
+        loop {
+            let states = self.meta.states_of(ino, after, PAGE).await?;
+            let Some(last) = states.last() else { return Ok(any) };
+            after = last.stateid.id;
+            let mut holders: Vec<ClientId> =
+                states.iter().map(|s| s.client).filter(|c| *c != asking).collect();
+            holders.sort_unstable();
+            holders.dedup();
+            for holder in holders {
+                any |= self.expire_if_lapsed(holder).await?;
+            }
+        }
+    }
+
+    /// Looks through all clients for those that need not be waited for.
+    pub(crate) async fn expire_due(&self) {
+        let mut after = ClientId(0);
+        loop {
+            let clients = match self.meta.clients(after, PAGE).await {
+                Ok(clients) => clients,
+                Err(FsError::Delay) => return,
+                Err(error) => {
+                    warn!(%error, "clients cannot be looked through");
+                    return;
+                }
+            };
+            let Some(last) = clients.last() else { return };
+            after = last.id;
+            for client in clients {
+                let age = self.v4.leases.age(client.id);
+                let useless = !client.confirmed || client.states == 0;
+                if (age > self.lease() && useless || age > self.lease() + COURTESY)
+                    && let Err(error) = self.expire(client.id).await
+                {
+                    warn!(client = client.id.0, %error, "a client whose lease ran out cannot be forgotten yet");
+                    return;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! Leases of NFSv4 clients, in the memory of the frontend that hears them (RFC 7530 §9.5, RFC 8881 §8.3).
+//!
+//! A client that was not heard since this frontend started counts as heard then: the server's own downtime expires nobody. One
+//! whose lease has run out is *courteous*: what it has stays until somebody needs it, or [`COURTESY`] is over.
+
+use atoll_meta::nfs4::ClientId;
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::time::Instant;
+
+const SHARDS: usize = 16;
+
+/// How long state of a client outlives its lease if nobody needs it: a laptop that sleeps over night goes on in the morning.
+pub(crate) const COURTESY: Duration = Duration::from_secs(24 * 3600);
+
+/// When each client was heard last.
+#[derive(Debug)]
+pub(crate) struct Leases {
+    started: Instant,
+    heard: [Mutex<HashMap<ClientId, Instant>>; SHARDS],
+}
+
+impl Leases {
+    /// Everybody is heard now.
+    pub(crate) fn new() -> Self {
+        Self { started: Instant::now(), heard: Default::default() }
+    }
+
+    fn shard(&self, client: ClientId) -> MutexGuard<'_, HashMap<ClientId, Instant>> {
+        self.heard[client.0 as usize % SHARDS].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The client was heard. The caller knows that there is such a client, which bounds the table.
+    pub(crate) fn renew(&self, client: ClientId) {
+        self.shard(client).insert(client, Instant::now());
+    }
+
+    /// How long the client has not been heard.
+    pub(crate) fn age(&self, client: ClientId) -> Duration {
+        self.shard(client).get(&client).copied().unwrap_or(self.started).elapsed()
+    }
+
+    /// The client is gone.
+    pub(crate) fn forget(&self, client: ClientId) {
+        self.shard(client).remove(&client);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn downtime_expires_nobody() {
+        let leases = Leases::new();
+        tokio::time::advance(Duration::from_secs(5)).await;
+        assert_eq!(leases.age(ClientId(1)), Duration::from_secs(5));
+        leases.renew(ClientId(1));
+        tokio::time::advance(Duration::from_secs(2)).await;
+        assert_eq!(leases.age(ClientId(1)), Duration::from_secs(2));
+        leases.forget(ClientId(1));
+        assert_eq!(leases.age(ClientId(1)), Duration::from_secs(7));
+    }
+}

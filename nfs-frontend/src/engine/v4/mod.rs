@@ -1,0 +1,199 @@
+//! NFS version 4, minor versions 0, 1 and 2 (RFC 7530, RFC 8881, RFC 7862).
+//!
+//! # Where things are
+//!
+//! - [`compound`]: a COMPOUND in execution, and exactly once; `ops`: the operations; this file: their order and the frame around them;
+//! - [`slots`]: sessions and slots; [`leases`]: who was heard when;
+//! - [`pseudo`]: the tree that joins the exports; `attributes`, `status`: what things are called on the wire.
+//!
+//! # The way of a COMPOUND
+//!
+//! It is decoded whole; what comes before an operation that does not decode is executed. In v4.1 SEQUENCE takes the slot, or finds that the
+//! request was executed before. The operations run one after the other until one fails. A request that changes something is finished even if
+//! the connection breaks; its reply stays in the slot, and what is needed to give it again in the replicated state.
+
+mod attributes;
+mod compound;
+mod execute;
+mod expiry;
+mod leases;
+mod ops;
+mod pseudo;
+mod slots;
+mod status;
+
+use super::shield::shield;
+use super::{Engine, once};
+use crate::rpc::{Answer, Credential, RpcCall};
+use atoll_base::block::BlockService;
+use atoll_meta::MetadataService;
+use atoll_meta::nfs4::ChannelLimits;
+use atoll_proto::nfs4::{ArgOp4, CompoundCall, VERSION};
+use atoll_xdr::Encoder;
+use bytes::Bytes;
+use compound::{Compound, Identity};
+use std::time::Duration;
+use xxhash_rust::xxh3::Xxh3;
+
+/// Most operations of a COMPOUND: clients in use stay below 20.
+pub(crate) const OPERATIONS_MAX: u32 = 64;
+
+/// Longest request and reply: 1 MiB of data, and what stands around it.
+const MESSAGE_MAX: u32 = (1 << 20) + (64 << 10);
+
+/// Least size of a request or reply that a session can work with: that of SEQUENCE and a little more.
+pub(crate) const REQUEST_MIN: u32 = 256;
+
+/// What is offered for requests of clients.
+pub(crate) const FORE: ChannelLimits = ChannelLimits {
+    header_pad: 0,
+    max_request: MESSAGE_MAX,
+    max_response: MESSAGE_MAX,
+    // Replies to requests that change something are some hundred bytes long.
+    max_response_cached: 8 << 10,
+    max_operations: OPERATIONS_MAX,
+    // As many as Linux asks for; memory of a slot: its last reply.
+    max_requests: 64,
+};
+
+/// What is offered for callbacks.
+pub(crate) const BACK: ChannelLimits = ChannelLimits {
+    header_pad: 0,
+    max_request: 4 << 10,
+    max_response: 4 << 10,
+    max_response_cached: 4 << 10,
+    max_operations: 8,
+    max_requests: 16,
+};
+
+/// What an engine keeps for version 4.
+#[derive(Debug)]
+pub(crate) struct State {
+    pub(crate) leases: leases::Leases,
+    pub(crate) sessions: slots::Sessions,
+    pub(crate) joints: pseudo::Cache,
+    /// `so_major_id` and server scope: the same at every frontend of the cluster (RFC 8881 §2.10.4, §2.10.5).
+    pub(crate) server_identity: Bytes,
+}
+
+impl State {
+    /// Everybody counts as heard just now.
+    pub(crate) fn new(server_identity: Bytes) -> Self {
+        Self {
+            leases: leases::Leases::new(),
+            sessions: slots::Sessions::default(),
+            joints: pseudo::Cache::default(),
+            server_identity,
+        }
+    }
+}
+
+/// Whether a request may change something, and must be finished once begun.
+fn changes(op: &ArgOp4) -> bool {
+    use ArgOp4 as A;
+    matches!(
+        op,
+        A::Close(_)
+            | A::Commit(_)
+            | A::Create(_)
+            | A::Link(_)
+            | A::Lock(_)
+            | A::LockU(_)
+            | A::Open(_)
+            | A::OpenConfirm(_)
+            | A::OpenDowngrade(_)
+            | A::Remove(_)
+            | A::Rename(_)
+            | A::SetAttr(_)
+            | A::SetClientId(_)
+            | A::SetClientIdConfirm(_)
+            | A::Write(_)
+            | A::ReleaseLockOwner(_)
+            | A::BackchannelCtl(_)
+            | A::ExchangeId(_)
+            | A::CreateSession(_)
+            | A::DestroySession(_)
+            | A::FreeStateId(_)
+            | A::DestroyClientId(_)
+            | A::ReclaimComplete(_)
+    )
+}
+
+/// Bytes of SEQUENCE with its number.
+const SEQUENCE_LEN: usize = 4 + 16 + 4 * 4;
+
+/// What a retransmission has in common with the request: principal and operations, but not SEQUENCE, whose hints may differ.
+fn fingerprint(call: &RpcCall, compound: &CompoundCall, args: &[u8]) -> u64 {
+    let tag = compound.tag.as_bytes().len();
+    let header = 4 + tag.next_multiple_of(4) + 4 + 4;
+    let ops = args.get(header + SEQUENCE_LEN..).unwrap_or_default();
+    let mut hash = Xxh3::new();
+    match &call.credential {
+        Credential::None => hash.update(&[0]),
+        Credential::Sys { uid, gid, .. } => {
+            hash.update(&[1]);
+            hash.update(&uid.to_be_bytes());
+            hash.update(&gid.to_be_bytes());
+        }
+    }
+    hash.update(ops);
+    hash.digest()
+}
+
+impl<M: MetadataService, B: BlockService> Engine<M, B> {
+    /// Answers a call of NFS version 4.
+    pub async fn nfs4(&self, mut call: RpcCall, reply: Encoder) -> Answer {
+        debug_assert_eq!(call.version, VERSION);
+        match call.procedure {
+            0 => return Answer::Success(reply),
+            1 => {}
+            _ => return Answer::ProcedureUnavailable,
+        }
+        let Some(this) = self.this.upgrade() else { return Answer::Drop };
+        self.stats.heard(call.peer.ip().to_canonical(), || self.clock.now());
+        let key = once::key(&call);
+        let whole = call.args.clone();
+        let size = whole.remaining();
+        let Ok(compound) = CompoundCall::decode(&mut call.args, OPERATIONS_MAX as usize) else {
+            return Answer::GarbageArgs;
+        };
+        let fingerprint = match compound.ops.first() {
+            Some(ArgOp4::Sequence(_)) => fingerprint(&call, &compound, whole.unread()),
+            _ => 0,
+        };
+        drop(whole);
+        let changing = compound.ops.iter().any(changes);
+        let mut cx = Compound::new(this, call.without_args(), compound.minorversion, reply);
+        if compound.minorversion == 0 && changing {
+            // A retransmission of what is being executed gets its answer from the first.
+            if !cx.engine.once.enter(key) {
+                return Answer::Drop;
+            }
+            cx.identity = Identity::Request(key);
+        }
+        if changing {
+            let engine = cx.engine.clone();
+            let minor = compound.minorversion;
+            shield(async move {
+                let answer = cx.run(compound, fingerprint, size).await;
+                if minor == 0 {
+                    engine.once.leave(&key);
+                }
+                answer
+            })
+            .await
+        } else {
+            cx.run(compound, fingerprint, size).await
+        }
+    }
+
+    /// The lease time as clients are told, in seconds.
+    pub fn lease_seconds(&self) -> u32 {
+        u32::try_from(self.lease().as_secs()).unwrap_or(u32::MAX).max(1)
+    }
+
+    /// The lease time.
+    pub(crate) fn lease(&self) -> Duration {
+        self.config.lease
+    }
+}

@@ -1,0 +1,126 @@
+//! READ, WRITE, COMMIT (RFC 8881 §18.3, §18.22, §18.32).
+
+use super::stateids::Use;
+use crate::engine::resolve::same_object;
+use crate::engine::v4::compound::{Compound, Done};
+use crate::engine::v4::status;
+use crate::engine::{Engine, Refused};
+use atoll_base::access::{Cred, Perm, permits};
+use atoll_base::attr::{Attr, FileKind};
+use atoll_base::block::BlockService;
+use atoll_base::limits::{FILE_SIZE_MAX, IO_MAX};
+use atoll_meta::once::Once;
+use atoll_meta::{FsError, MetadataService, Outcome};
+use atoll_proto::nfs4::{
+    Commit4Args, Commit4Ok, NfsStat4, Read4Args, StableHow4, Write4Args, Write4Ok, encode_read_ok,
+};
+
+/// On whose behalf a file is written that was opened for it: permission was checked by OPEN, and is not lost with a later
+/// change of the mode.
+pub(crate) fn writer(cred: Cred, attr: &Attr) -> Cred {
+    let allowed = cred.uid == attr.uid || permits(&cred, attr, Perm::WRITE);
+    if allowed { cred } else { Cred::new(attr.uid, attr.gid, Vec::new()) }
+}
+
+impl<M: MetadataService, B: BlockService> Compound<M, B> {
+    fn require_file(&self, attr: &Attr) -> Result<(), NfsStat4> {
+        match attr.kind {
+            FileKind::Regular => Ok(()),
+            FileKind::Directory => Err(NfsStat4::IsDir),
+            FileKind::Symlink if self.minor > 0 => Err(NfsStat4::Symlink),
+            _ if self.minor > 0 => Err(NfsStat4::WrongType),
+            _ => Err(NfsStat4::Inval),
+        }
+    }
+
+    /// Writes the whole result.
+    pub(crate) async fn read(&mut self, args: &Read4Args) -> Done<()> {
+        let node = self.node(NfsStat4::IsDir)?;
+        let attr = self.node_attr(&node).await?;
+        self.require_file(&attr)?;
+        let opened = self.check_use(&args.stateid, &node, Use::Read).await?;
+        let cred = self.cred(&node.export).await;
+        let check = |attr: &Attr| {
+            same_object(&node.handle, attr)?;
+            let allowed = opened
+                || cred.uid == attr.uid
+                || permits(&cred, attr, Perm::READ)
+                || permits(&cred, attr, Perm::EXEC);
+            if allowed { Ok(()) } else { Err(FsError::AccessDenied) }
+        };
+        let count = args.count.min(IO_MAX);
+        let engine = self.engine.clone();
+        match engine.read_file(node.handle.ino, args.offset, count, check).await {
+            Ok(mut contents) => {
+                engine.accessed(&node.export, &mut contents.attr);
+                let read = encode_read_ok(&mut self.reply, contents.eof, contents.pieces);
+                engine.stats.read(u64::from(read));
+                Ok(())
+            }
+            Err((e, _)) => Err(e.into()),
+        }
+    }
+
+    pub(crate) async fn write(&mut self, args: Write4Args) -> Done<Write4Ok> {
+        let node = self.node(NfsStat4::IsDir)?;
+        let mut data = args.data.into_bytes();
+        data.truncate(IO_MAX as usize);
+        let count = data.len() as u32;
+        let response = match self.known().await? {
+            Some(response) => response,
+            None => {
+                let attr = self.node_attr(&node).await?;
+                self.require_file(&attr)?;
+                let opened = self.check_use(&args.stateid, &node, Use::Write).await?;
+                Engine::<M, B>::check_writable(&node.export).map_err(|_| NfsStat4::RoFs)?;
+                match args.offset.checked_add(u64::from(count)) {
+                    Some(end) if end <= FILE_SIZE_MAX => {}
+                    _ if count == 0 => return Err(NfsStat4::Inval.into()),
+                    _ => return Err(NfsStat4::FBig.into()),
+                }
+                let cred = self.cred(&node.export).await;
+                let cred = if opened { writer(cred, &attr) } else { cred };
+                let once = self.once();
+                let key = match &once {
+                    Once::Request(key) => Some(*key),
+                    Once::Slot(_) | Once::Owner(_) => None,
+                };
+                let engine = self.engine.clone();
+                let written = if data.is_empty() {
+                    engine.write_nothing(&node, &cred).await
+                } else if args.stable == StableHow4::Unstable {
+                    engine.write_unstable(&node, &cred, args.offset, data, key, once).await
+                } else {
+                    let (ino, generation) = (node.handle.ino, node.handle.generation);
+                    engine.write_stable(ino, generation, &cred, args.offset, data, once).await.map(Into::into)
+                };
+                let response = written?;
+                self.note(&response);
+                response
+            }
+        };
+        match &response.result {
+            Ok(Outcome::Written { verifier }) => {
+                self.engine.stats.written(u64::from(count));
+                let committed = match args.stable {
+                    StableHow4::Unstable => StableHow4::Unstable,
+                    StableHow4::DataSync | StableHow4::FileSync => StableHow4::FileSync,
+                };
+                Ok(Write4Ok { count, committed, writeverf: verifier.to_be_bytes() })
+            }
+            Ok(other) => unreachable!("a write ended as {other:?}"),
+            Err(e) => Err(status::of(*e).into()),
+        }
+    }
+
+    pub(crate) async fn commit(&mut self, _args: &Commit4Args) -> Done<Commit4Ok> {
+        let node = self.node(NfsStat4::IsDir)?;
+        let attr = self.node_attr(&node).await?;
+        self.require_file(&attr)?;
+        let verifier = self.engine.commit_file(node.handle.ino).await.map_err(|e| match e {
+            FsError::Stale => Refused::from(FsError::Stale),
+            other => Refused::from(other),
+        })?;
+        Ok(Commit4Ok { writeverf: verifier.to_be_bytes() })
+    }
+}

@@ -1,0 +1,207 @@
+//! READDIR (RFC 8881 §18.23). There are no entries for `.` and `..`; cookies are those of version 3.
+
+use crate::engine::resolve::{Node, same_object};
+use crate::engine::v4::attributes::{FileSystem, View, asks_file_system, asks_write_only, supported};
+use crate::engine::v4::compound::{Compound, Done, Object};
+use crate::engine::v4::pseudo::Joints;
+use atoll_base::access::{Perm, permits};
+use atoll_base::attr::Attr;
+use atoll_base::block::BlockService;
+use atoll_base::id::Cookie;
+use atoll_base::limits::IO_MAX;
+use atoll_meta::{FsError, MetadataService};
+use atoll_proto::nfs4::{Attr4, Bitmap, NfsStat4, ReadDir4Args, ReadDirWriter};
+use bytes::Bytes;
+use std::sync::Arc;
+
+/// Entries read in one step.
+const PAGE_ENTRIES: usize = 1024;
+
+/// Bytes of the smallest entry: the flag that one follows, cookie, name with its length, no attributes.
+const ENTRY_MIN: usize = 4 + 8 + 8 + 8;
+
+/// The first cookie of an entry; 1 and 2 are reserved (§18.23.3).
+const FIRST: u64 = Cookie::FIRST_ENTRY.0;
+
+/// What every entry is shown with.
+struct Shown {
+    minor: u32,
+    asked: Bitmap,
+    file_system: Option<FileSystem>,
+    lease: u32,
+    only_errors: bool,
+}
+
+impl<M: MetadataService, B: BlockService> Compound<M, B> {
+    /// Writes the result from its status on.
+    pub(crate) async fn read_dir(&mut self, args: &ReadDir4Args) -> Done<()> {
+        let object = self.object()?.clone();
+        if asks_write_only(&args.attr_request) {
+            return Err(NfsStat4::Inval.into());
+        }
+        if matches!(args.cookie, 1 | 2) {
+            return Err(NfsStat4::BadCookie.into());
+        }
+        let asked = args.attr_request.and(&supported(self.minor));
+        let shown = Shown {
+            minor: self.minor,
+            file_system: if asks_file_system(&asked) { Some(self.file_system(&object).await?) } else { None },
+            lease: self.engine.lease_seconds(),
+            only_errors: asked.contains(Attr4::RdAttrError as u32),
+            asked,
+        };
+        match &object {
+            Object::Pseudo(joints, index) => self.list_pseudo(joints.clone(), *index, args, &shown).await,
+            Object::Real(node) => self.list_real(node, args, &shown).await,
+        }
+    }
+
+    async fn list_pseudo(
+        &mut self,
+        joints: Arc<Joints>,
+        index: usize,
+        args: &ReadDir4Args,
+        shown: &Shown,
+    ) -> Done<()> {
+        let verifier = [0; 8];
+        let children: Vec<(Bytes, usize)> =
+            joints.node(index).children.iter().map(|(name, child)| (name.clone(), *child)).collect();
+        let mut entries = Vec::new();
+        for (at, (name, child)) in children.iter().enumerate() {
+            let cookie = FIRST + at as u64;
+            if cookie <= args.cookie {
+                continue;
+            }
+            let name4 = atoll_proto::nfs4::Name4::new(name.clone()).map_err(|_| NfsStat4::ServerFault)?;
+            let there = Object::Pseudo(joints.clone(), index);
+            let object = match self.look_up(&there, &name4).await {
+                Ok(object) => object,
+                // What this client may not use shows as the node.
+                Err(_) => Object::Pseudo(joints.clone(), *child),
+            };
+            let attr = self.attr(&object).await?;
+            entries.push((cookie, name.clone(), object, attr));
+        }
+        let mut reply = std::mem::take(&mut self.reply);
+        let mut writer = ReadDirWriter::begin(&mut reply, verifier, args.dircount, args.maxcount);
+        for (cookie, name, object, attr) in &entries {
+            if !self.push(&mut writer, shown, *cookie, name, object, attr).await {
+                break;
+            }
+        }
+        let finished = writer.finish(true);
+        self.reply = reply;
+        finished.map(|_| ()).map_err(|_| NfsStat4::TooSmall.into())
+    }
+
+    async fn list_real(&mut self, node: &Node, args: &ReadDir4Args, shown: &Shown) -> Done<()> {
+        let dir = node.handle.ino;
+        // As in version 3: the cookies of a directory are good as long as it is there.
+        let verifier =
+            (u64::from(node.handle.generation) << 32 | u64::from(node.handle.ino.0 as u32)).to_be_bytes();
+        if args.cookie != 0 && args.cookieverf != [0; 8] && args.cookieverf != verifier {
+            return Err(NfsStat4::NotSame.into());
+        }
+        let maxcount = args.maxcount.min(IO_MAX);
+        let entries = (maxcount as usize / ENTRY_MIN + 1).min(PAGE_ENTRIES);
+        let mut seen = self.engine.dirty.look();
+        let after = Cookie(args.cookie.max(FIRST - 1));
+        let mut page = match self.engine.meta().readdir(dir, after, entries, maxcount as usize, true).await {
+            Ok(page) => page,
+            Err(FsError::NotDirectory) => return Err(NfsStat4::NotDir.into()),
+            Err(e) => return Err(e.into()),
+        };
+        same_object(&node.handle, &page.dir)?;
+        let cred = self.cred(&node.export).await;
+        if !permits(&cred, &page.dir, Perm::READ) {
+            return Err(NfsStat4::Access.into());
+        }
+        self.engine.accessed(&node.export, &mut page.dir);
+        let joints = self.engine.joints().await?;
+        let mut reply = std::mem::take(&mut self.reply);
+        let mut writer = ReadDirWriter::begin(&mut reply, verifier, args.dircount, maxcount);
+        let (mut room, mut end) = (true, false);
+        while room && !end {
+            let mut last = None;
+            for entry in page.entries {
+                let attr = match entry.attr {
+                    Some(mut attr) => {
+                        if self.engine.dirty.overlay(seen, &mut attr) {
+                            self.engine.touches.overlay(&mut attr);
+                            Ok(attr)
+                        } else {
+                            self.engine.attr(entry.ino).await
+                        }
+                    }
+                    None => self.engine.attr(entry.ino).await,
+                };
+                room = match attr {
+                    Ok(attr) => {
+                        let object = self.entry_object(node, &joints, &entry.name, &attr).await;
+                        let attr = match &object {
+                            Object::Real(other) if other.handle.ino != attr.ino => {
+                                self.attr(&object).await.unwrap_or(attr)
+                            }
+                            _ => attr,
+                        };
+                        self.push(&mut writer, shown, entry.cookie.0, &entry.name, &object, &attr).await
+                    }
+                    // Removed since the page was read.
+                    Err(FsError::Stale) => continue,
+                    Err(_) if shown.only_errors => {
+                        writer.push_error(entry.cookie.0, &entry.name, NfsStat4::Io)
+                    }
+                    Err(_) => false,
+                };
+                if !room {
+                    break;
+                }
+                last = Some(entry.cookie);
+            }
+            end = page.end;
+            let Some(after) = last.filter(|_| room && !end) else { break };
+            seen = self.engine.dirty.look();
+            // An error behind what was read is met by the next call.
+            match self.engine.meta().readdir(dir, after, entries, maxcount as usize, true).await {
+                Ok(next) => page = next,
+                Err(_) => break,
+            }
+        }
+        let finished = writer.finish(end && room);
+        self.reply = reply;
+        finished.map(|_| ()).map_err(|_| NfsStat4::TooSmall.into())
+    }
+
+    /// What an entry stands for: where another export begins, its root.
+    async fn entry_object(&self, node: &Node, joints: &Joints, name: &Bytes, attr: &Attr) -> Object {
+        if joints.below(node.handle.ino, name).is_some()
+            && let Ok(name) = atoll_proto::nfs4::Name4::new(name.clone())
+            && let Ok(object) = self.look_up(&Object::Real(node.clone()), &name).await
+        {
+            return object;
+        }
+        Self::beside(node, attr)
+    }
+
+    async fn push(
+        &self,
+        writer: &mut ReadDirWriter<'_>,
+        shown: &Shown,
+        cookie: u64,
+        name: &[u8],
+        object: &Object,
+        attr: &Attr,
+    ) -> bool {
+        let mounted_on = self.mounted_on(object, attr).await.unwrap_or(attr.ino.0);
+        let handle = self.wire_handle(object);
+        let view = View {
+            minor: shown.minor,
+            attr,
+            handle: &handle,
+            mounted_on,
+            lease: shown.lease,
+            file_system: shown.file_system.as_ref(),
+        };
+        writer.push(cookie, name, view.mask(&shown.asked), |fattr| view.put(fattr))
+    }
+}

@@ -1,0 +1,242 @@
+//! LOCK, LOCKT, LOCKU, RELEASE_LOCKOWNER, FREE_STATEID, TEST_STATEID (RFC 8881 §18.10–§18.12, §18.38, §18.48;
+//! RFC 7530 §16.10–§16.12, §16.37).
+
+use super::opens::fingerprint;
+use crate::engine::v4::compound::{Compound, Done, Halt};
+use crate::engine::v4::status;
+use atoll_base::access::Cred;
+use atoll_base::attr::FileKind;
+use atoll_base::block::BlockService;
+use atoll_lockd::{ByteRange, Conflict, LockClient, LockMode, LockOwner, RangeError};
+use atoll_meta::lock::LockTest;
+use atoll_meta::nfs4::{ClientId, LockState, StateOp, StateOutcome};
+use atoll_meta::once::Once;
+use atoll_meta::{MetadataService, Op, Outcome, Response};
+use atoll_proto::nfs4::{
+    Failure, Identity, Lock4Args, Lock4Ok, LockDenied4, LockT4Args, LockType4, LockU4Args, Locker4, NfsStat4,
+    StateId4, StateOwner4, Status4, TestStateId4Args, TestStateId4Ok,
+};
+use atoll_xdr::Array;
+use std::sync::Arc;
+
+fn range(offset: u64, length: u64) -> Result<ByteRange, NfsStat4> {
+    ByteRange::from_v4(offset, length).map_err(|_: RangeError| NfsStat4::Inval)
+}
+
+fn mode(kind: LockType4) -> LockMode {
+    if kind.exclusive() { LockMode::Exclusive } else { LockMode::Shared }
+}
+
+/// The lock that is in the way, as the wire has it.
+fn denied(conflict: &Conflict) -> LockDenied4 {
+    let (offset, length) = conflict.range.to_v4();
+    let (clientid, owner) = conflict.owner.as_v4_holder();
+    // A name of NLM may be a little longer than the wire's bound.
+    let owner = &owner[..owner.len().min(1024)];
+    LockDenied4 {
+        offset,
+        length,
+        locktype: match conflict.mode {
+            LockMode::Shared => LockType4::Read,
+            LockMode::Exclusive => LockType4::Write,
+        },
+        owner: StateOwner4 { clientid, owner: Identity::copy_from(owner).expect("cut to the bound") },
+    }
+}
+
+/// How LOCK and LOCKT end without success.
+pub(crate) enum Refused {
+    Denied(LockDenied4),
+    Halt(Halt),
+}
+
+impl<E: Into<Halt>> From<E> for Refused {
+    fn from(e: E) -> Self {
+        Self::Halt(e.into())
+    }
+}
+
+/// The result of a refusal, unless there is no answer at all.
+pub(crate) fn failure(refused: Refused) -> Result<Failure<LockDenied4>, Halt> {
+    match refused {
+        Refused::Denied(denied) => Ok(Failure::With(denied)),
+        Refused::Halt(Halt::Status(status)) => Ok(Failure::Plain(status)),
+        Refused::Halt(halt) => Err(halt),
+    }
+}
+
+impl<M: MetadataService, B: BlockService> Compound<M, B> {
+    pub(crate) async fn lock(&mut self, args: &Lock4Args) -> Result<Lock4Ok, Refused> {
+        let node = self.node(NfsStat4::IsDir)?;
+        let response = match self.known_in_session().await? {
+            Some(response) => response,
+            None => {
+                let (state, step) = match &args.locker {
+                    Locker4::New(new) => {
+                        let open = self.stateid_of(&new.open_stateid)?;
+                        let step = self.step_of(open.id, new.open_seqid, fingerprint(12, args)).await?;
+                        let owner = new.lock_owner.owner.as_bytes().clone();
+                        (LockState::New { open, owner, seqid: new.lock_seqid }, step)
+                    }
+                    Locker4::Exist(held) => {
+                        let lock = self.stateid_of(&held.lock_stateid)?;
+                        let step = self.step_of(lock.id, held.lock_seqid, fingerprint(12, args)).await?;
+                        (LockState::Held(lock), step)
+                    }
+                };
+                let client = self.client_of(&step)?;
+                let kind = self.node_attr(&node).await?.kind;
+                let range = range(args.offset, args.length);
+                let refused = match (kind, &range) {
+                    // Nothing was lost, so there is nothing to reclaim.
+                    _ if args.reclaim => Some(NfsStat4::NoGrace),
+                    (FileKind::Directory, _) => Some(NfsStat4::IsDir),
+                    (FileKind::Regular, Ok(_)) => None,
+                    (FileKind::Regular, Err(status)) => Some(*status),
+                    _ => Some(NfsStat4::Inval),
+                };
+                match (refused, range) {
+                    (None, Ok(range)) => {
+                        let op = StateOp::Lock { client, state, range, mode: mode(args.locktype) };
+                        let response = self.change_state(Cred::root(), op.clone(), step.clone()).await?;
+                        match (&response.result, &step) {
+                            // A lapsed client makes way. In v4.0 the client asks again, in its next step.
+                            (Ok(Outcome::State(StateOutcome::Denied(conflict))), step)
+                                if self.lapsed_makes_way(conflict, client).await? && step.is_none() =>
+                            {
+                                self.attempt += 1;
+                                self.change_state(Cred::root(), op, None).await?
+                            }
+                            _ => response,
+                        }
+                    }
+                    (Some(status), _) | (None, Err(status)) => self.refuse_step(status, step).await?,
+                }
+            }
+        };
+        match &response.result {
+            Ok(Outcome::State(StateOutcome::Locked(stateid))) => {
+                let lock_stateid = self.wire_stateid(*stateid);
+                self.stateid = Some(lock_stateid);
+                Ok(Lock4Ok { lock_stateid })
+            }
+            Ok(Outcome::State(StateOutcome::Denied(conflict))) => Err(Refused::Denied(denied(conflict))),
+            Ok(other) => unreachable!("LOCK ended as {other:?}"),
+            Err(e) => Err(status::of(*e).into()),
+        }
+    }
+
+    async fn lapsed_makes_way(&self, conflict: &Conflict, asking: ClientId) -> Done<bool> {
+        match conflict.owner.client() {
+            LockClient::V4(holder) if *holder != asking.0 => {
+                Ok(self.engine.expire_if_lapsed(ClientId(*holder)).await?)
+            }
+            _ => Ok(false),
+        }
+    }
+
+    pub(crate) async fn lock_test(&mut self, args: &LockT4Args) -> Result<(), Refused> {
+        let client = self.acting(args.owner.clientid).await?;
+        let node = self.node(NfsStat4::IsDir)?;
+        match self.node_attr(&node).await?.kind {
+            FileKind::Regular => {}
+            FileKind::Directory => return Err(NfsStat4::IsDir.into()),
+            _ => return Err(NfsStat4::Inval.into()),
+        }
+        let owner =
+            LockOwner::v4(client.0, args.owner.owner.as_bytes().to_vec()).map_err(|_| NfsStat4::Inval)?;
+        let test = || -> Result<LockTest, NfsStat4> {
+            Ok(LockTest {
+                ino: node.handle.ino,
+                generation: node.handle.generation,
+                owner: owner.clone(),
+                range: range(args.offset, args.length)?,
+                mode: mode(args.locktype),
+            })
+        };
+        let mut conflict = self.engine.meta().test_lock(test()?).await?;
+        if let Some(found) = &conflict
+            && self.lapsed_makes_way(found, client).await?
+        {
+            conflict = self.engine.meta().test_lock(test()?).await?;
+        }
+        match conflict {
+            Some(conflict) => Err(Refused::Denied(denied(&conflict))),
+            None => Ok(()),
+        }
+    }
+
+    pub(crate) async fn unlock(&mut self, args: &LockU4Args) -> Done<StateId4> {
+        self.node(NfsStat4::IsDir)?;
+        let response = match self.known_in_session().await? {
+            Some(response) => response,
+            None => {
+                let lock = self.stateid_of(&args.lock_stateid)?;
+                let step = self.step_of(lock.id, args.seqid, fingerprint(14, args)).await?;
+                let client = self.client_of(&step)?;
+                match range(args.offset, args.length) {
+                    Ok(range) => {
+                        self.change_state(Cred::root(), StateOp::Unlock { client, lock, range }, step).await?
+                    }
+                    Err(status) => self.refuse_step(status, step).await?,
+                }
+            }
+        };
+        match &response.result {
+            Ok(Outcome::State(StateOutcome::State(stateid))) => {
+                let stateid = self.wire_stateid(*stateid);
+                self.stateid = Some(stateid);
+                Ok(stateid)
+            }
+            Ok(other) => unreachable!("LOCKU ended as {other:?}"),
+            Err(e) => Err(status::of(*e).into()),
+        }
+    }
+
+    /// Runs an operation on state that is no step of an owner's.
+    async fn plain(&mut self, op: StateOp) -> Done<Arc<Response>> {
+        match self.known().await? {
+            Some(response) => Ok(response),
+            None => {
+                let once: Once = self.once();
+                self.change_once(Cred::root(), Op::State(op), once).await
+            }
+        }
+    }
+
+    fn done(response: &Response) -> Done<()> {
+        match &response.result {
+            Ok(_) => Ok(()),
+            Err(e) => Err(status::of(*e).into()),
+        }
+    }
+
+    pub(crate) async fn release_owner(&mut self, owner: &StateOwner4) -> Done<()> {
+        let client = self.acting(owner.clientid).await?;
+        let response =
+            self.plain(StateOp::ReleaseOwner { client, owner: owner.owner.as_bytes().clone() }).await?;
+        Self::done(&response)
+    }
+
+    pub(crate) async fn free_stateid(&mut self, wire: &StateId4) -> Done<()> {
+        let state = self.stateid_of(wire)?;
+        let client = self.client.ok_or(NfsStat4::OpNotInSession)?;
+        let response = self.plain(StateOp::Free { client, state }).await?;
+        Self::done(&response)
+    }
+
+    pub(crate) async fn test_stateids(&self, args: &TestStateId4Args) -> Done<TestStateId4Ok> {
+        let mut codes: Vec<Status4> = Vec::with_capacity(args.stateids.len());
+        for wire in args.stateids.iter() {
+            codes.push(match self.stateid_of(wire) {
+                Ok(stateid) => match self.state(stateid).await {
+                    Ok(_) => Ok(()),
+                    Err(Halt::Status(status)) => Err(status),
+                    Err(halt) => return Err(halt),
+                },
+                Err(status) => Err(status),
+            });
+        }
+        Ok(TestStateId4Ok { status_codes: Array::new(codes).map_err(|_| NfsStat4::ServerFault)? })
+    }
+}

@@ -1,0 +1,16 @@
+//! The operations, a file per family. Each returns its result, or how the COMPOUND ends.
+
+mod clients;
+mod handles;
+mod io;
+mod listing;
+mod locks;
+mod names;
+mod objects;
+mod opens;
+mod secinfo;
+mod sessions;
+mod stateids;
+
+pub(crate) use locks::failure;
+pub(crate) use sessions::Opened;

@@ -1,0 +1,211 @@
+//! Changes of directories: CREATE, LINK, REMOVE, RENAME (RFC 8881 §18.4, §18.9, §18.25, §18.26).
+
+use crate::engine::Engine;
+use crate::engine::v4::attributes::{self, wanted};
+use crate::engine::v4::compound::{Compound, Done, change_info};
+use atoll_base::attr::{Device, FileKind, SetAttr};
+use atoll_base::block::BlockService;
+use atoll_base::limits::{NAME_MAX, SYMLINK_MAX};
+use atoll_meta::{CreateHow, FsError, MetadataService, NewNode, Op, Outcome, RemoveKind};
+use atoll_proto::nfs4::{Attr4, Bitmap};
+use atoll_proto::nfs4::{
+    Changed4Ok, Create4Args, Create4Ok, CreateType4, Name4, NfsStat4, Rename4Args, Rename4Ok, SpecData4,
+};
+
+/// A name that can be looked up or stored: 1 to 255 bytes, none of them `/` or NUL, and not an alias (RFC 8881 §14.5, §18.13).
+pub(crate) fn check(name: &Name4) -> Result<(), NfsStat4> {
+    let name: &[u8] = name.as_bytes();
+    match name {
+        _ if name.len() > NAME_MAX => Err(NfsStat4::NameTooLong),
+        b"" => Err(NfsStat4::Inval),
+        b"." | b".." => Err(NfsStat4::BadName),
+        _ if name.iter().any(|b| matches!(b, b'/' | 0)) => Err(NfsStat4::BadChar),
+        _ => Ok(()),
+    }
+}
+
+/// What of the attributes was set with a creation: what has a place in the state machine's command.
+pub(crate) fn attributes_set(asked: &Bitmap, kind: FileKind) -> Bitmap {
+    match kind {
+        // The mode of a symbolic link is what it is.
+        FileKind::Symlink => asked.without(&Bitmap::of(&[Attr4::Mode as u32, Attr4::Size as u32])),
+        FileKind::Regular => asked.clone(),
+        _ => asked.without(&Bitmap::of(&[Attr4::Size as u32])),
+    }
+}
+
+fn new_node(what: &CreateType4) -> Result<NewNode, NfsStat4> {
+    let device = |kind, d: &SpecData4| NewNode::Special(kind, Device { major: d.major, minor: d.minor });
+    Ok(match what {
+        CreateType4::Directory => NewNode::Directory,
+        CreateType4::SymLink(target) => {
+            let target = target.as_bytes();
+            if target.len() > SYMLINK_MAX {
+                return Err(NfsStat4::NameTooLong);
+            }
+            if target.is_empty() || target.contains(&0) {
+                return Err(NfsStat4::Inval);
+            }
+            NewNode::Symlink(target.clone())
+        }
+        CreateType4::Block(d) => device(FileKind::BlockDevice, d),
+        CreateType4::Character(d) => device(FileKind::CharDevice, d),
+        CreateType4::Socket => NewNode::Special(FileKind::Socket, Device::default()),
+        CreateType4::Fifo => NewNode::Special(FileKind::Fifo, Device::default()),
+        CreateType4::Other(_) => return Err(NfsStat4::BadType),
+    })
+}
+
+impl<M: MetadataService, B: BlockService> Compound<M, B> {
+    /// Refusals of directory operations tell a symbolic link from other things that are no directories.
+    async fn directory_refusal(&self, node: &crate::engine::resolve::Node, error: FsError) -> NfsStat4 {
+        match error {
+            FsError::NotDirectory => self.not_a_directory(node).await.unwrap_or(NfsStat4::NotDir),
+            other => crate::engine::v4::status::of(other),
+        }
+    }
+
+    pub(crate) async fn create(&mut self, args: Create4Args) -> Done<Create4Ok> {
+        let dir = self.node(NfsStat4::RoFs)?;
+        let response = match self.known().await? {
+            Some(response) => response,
+            None => {
+                let new = new_node(&args.objtype)?;
+                check(&args.objname)?;
+                Engine::<M, B>::check_writable(&dir.export).map_err(|_| NfsStat4::RoFs)?;
+                let mut attrs = wanted(&args.createattrs, self.minor, true)?.set;
+                attrs.size = None;
+                let cred = self.cred(&dir.export).await;
+                attributes::check_owner(&cred, &attrs)?;
+                let op = Op::Create {
+                    dir: dir.handle.ino,
+                    name: args.objname.into_bytes(),
+                    node: new,
+                    how: CreateHow::Guarded,
+                    attrs,
+                };
+                self.change(cred, op).await?
+            }
+        };
+        let cinfo = change_info(&response, dir.handle.ino);
+        match &response.result {
+            Ok(Outcome::Created { attr, .. }) => {
+                let object = Self::beside(&dir, attr);
+                self.remember(attr);
+                self.enter(object);
+                Ok(Create4Ok { cinfo, attrset: attributes_set(&args.createattrs.mask, attr.kind) })
+            }
+            Ok(other) => unreachable!("a creation ended as {other:?}"),
+            Err(e) => Err(self.directory_refusal(&dir, *e).await.into()),
+        }
+    }
+
+    pub(crate) async fn remove(&mut self, name: Name4) -> Done<Changed4Ok> {
+        let dir = self.node(NfsStat4::RoFs)?;
+        let response = match self.known().await? {
+            Some(response) => response,
+            None => {
+                check(&name)?;
+                Engine::<M, B>::check_writable(&dir.export).map_err(|_| NfsStat4::RoFs)?;
+                let cred = self.cred(&dir.export).await;
+                let engine = self.engine.clone();
+                // A file that goes with this name takes its dirty data along; one with other names must have them first.
+                let _settled = engine.settle_linked(dir.handle.ino, name.as_bytes()).await;
+                let op = Op::Remove { dir: dir.handle.ino, name: name.into_bytes(), kind: RemoveKind::Any };
+                self.change(cred, op).await?
+            }
+        };
+        match response.result {
+            Ok(_) => Ok(Changed4Ok { cinfo: change_info(&response, dir.handle.ino) }),
+            Err(e) => Err(self.directory_refusal(&dir, e).await.into()),
+        }
+    }
+
+    pub(crate) async fn rename(&mut self, args: Rename4Args) -> Done<Rename4Ok> {
+        self.object()?;
+        let from = self.saved_node(NfsStat4::RoFs)?;
+        let to = self.node(NfsStat4::RoFs)?;
+        let (from_dir, to_dir) = (from.handle.ino, to.handle.ino);
+        let response = match self.known().await? {
+            Some(response) => response,
+            None => {
+                check(&args.oldname)?;
+                check(&args.newname)?;
+                Engine::<M, B>::check_writable(&from.export).map_err(|_| NfsStat4::RoFs)?;
+                Engine::<M, B>::check_writable(&to.export).map_err(|_| NfsStat4::RoFs)?;
+                // Two exports of one volume may have different rules; clients see two file systems.
+                if from.export.id != to.export.id {
+                    return Err(NfsStat4::XDev.into());
+                }
+                let cred = self.cred(&from.export).await;
+                let engine = self.engine.clone();
+                let _settled = engine
+                    .settle_rename((from_dir, args.oldname.as_bytes()), (to_dir, args.newname.as_bytes()))
+                    .await;
+                let op = Op::Rename {
+                    from_dir,
+                    from_name: args.oldname.into_bytes(),
+                    to_dir,
+                    to_name: args.newname.into_bytes(),
+                };
+                self.change(cred, op).await?
+            }
+        };
+        match response.result {
+            Ok(_) => Ok(Rename4Ok {
+                source_cinfo: change_info(&response, from_dir),
+                target_cinfo: change_info(&response, to_dir),
+            }),
+            // §18.26.3: what cannot be replaced is EXIST.
+            Err(FsError::IsDirectory) => Err(NfsStat4::Exist.into()),
+            Err(FsError::NotDirectory) => {
+                // Either directory may be none, or the target cannot be replaced by a directory.
+                for dir in [&from, &to] {
+                    if self.node_attr(dir).await?.kind != FileKind::Directory {
+                        return Err(self.not_a_directory(dir).await?.into());
+                    }
+                }
+                Err(NfsStat4::Exist.into())
+            }
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    pub(crate) async fn link(&mut self, name: Name4) -> Done<Changed4Ok> {
+        self.object()?;
+        let file = self.saved_node(NfsStat4::IsDir)?;
+        let dir = self.node(NfsStat4::RoFs)?;
+        let response = match self.known().await? {
+            Some(response) => response,
+            None => {
+                check(&name)?;
+                Engine::<M, B>::check_writable(&file.export).map_err(|_| NfsStat4::RoFs)?;
+                Engine::<M, B>::check_writable(&dir.export).map_err(|_| NfsStat4::RoFs)?;
+                if file.export.id != dir.export.id {
+                    return Err(NfsStat4::XDev.into());
+                }
+                let cred = self.cred(&file.export).await;
+                let (ino, generation) = (file.handle.ino, file.handle.generation);
+                let engine = self.engine.clone();
+                let _settled = engine.settle(ino).await;
+                let op = Op::Link { ino, generation, dir: dir.handle.ino, name: name.into_bytes() };
+                self.change(cred, op).await?
+            }
+        };
+        match response.result {
+            Ok(_) => Ok(Changed4Ok { cinfo: change_info(&response, dir.handle.ino) }),
+            Err(e) => Err(self.directory_refusal(&dir, e).await.into()),
+        }
+    }
+
+    /// Whether a creation asks for nothing that needs to be the superuser; attributes for the command.
+    pub(crate) fn creation(
+        &self,
+        fattr: &atoll_proto::nfs4::Fattr4,
+        cred: &atoll_base::access::Cred,
+    ) -> Result<SetAttr, NfsStat4> {
+        let wanted = wanted(fattr, self.minor, true)?;
+        attributes::check_owner(cred, &wanted.set)?;
+        Ok(wanted.set)
+    }
+}

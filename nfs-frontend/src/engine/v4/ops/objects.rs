@@ -1,0 +1,154 @@
+//! Attributes of the current object: ACCESS, GETATTR, READLINK, SETATTR, VERIFY, NVERIFY (RFC 8881 §18.1, §18.7, §18.15,
+//! §18.24, §18.30, §18.31).
+
+use super::stateids::Use;
+use crate::engine::Engine;
+use crate::engine::resolve::same_object;
+use crate::engine::v3::access_granted;
+use crate::engine::v4::attributes::{self, FileSystem, View, asks_file_system, asks_write_only, wanted};
+use crate::engine::v4::compound::{Compound, Done, Halt, Object};
+use crate::engine::v4::status;
+use atoll_base::attr::{Attr, FileKind, SetTime};
+use atoll_base::block::BlockService;
+use atoll_meta::{FsError, MetadataService, Op};
+use atoll_proto::nfs4::access as bits;
+use atoll_proto::nfs4::{
+    Access4Ok, Bitmap, Fattr4, LinkText4, NfsStat4, ReadLink4Ok, SetAttr4Args, SetAttr4Res,
+};
+
+/// The bits of ACCESS that are known.
+const ACCESS_BITS: u32 =
+    bits::READ | bits::LOOKUP | bits::MODIFY | bits::EXTEND | bits::DELETE | bits::EXECUTE;
+
+impl<M: MetadataService, B: BlockService> Compound<M, B> {
+    pub(crate) async fn access(&self, asked: u32) -> Done<Access4Ok> {
+        let object = self.object()?;
+        let attr = self.attr(object).await?;
+        let meaningful = match attr.kind {
+            FileKind::Directory => ACCESS_BITS & !bits::EXECUTE,
+            _ => ACCESS_BITS & !(bits::LOOKUP | bits::DELETE),
+        };
+        let access = match object {
+            Object::Pseudo(..) => asked & (bits::READ | bits::LOOKUP),
+            Object::Real(node) => {
+                let cred = self.cred(&node.export).await;
+                access_granted(&cred, &attr, node.export.spec.read_only, asked & ACCESS_BITS)
+            }
+        };
+        Ok(Access4Ok { supported: asked & meaningful, access: access & meaningful })
+    }
+
+    pub(crate) async fn read_link(&self) -> Done<ReadLink4Ok> {
+        let node = self.node(NfsStat4::Inval)?;
+        let wrong = if self.minor == 0 { NfsStat4::Inval } else { NfsStat4::WrongType };
+        match self.engine.meta().readlink(node.handle.ino).await {
+            Ok((mut attr, target)) => {
+                same_object(&node.handle, &attr)?;
+                self.engine.accessed(&node.export, &mut attr);
+                Ok(ReadLink4Ok { link: LinkText4::new(target).map_err(|_| NfsStat4::Io)? })
+            }
+            Err(FsError::WrongType | FsError::Invalid) => Err(wrong.into()),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// What is told of the file system around an object.
+    pub(crate) async fn file_system(&self, object: &Object) -> Done<FileSystem> {
+        let volume = match object {
+            Object::Pseudo(..) => None,
+            Object::Real(node) => Some(self.engine.meta().volume(node.handle.volume).await?),
+        };
+        Ok(FileSystem { space: self.engine.blocks().space(), volume })
+    }
+
+    /// Writes the attributes of the current object.
+    pub(crate) async fn get_attr(&mut self, asked: &Bitmap) -> Done<Fattr4> {
+        let object = self.object()?.clone();
+        if asks_write_only(asked) {
+            return Err(NfsStat4::Inval.into());
+        }
+        let attr = self.attr(&object).await?;
+        self.fattr(&object, &attr, asked).await
+    }
+
+    /// Attributes of an object on the wire.
+    pub(crate) async fn fattr(&self, object: &Object, attr: &Attr, asked: &Bitmap) -> Done<Fattr4> {
+        let file_system = if asks_file_system(asked) { Some(self.file_system(object).await?) } else { None };
+        let view = View {
+            minor: self.minor,
+            attr,
+            handle: &self.wire_handle(object),
+            mounted_on: self.mounted_on(object, attr).await?,
+            lease: self.engine.lease_seconds(),
+            file_system: file_system.as_ref(),
+        };
+        Ok(view.fattr(asked))
+    }
+
+    /// VERIFY (`equal`) and NVERIFY: whether the object's attributes are those given.
+    pub(crate) async fn verify(&mut self, given: &Fattr4, equal: bool) -> Done<()> {
+        let object = self.object()?.clone();
+        if asks_write_only(&given.mask) {
+            return Err(NfsStat4::Inval.into());
+        }
+        let attr_error = Bitmap::of(&[atoll_proto::nfs4::Attr4::RdAttrError as u32]);
+        if !given.mask.and(&attr_error).is_empty() {
+            return Err(NfsStat4::Inval.into());
+        }
+        if !given.mask.without(&attributes::supported(self.minor)).is_empty() {
+            return Err(NfsStat4::AttrNotSupp.into());
+        }
+        given.read().map_err(|e| e.status())?;
+        let attr = self.attr(&object).await?;
+        let own = self.fattr(&object, &attr, &given.mask).await?;
+        match (own.values == given.values, equal) {
+            (true, false) => Err(NfsStat4::Same.into()),
+            (false, true) => Err(NfsStat4::NotSame.into()),
+            _ => Ok(()),
+        }
+    }
+
+    pub(crate) async fn set_attr(&mut self, args: SetAttr4Args) -> Result<SetAttr4Res, Halt> {
+        match self.try_set_attr(args).await {
+            Ok(attrsset) => Ok(SetAttr4Res { status: Ok(()), attrsset }),
+            Err(Halt::Status(status)) => Ok(SetAttr4Res { status: Err(status), attrsset: Bitmap::EMPTY }),
+            Err(halt) => Err(halt),
+        }
+    }
+
+    async fn try_set_attr(&mut self, args: SetAttr4Args) -> Done<Bitmap> {
+        let node = self.node(NfsStat4::RoFs)?;
+        let response = match self.known().await? {
+            Some(response) => response,
+            None => {
+                let wanted = wanted(&args.obj_attributes, self.minor, false)?;
+                Engine::<M, B>::check_writable(&node.export).map_err(|_| NfsStat4::RoFs)?;
+                let set = wanted.set;
+                let mut cred = self.cred(&node.export).await;
+                if set.size.is_some() {
+                    // Truncation is a write: the stateid says by which open (RFC 8881 §18.30.3).
+                    let attr = self.node_attr(&node).await?;
+                    match attr.kind {
+                        FileKind::Regular => {}
+                        FileKind::Directory => return Err(NfsStat4::IsDir.into()),
+                        _ => return Err(NfsStat4::Inval.into()),
+                    }
+                    if self.check_use(&args.stateid, &node, Use::Write).await? {
+                        cred = super::io::writer(cred, &attr);
+                    }
+                }
+                let (ino, generation) = (node.handle.ino, node.handle.generation);
+                let engine = self.engine.clone();
+                let _settled = engine.settle(ino).await;
+                if set.atime != SetTime::Keep {
+                    engine.touches.forget(ino).await;
+                }
+                self.change(cred, Op::SetAttr { ino, generation, set, guard: None }).await?
+            }
+        };
+        match response.result {
+            Ok(_) => Ok(args.obj_attributes.mask),
+            Err(e) => Err(status::of(e).into()),
+        }
+    }
+}

@@ -1,0 +1,401 @@
+//! OPEN, OPEN_CONFIRM, OPEN_DOWNGRADE, CLOSE (RFC 8881 §18.2, §18.16, §18.18; RFC 7530 §16.16–§16.19).
+//!
+//! In v4.0 each of them is a step in the sequence of its open owner, and a refusal counts as one (RFC 7530 §9.1.7). So what the
+//! frontend refuses by its own checks goes through the state machine, too.
+
+use crate::engine::Engine;
+use crate::engine::resolve::Node;
+use crate::engine::v4::attributes::wanted;
+use crate::engine::v4::compound::{Compound, Done, Halt, change_info};
+use crate::engine::v4::status;
+use atoll_base::access::Cred;
+use atoll_base::attr::{Attr, FileKind, SetAttr};
+use atoll_base::block::BlockService;
+use atoll_lockd::{Share, ShareBits};
+use atoll_meta::nfs4::{ClientId, OpenTarget, StateError, StateId, StateOp, StateOutcome};
+use atoll_meta::once::{Once, OwnerKey, OwnerSequence};
+use atoll_meta::{CreateHow, FsError, MetadataService, Op, Outcome, Response};
+use atoll_proto::nfs4::{
+    Bitmap, ChangeInfo4, Close4Args, CreateHow4, NfsStat4, Open4Args, Open4Ok, OpenClaim4, OpenConfirm4Args,
+    OpenDelegation4, OpenDowngrade4Args, OpenFlag4, StateId4, WhyNoDelegation4, open_result, share_access,
+};
+use atoll_xdr::{Encode, Encoder};
+use bytes::Bytes;
+use std::sync::Arc;
+use xxhash_rust::xxh3::xxh3_64;
+
+/// Bits of share_access that are neither access nor a known want are refused.
+const SHARE_ACCESS_KNOWN: u32 = share_access::BOTH
+    | share_access::WANT_DELEG_MASK
+    | share_access::WANT_SIGNAL_DELEG_WHEN_RESRC_AVAIL
+    | share_access::WANT_PUSH_DELEG_WHEN_UNCONTENDED
+    | share_access::WANT_DELEG_TIMESTAMPS
+    | share_access::WANT_OPEN_XOR_DELEGATION;
+
+/// Which step of which owner's sequence an operation of v4.0 is.
+#[derive(Clone, Debug)]
+pub(crate) struct Step {
+    pub(crate) client: ClientId,
+    pub(crate) sequence: OwnerSequence,
+    pub(crate) seqid: u32,
+    pub(crate) fingerprint: u64,
+}
+
+/// Hash of an operation's arguments.
+pub(crate) fn fingerprint(op: u32, args: &impl Encode) -> u64 {
+    let mut e = Encoder::new();
+    e.u32(op);
+    e.put(args);
+    xxh3_64(&e.into_bytes())
+}
+
+/// What OPEN is to do, checked as far as that needs no state.
+struct Plan {
+    share: Share,
+    target: OpenTarget,
+    /// Attributes that a creation sets.
+    mask: Bitmap,
+    unchecked: bool,
+}
+
+impl<M: MetadataService, B: BlockService> Compound<M, B> {
+    /// Runs a change of opens or locks: on the session's slot, or as a step of an owner's sequence.
+    pub(crate) async fn change_state(
+        &mut self,
+        cred: Cred,
+        op: StateOp,
+        step: Option<Step>,
+    ) -> Done<Arc<Response>> {
+        let once = match step {
+            Some(step) => Once::Owner(OwnerKey {
+                client: step.client,
+                sequence: step.sequence,
+                seqid: step.seqid,
+                fingerprint: step.fingerprint,
+            }),
+            None => self.once(),
+        };
+        self.change_once(cred, Op::State(op), once).await
+    }
+
+    /// Lets a refusal of the frontend count in an owner's sequence. Some do not count (RFC 7530 §9.1.7), and in a session none does.
+    pub(crate) async fn refuse_step(&mut self, status: NfsStat4, step: Option<Step>) -> Done<Arc<Response>> {
+        let uncounted = matches!(
+            status,
+            NfsStat4::StaleClientId
+                | NfsStat4::StaleStateId
+                | NfsStat4::BadStateId
+                | NfsStat4::BadSeqId
+                | NfsStat4::BadXdr
+                | NfsStat4::Resource
+                | NfsStat4::NoFileHandle
+                | NfsStat4::Moved
+                | NfsStat4::Delay
+        );
+        match step {
+            Some(step) if !uncounted => {
+                let refusal = FsError::State(StateError::Wire(status.to_u32()));
+                self.change_state(Cred::root(), StateOp::Refuse(refusal), Some(step)).await
+            }
+            _ => Err(status.into()),
+        }
+    }
+
+    pub(crate) async fn open(&mut self, args: Open4Args) -> Done<Open4Ok> {
+        let client = self.acting(args.owner.clientid).await?;
+        let step = (self.minor == 0).then(|| Step {
+            client,
+            sequence: OwnerSequence::Open(args.owner.owner.as_bytes().clone()),
+            seqid: args.seqid,
+            fingerprint: fingerprint(18, &args),
+        });
+        let object = self.object()?.clone();
+        let by_name = matches!(args.claim, OpenClaim4::Null(_));
+        let node = match self.node(if by_name { NfsStat4::RoFs } else { NfsStat4::IsDir }) {
+            Ok(node) => Ok(node),
+            // A node of the pseudo file system is found by name as a directory.
+            Err(status) => Err(match &args.claim {
+                OpenClaim4::Null(name) if self.look_up(&object, name).await.is_ok() => NfsStat4::IsDir,
+                OpenClaim4::Null(_) if matches!(args.openhow, OpenFlag4::NoCreate) => NfsStat4::NoEnt,
+                _ => status,
+            }),
+        };
+        let known = if self.minor > 0 { self.known().await? } else { None };
+        let dir = node.as_ref().ok().map(|node| node.handle.ino);
+        let planned = match (&known, node) {
+            (_, Ok(node)) => self.plan(&args, &node, client).await.map(|plan| (node, plan)),
+            (_, Err(status)) => Err(status),
+        };
+        let (response, mask, unchecked) = match (known, planned) {
+            (Some(response), Ok((_, plan))) => (response, plan.mask, plan.unchecked),
+            // What was executed once was in order then.
+            (Some(response), Err(_)) => (response, Bitmap::EMPTY, false),
+            (None, Ok((node, plan))) => {
+                let (mask, unchecked) = (plan.mask.clone(), plan.unchecked);
+                (
+                    self.run_open(&node, args.owner.owner.as_bytes().clone(), client, plan, step).await?,
+                    mask,
+                    unchecked,
+                )
+            }
+            (None, Err(status)) => (self.refuse_step(status, step).await?, Bitmap::EMPTY, false),
+        };
+        self.opened(&args, dir, by_name, mask, unchecked, &response)
+    }
+
+    /// The reply, from the arguments and the outcome alone.
+    fn opened(
+        &mut self,
+        args: &Open4Args,
+        dir: Option<atoll_base::id::Ino>,
+        by_name: bool,
+        mask: Bitmap,
+        unchecked: bool,
+        response: &Response,
+    ) -> Done<Open4Ok> {
+        match &response.result {
+            Ok(Outcome::State(StateOutcome::Opened { open, attr, created, confirm })) => {
+                self.remember(attr);
+                if let Ok(node) = self.node(NfsStat4::ServerFault) {
+                    let object = Self::beside(&node, attr);
+                    self.enter(object);
+                }
+                let stateid = self.wire_stateid(*open);
+                self.stateid = Some(stateid);
+                let cinfo = match dir {
+                    Some(dir) if by_name => change_info(response, dir),
+                    _ => ChangeInfo4::default(),
+                };
+                let attrset = match (*created, unchecked) {
+                    (true, _) => mask,
+                    // Of an existing file only the size was set.
+                    (false, true) => mask.and(&Bitmap::of(&[atoll_proto::nfs4::Attr4::Size as u32])),
+                    (false, false) => Bitmap::EMPTY,
+                };
+                let rflags = open_result::LOCKTYPE_POSIX | if *confirm { open_result::CONFIRM } else { 0 };
+                Ok(Open4Ok {
+                    stateid,
+                    cinfo,
+                    rflags,
+                    attrset,
+                    delegation: self.no_delegation(args.share_access),
+                })
+            }
+            Ok(other) => unreachable!("OPEN ended as {other:?}"),
+            // The file is the last that the call came to.
+            Err(FsError::WrongType) => Err(match response.changes.last().map(|c| c.after.kind) {
+                Some(FileKind::Symlink) => NfsStat4::Symlink,
+                Some(FileKind::Directory) => NfsStat4::IsDir,
+                _ if self.minor == 0 => NfsStat4::Inval,
+                _ => NfsStat4::WrongType,
+            }
+            .into()),
+            Err(e) => Err(status::of(*e).into()),
+        }
+    }
+
+    /// Why there is no delegation, for those who asked (RFC 8881 §18.16.3).
+    fn no_delegation(&self, access: u32) -> OpenDelegation4 {
+        match access & share_access::WANT_DELEG_MASK {
+            _ if self.minor == 0 => OpenDelegation4::None,
+            share_access::WANT_NO_PREFERENCE => OpenDelegation4::None,
+            share_access::WANT_NO_DELEG => OpenDelegation4::NoneExt(WhyNoDelegation4::NotWanted),
+            share_access::WANT_CANCEL => OpenDelegation4::NoneExt(WhyNoDelegation4::Cancelled),
+            _ => OpenDelegation4::NoneExt(WhyNoDelegation4::Resource(false)),
+        }
+    }
+
+    async fn plan(&self, args: &Open4Args, node: &Node, client: ClientId) -> Result<Plan, NfsStat4> {
+        let bits = args.share_access & share_access::BOTH;
+        let known = if self.minor == 0 { share_access::BOTH } else { SHARE_ACCESS_KNOWN };
+        let deny = ShareBits::from_wire(args.share_deny).ok_or(NfsStat4::Inval)?;
+        let access = ShareBits::from_wire(bits).filter(|a| *a != ShareBits::None).ok_or(NfsStat4::Inval)?;
+        if args.share_access & !known != 0 {
+            return Err(NfsStat4::Inval);
+        }
+        let share = Share { access, deny };
+        let cred = self.cred(&node.export).await;
+        let mut mask = Bitmap::EMPTY;
+        let mut unchecked = false;
+        let create = match &args.openhow {
+            OpenFlag4::NoCreate => None,
+            OpenFlag4::Create(how) => {
+                let persistent = self.is_persistent();
+                let (how, attrs) = match how {
+                    CreateHow4::Unchecked(fattr) => {
+                        (mask, unchecked) = (fattr.mask.clone(), true);
+                        (CreateHow::Unchecked, self.creation(fattr, &cred)?)
+                    }
+                    CreateHow4::Guarded(fattr) => {
+                        mask = fattr.mask.clone();
+                        (CreateHow::Guarded, self.creation(fattr, &cred)?)
+                    }
+                    // The reply cache of a persistent session does what verifiers are for (§18.16.3).
+                    CreateHow4::Exclusive(_) | CreateHow4::Exclusive41(_) if persistent => {
+                        return Err(NfsStat4::Inval);
+                    }
+                    CreateHow4::Exclusive(verifier) => (CreateHow::Exclusive(*verifier), SetAttr::default()),
+                    CreateHow4::Exclusive41(both) => {
+                        mask = both.attrs.mask.clone();
+                        wanted(&both.attrs, self.minor, true)?;
+                        (CreateHow::Exclusive(both.verf), self.creation(&both.attrs, &cred)?)
+                    }
+                };
+                Some((how, attrs))
+            }
+        };
+        let target = match &args.claim {
+            OpenClaim4::Null(name) => {
+                super::names::check(name)?;
+                OpenTarget::Name { dir: node.handle.ino, name: name.as_bytes().clone(), create }
+            }
+            OpenClaim4::Fh if create.is_some() => return Err(NfsStat4::Inval),
+            OpenClaim4::Fh => OpenTarget::File { ino: node.handle.ino, generation: node.handle.generation },
+            // Nothing was lost, so there is nothing to reclaim.
+            OpenClaim4::Previous(_) => return Err(NfsStat4::NoGrace),
+            OpenClaim4::DelegateCur(_) | OpenClaim4::DelegCurFh(_) => return Err(NfsStat4::BadStateId),
+            OpenClaim4::DelegatePrev(_) | OpenClaim4::DelegPrevFh => return Err(NfsStat4::NotSupp),
+        };
+        if self.minor > 0 {
+            let reclaimed =
+                self.engine.meta().client(client).await.ok().flatten().is_some_and(|c| c.reclaimed);
+            // §18.51.3: what a client may have to reclaim comes first.
+            if !reclaimed {
+                return Err(NfsStat4::Grace);
+            }
+        }
+        let writes =
+            access.contains(ShareBits::Write) || matches!(&target, OpenTarget::Name { create: Some(_), .. });
+        if writes {
+            Engine::<M, B>::check_writable(&node.export).map_err(|_| NfsStat4::RoFs)?;
+        }
+        Ok(Plan { share, target, mask, unchecked })
+    }
+
+    async fn run_open(
+        &mut self,
+        node: &Node,
+        owner: Bytes,
+        client: ClientId,
+        plan: Plan,
+        step: Option<Step>,
+    ) -> Done<Arc<Response>> {
+        let cred = self.cred(&node.export).await;
+        let engine = self.engine.clone();
+        // UNCHECKED may meet, and truncate, a file with UNSTABLE data.
+        let _settled = match &plan.target {
+            OpenTarget::Name { dir, name, create: Some((CreateHow::Unchecked, attrs)) }
+                if attrs.size.is_some() =>
+            {
+                engine.settle_name(*dir, name).await
+            }
+            _ => None,
+        };
+        let op = StateOp::Open { client, owner, share: plan.share, target: plan.target.clone() };
+        let response = self.change_state(cred.clone(), op.clone(), step.clone()).await?;
+        if response.result != Err(FsError::State(StateError::ShareDenied)) || step.is_some() {
+            return Ok(response);
+        }
+        // Clients whose lease has run out make way. In v4.0 the client asks again, in its next step.
+        match self.file_of(&plan.target).await {
+            Some(ino) if engine.make_way(ino, client).await? => {
+                self.attempt += 1;
+                self.change_state(cred, op, step).await
+            }
+            _ => Ok(response),
+        }
+    }
+
+    async fn file_of(&self, target: &OpenTarget) -> Option<atoll_base::id::Ino> {
+        match target {
+            OpenTarget::File { ino, .. } => Some(*ino),
+            OpenTarget::Name { dir, name, .. } => {
+                self.engine.find(*dir, name).await.ok()?.child.ok().map(|attr: Attr| attr.ino)
+            }
+        }
+    }
+
+    // ---- the other operations on opens
+
+    /// The step of an owner's sequence that an operation with a stateid is; none in a session.
+    pub(crate) async fn step_of(&self, state: StateId, seqid: u32, fingerprint: u64) -> Done<Option<Step>> {
+        if self.minor > 0 {
+            return Ok(None);
+        }
+        let known = self.engine.meta().state(state).await?;
+        let client = known.map(|s| s.client).ok_or(NfsStat4::BadStateId)?;
+        self.engine.v4.leases.renew(client);
+        Ok(Some(Step { client, sequence: OwnerSequence::Of(state), seqid, fingerprint }))
+    }
+
+    fn state_reply(&mut self, response: &Response) -> Done<StateId4> {
+        match &response.result {
+            Ok(Outcome::State(StateOutcome::State(stateid))) => Ok(self.wire_stateid(*stateid)),
+            Ok(other) => unreachable!("an operation on a state ended as {other:?}"),
+            Err(e) => Err(status::of(*e).into()),
+        }
+    }
+
+    pub(crate) async fn open_confirm(&mut self, args: &OpenConfirm4Args) -> Done<StateId4> {
+        self.node(NfsStat4::IsDir)?;
+        self.changed = true;
+        let open = self.stateid_of(&args.open_stateid)?;
+        let step = self.step_of(open.id, args.seqid, fingerprint(20, args)).await?;
+        let client = step.as_ref().map(|s| s.client).ok_or(NfsStat4::NotSupp)?;
+        let response = self.change_state(Cred::root(), StateOp::Confirm { client, open }, step).await?;
+        self.state_reply(&response)
+    }
+
+    pub(crate) async fn open_downgrade(&mut self, args: &OpenDowngrade4Args) -> Done<StateId4> {
+        self.node(NfsStat4::IsDir)?;
+        let response = match self.known_in_session().await? {
+            Some(response) => response,
+            None => {
+                let open = self.stateid_of(&args.open_stateid)?;
+                let step = self.step_of(open.id, args.seqid, fingerprint(21, args)).await?;
+                let client = self.client_of(&step)?;
+                let access = args.share_access & if self.minor == 0 { u32::MAX } else { share_access::BOTH };
+                let access = ShareBits::from_wire(access).filter(|a| *a != ShareBits::None);
+                match (access, ShareBits::from_wire(args.share_deny)) {
+                    (Some(access), Some(deny)) => {
+                        let op = StateOp::Downgrade { client, open, share: Share { access, deny } };
+                        self.change_state(Cred::root(), op, step).await?
+                    }
+                    _ => self.refuse_step(NfsStat4::Inval, step).await?,
+                }
+            }
+        };
+        let stateid = self.state_reply(&response)?;
+        self.stateid = Some(stateid);
+        Ok(stateid)
+    }
+
+    pub(crate) async fn close(&mut self, args: &Close4Args) -> Done<StateId4> {
+        self.node(NfsStat4::IsDir)?;
+        let response = match self.known_in_session().await? {
+            Some(response) => response,
+            None => {
+                let open = self.stateid_of(&args.open_stateid)?;
+                let step = self.step_of(open.id, args.seqid, fingerprint(4, args)).await?;
+                let client = self.client_of(&step)?;
+                self.change_state(Cred::root(), StateOp::Close { client, open }, step).await?
+            }
+        };
+        let stateid = self.state_reply(&response)?;
+        self.stateid = None;
+        // §18.2.4: nothing is to be done with it any more.
+        Ok(if self.minor == 0 { stateid } else { StateId4::INVALID })
+    }
+
+    /// The outcome of an earlier execution on the session's slot; in v4.0 the owner's sequence has it.
+    pub(crate) async fn known_in_session(&mut self) -> Done<Option<Arc<Response>>> {
+        self.changed = true;
+        if self.minor == 0 { Ok(None) } else { self.known().await }
+    }
+
+    /// Who acts: the session's client, or the owner's.
+    pub(crate) fn client_of(&self, step: &Option<Step>) -> Result<ClientId, Halt> {
+        let client = self.client.or(step.as_ref().map(|s| s.client));
+        client.ok_or(Halt::Status(NfsStat4::OpNotInSession))
+    }
+}
