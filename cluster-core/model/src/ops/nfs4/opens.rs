@@ -3,8 +3,8 @@
 //! # Permission
 //!
 //! As knfsd (`do_open_permission`): reading needs permission to read or, since programs are read to be executed, to execute; writing
-//! permission to write. Whoever made the file by this call, or made it by the same exclusive creation before, may open it
-//! whatever its mode; so may its owner if the file itself is named, not a name in a directory: that is how a client opens again
+//! permission to write. Whoever made the file by this call may open it whatever its mode, and its owner if it comes by the same
+//! exclusive creation again, or if the file itself is named, not a name in a directory: that is how a client opens again
 //! what it had open before the owner took the permission away, while open(2) of a name must fail.
 
 use super::{clients, release, states};
@@ -25,7 +25,7 @@ use bytes::Bytes;
 /// What a name stands for, with search permission on the directory.
 fn look_up<K: KvWrite>(t: &mut Transaction<'_, K>, dir: Ino, name: &Bytes) -> Step<Option<At>> {
     let dir = t.load_dir(dir)?;
-    names::check(name, FsError::Exists)?;
+    names::check(name, FsError::IsDirectory)?;
     require(permits(t.cred, &t[dir].attr, Perm::EXEC), FsError::AccessDenied)?;
     match store::dirent(t.kv, t[dir].attr.ino, name)? {
         Some((ino, _)) => {
@@ -175,6 +175,7 @@ fn check_existing<K: KvWrite>(
         }
         CreateHow::Exclusive(verifier) if t[at].attr.kind == FileKind::Regular => {
             require(t.file(at).verifier == Some(verifier), FsError::Exists)?;
+            check_permission(t, at, wanted.access, false)?;
         }
         CreateHow::Exclusive(_) | CreateHow::Guarded => return Err(FsError::Exists.into()),
     }
