@@ -209,6 +209,10 @@ impl MetadataService for Meta {
         self.read(|kv| Ok(Ok(read::state(kv, id)?)))
     }
 
+    async fn client_of(&self, id: StateId) -> Read<Option<ClientId>> {
+        self.read(|kv| Ok(Ok(read::client_of(kv, id)?)))
+    }
+
     async fn states_of(&self, ino: Ino, after: StateId, most: usize) -> Read<Vec<OpenState>> {
         self.read(|kv| Ok(Ok(read::states_of(kv, ino, after, most)?)))
     }

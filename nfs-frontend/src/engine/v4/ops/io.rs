@@ -1,11 +1,14 @@
 //! READ, WRITE, COMMIT (RFC 8881 §18.3, §18.22, §18.32).
+//!
+//! A stateid is no permission: it is sent in the clear and is the same for all users of a client. So the caller's own is checked as in
+//! version 3, and as there an owner keeps what the mode takes away, for who opened a file before that goes on.
 
 use super::stateids::Use;
 use crate::engine::resolve::same_object;
 use crate::engine::v4::compound::{Compound, Done};
 use crate::engine::v4::status;
 use crate::engine::{Engine, Refused};
-use atoll_base::access::{Cred, Perm, permits};
+use atoll_base::access::{Perm, permits};
 use atoll_base::attr::{Attr, FileKind};
 use atoll_base::block::BlockService;
 use atoll_base::limits::{FILE_SIZE_MAX, IO_MAX};
@@ -14,13 +17,6 @@ use atoll_meta::{FsError, MetadataService, Outcome};
 use atoll_proto::nfs4::{
     Commit4Args, Commit4Ok, NfsStat4, Read4Args, StableHow4, Write4Args, Write4Ok, encode_read_ok,
 };
-
-/// On whose behalf a file is written that was opened for it: permission was checked by OPEN, and is not lost with a later
-/// change of the mode.
-pub(crate) fn writer(cred: Cred, attr: &Attr) -> Cred {
-    let allowed = cred.uid == attr.uid || permits(&cred, attr, Perm::WRITE);
-    if allowed { cred } else { Cred::new(attr.uid, attr.gid, Vec::new()) }
-}
 
 impl<M: MetadataService, B: BlockService> Compound<M, B> {
     fn require_file(&self, attr: &Attr) -> Result<(), NfsStat4> {
@@ -38,12 +34,11 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
         let node = self.node(NfsStat4::IsDir)?;
         let attr = self.node_attr(&node).await?;
         self.require_file(&attr)?;
-        let opened = self.check_use(&args.stateid, &node, Use::Read).await?;
+        self.check_use(&args.stateid, &node, Use::Read).await?;
         let cred = self.cred(&node.export).await;
         let check = |attr: &Attr| {
             same_object(&node.handle, attr)?;
-            let allowed = opened
-                || cred.uid == attr.uid
+            let allowed = cred.uid == attr.uid
                 || permits(&cred, attr, Perm::READ)
                 || permits(&cred, attr, Perm::EXEC);
             if allowed { Ok(()) } else { Err(FsError::AccessDenied) }
@@ -71,7 +66,7 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
             None => {
                 let attr = self.node_attr(&node).await?;
                 self.require_file(&attr)?;
-                let opened = self.check_use(&args.stateid, &node, Use::Write).await?;
+                self.check_use(&args.stateid, &node, Use::Write).await?;
                 Engine::<M, B>::check_writable(&node.export).map_err(|_| NfsStat4::RoFs)?;
                 match args.offset.checked_add(u64::from(count)) {
                     Some(end) if end <= FILE_SIZE_MAX => {}
@@ -79,7 +74,6 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
                     _ => return Err(NfsStat4::FBig.into()),
                 }
                 let cred = self.cred(&node.export).await;
-                let cred = if opened { writer(cred, &attr) } else { cred };
                 let once = self.once();
                 let key = match &once {
                     Once::Request(key) => Some(*key),

@@ -322,8 +322,7 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
         if self.minor > 0 {
             return Ok(None);
         }
-        let known = self.engine.meta().state(state).await?;
-        let client = known.map(|s| s.client).ok_or(NfsStat4::BadStateId)?;
+        let client = self.engine.meta().client_of(state).await?.ok_or(NfsStat4::BadStateId)?;
         self.engine.v4.leases.renew(client);
         Ok(Some(Step { client, sequence: OwnerSequence::Of(state), seqid, fingerprint }))
     }

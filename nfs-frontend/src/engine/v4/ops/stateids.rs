@@ -77,8 +77,8 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
         Ok(state)
     }
 
-    /// Whether a stateid permits its use on a file; true if by an open, false if the caller's permissions decide.
-    pub(crate) async fn check_use(&self, wire: &StateId4, node: &Node, what: Use) -> Done<bool> {
+    /// Whether a stateid allows its use on a file. The caller's permission is another matter.
+    pub(crate) async fn check_use(&self, wire: &StateId4, node: &Node, what: Use) -> Done<()> {
         let wire = self.actual(wire)?;
         if wire == StateId4::ANONYMOUS || wire == StateId4::READ_BYPASS {
             let access = match what {
@@ -90,7 +90,7 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
             if !bypass && self.engine.meta().is_denied(node.handle.ino, access).await? {
                 return Err(NfsStat4::Locked.into());
             }
-            return Ok(false);
+            return Ok(());
         }
         let state = self.state(self.stateid_of(&wire)?).await?;
         if state.ino != node.handle.ino || state.generation != node.handle.generation {
@@ -105,7 +105,7 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
             Use::Read => true,
             Use::Write => share.access.contains(ShareBits::Write),
         };
-        if permitted { Ok(true) } else { Err(NfsStat4::OpenMode.into()) }
+        if permitted { Ok(()) } else { Err(NfsStat4::OpenMode.into()) }
     }
 
     /// The client of a request about opens and locks: the session's, or in v4.0 the one that is named.
