@@ -41,6 +41,7 @@
 //! `block-write`, `block-prepare`, and `block-read-N`. Compaction and scrub have none: a maintenance thread of the
 //! owner calls [`BlockStore::compact_step`] and [`BlockStore::scrub_step`].
 
+mod ahead;
 mod buffers;
 mod compact;
 mod config;
@@ -62,6 +63,7 @@ mod state;
 mod store;
 mod writer;
 
+pub use ahead::AheadStatus;
 pub use compact::CompactStep;
 pub use config::{Config, OnProgress, Prepare, Progress};
 pub use inspect::{CheckReport, Damage, Scrubbed, check};

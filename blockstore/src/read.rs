@@ -2,8 +2,9 @@
 //!
 //! Small reads first from what is [hot](crate::hot). Then from the page cache on the caller's thread (no hand-over to another
 //! thread, which costs more than a small read itself); what is not there goes to a small pool of threads that may wait for
-//! the disk.
+//! the disk. Of streams, those threads read blocks [ahead](crate::ahead).
 
+use crate::ahead::{Ahead, Found, READ_MIN};
 use crate::buffers::Buffers;
 use crate::format::{self, CHUNK, Header, Kind, UNIT, area_len};
 use crate::hot::Hot;
@@ -12,13 +13,14 @@ use crate::lock::{lock, read};
 use crate::metrics::add;
 use crate::shared::Shared;
 use atoll_base::block::{BlockError, BlockId};
-use atoll_base::disk::File;
+use atoll_base::disk::{DIRECT_ALIGN, File};
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::io;
 use std::ops::Range;
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
+use std::time::Instant;
 use tokio::sync::{Semaphore, oneshot};
 
 /// Longest read that is tried on the caller's thread: copying and verifying 1 MiB takes about as long as two changes
@@ -153,6 +155,27 @@ impl Shared {
         Err(BlockError::Io { id, detail: "the block keeps moving".into() })
     }
 
+    /// Reads the whole payload of a block past the page cache and verifies it.
+    fn read_past_cache(&self, id: BlockId) -> Result<Bytes, BlockError> {
+        let (place, salt) = self.find(id).ok_or(BlockError::Missing(id))?;
+        let io = |e: io::Error| read_error(id, 0, e);
+        let file = self.files.get(&*self.disk, place.segment).map_err(io)?;
+        let record = u64::from(place.units) * UNIT;
+        let before = (record % DIRECT_ALIGN as u64) as usize;
+        let area_len = area_len(place.len);
+        let end = before + area_len + place.len as usize;
+        let mut buf = self.buffers.get(end.next_multiple_of(DIRECT_ALIGN));
+        // The file may end within the last few bytes, which are not the record's.
+        if file.read_direct_at(buf.as_mut(), record - before as u64).map_err(io)? < end {
+            return Err(read_error(id, 0, io::ErrorKind::UnexpectedEof.into()));
+        }
+        let (area, payload) = buf.as_ref()[before..end].split_at(area_len);
+        check_header(id, place, salt, area, 0)?;
+        format::verify_chunks(id, format::table_of(area, place.len), 0, payload)
+            .map_err(|n| damaged(id, n * CHUNK, "the checksum of the chunk does not match"))?;
+        Ok(buf.into_bytes().slice(before + area_len..end))
+    }
+
     /// Reads the whole of a block as it is at `place`, with its table of checksums, from the disk.
     pub(crate) fn read_record(
         &self,
@@ -184,6 +207,8 @@ struct Job {
 #[derive(Default)]
 struct Queue {
     jobs: VecDeque<Job>,
+    /// Blocks to be read ahead, when there are no jobs. Bounded by the room that [`Ahead`] has.
+    ahead: VecDeque<BlockId>,
     closed: bool,
 }
 
@@ -224,8 +249,49 @@ impl Readers {
         Ok(readers)
     }
 
+    /// Has blocks read ahead, as far as there is room and sense in it.
+    pub(crate) fn expect(&self, pieces: &[(BlockId, u32)]) {
+        let (ahead, now) = (&self.shared.ahead, Instant::now());
+        for &(id, expected) in pieces {
+            let Some((place, _)) = self.shared.find(id) else { continue };
+            if !ahead.begin(id, place.len, expected, now) {
+                continue;
+            }
+            let mut queue = lock(&self.queue.0);
+            if queue.closed {
+                drop(queue);
+                return ahead.finish(id, None, now);
+            }
+            queue.ahead.push_back(id);
+            drop(queue);
+            self.queue.1.notify_one();
+        }
+    }
+
+    /// A range that was read ahead, or is being.
+    async fn get_ahead(&self, id: BlockId, offset: u32, len: u32) -> Option<Bytes> {
+        let range = offset as usize..offset as usize + len as usize;
+        loop {
+            match self.shared.ahead.take(id, range.clone()) {
+                // A block that was deleted meanwhile is no longer there for anybody.
+                Found::Bytes(bytes) => return self.shared.find(id).map(|_| bytes),
+                Found::Soon(soon) => drop(soon.await),
+                Found::Nothing => return None,
+            }
+        }
+    }
+
     pub(crate) async fn get(&self, id: BlockId, offset: u32, len: u32) -> Result<Bytes, BlockError> {
         let counters = &self.shared.counters;
+        if let Some(bytes) = self.get_ahead(id, offset, len).await {
+            add(&counters.reads, 1);
+            add(&counters.read_bytes, u64::from(len));
+            self.shared.ahead.saw(id);
+            return Ok(bytes);
+        }
+        if len >= READ_MIN {
+            self.shared.ahead.saw(id);
+        }
         if len <= INLINE_MAX
             && let Some(bytes) = self.shared.read_block(Source::PageCache, id, offset, len)?
         {
@@ -262,6 +328,27 @@ impl Readers {
     }
 }
 
+/// Whoever waits for a block that is read ahead must not wait for ever, whatever happens to the reader.
+struct Promise<'a> {
+    ahead: &'a Ahead,
+    id: BlockId,
+    payload: Option<Bytes>,
+}
+
+impl Drop for Promise<'_> {
+    fn drop(&mut self) {
+        self.ahead.finish(self.id, self.payload.take(), Instant::now());
+    }
+}
+
+fn serve_ahead(shared: &Shared, id: BlockId, closed: bool) {
+    let mut promise = Promise { ahead: &shared.ahead, id, payload: None };
+    if !closed {
+        // A failure is found again, told and counted by whoever asks for the block.
+        promise.payload = shared.read_past_cache(id).ok();
+    }
+}
+
 fn serve(shared: &Shared, queue: &(Mutex<Queue>, Condvar)) {
     loop {
         let job = {
@@ -269,6 +356,13 @@ fn serve(shared: &Shared, queue: &(Mutex<Queue>, Condvar)) {
             loop {
                 if let Some(job) = guard.jobs.pop_front() {
                     break job;
+                }
+                if let Some(id) = guard.ahead.pop_front() {
+                    let closed = guard.closed;
+                    drop(guard);
+                    serve_ahead(shared, id, closed);
+                    guard = lock(&queue.0);
+                    continue;
                 }
                 if guard.closed {
                     return;

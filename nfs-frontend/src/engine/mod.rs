@@ -114,6 +114,7 @@ pub struct Engine<M, B> {
     mounts: mount::Mounts,
     stats: stats::Stats,
     refusals: io::Refusals,
+    streams: io::Streams,
 }
 
 impl<M, B> std::fmt::Debug for Engine<M, B> {
@@ -183,6 +184,7 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
             mounts: mount::Mounts::default(),
             stats: stats::Stats::default(),
             refusals: io::Refusals::default(),
+            streams: io::Streams::default(),
             config,
         });
         engine.register().await?;
