@@ -38,8 +38,8 @@ impl Buffers {
         let room = len + DIRECT_ALIGN;
         let idle = {
             let mut idle = lock(&self.0);
-            // Not one far larger than needed: whoever keeps a slice of it keeps all of it.
-            let fit = idle.buffers.iter().position(|b| b.len() >= room && b.len() <= 2 * room);
+            // The one used last, which is the warmest. Not one far larger than needed: whoever keeps a slice of it keeps all of it.
+            let fit = idle.buffers.iter().rposition(|b| b.len() >= room && b.len() <= 2 * room);
             fit.map(|i| {
                 let buffer = idle.buffers.swap_remove(i);
                 idle.bytes -= buffer.len();
