@@ -47,8 +47,8 @@ pub struct Config {
     pub read_queue: usize,
     /// Bytes of chunks that small reads asked for, kept in memory; 0 for none.
     pub hot_bytes: usize,
-    /// Bytes of blocks that may be read ahead of streams, past the page cache; 0 for none. 32 MiB: four streams at full
-    /// length.
+    /// Bytes of memory for blocks that are read ahead of streams, past the page cache; 0 for none. Taken when first needed.
+    /// 64 MiB: a window of 8 MiB for each of several streams, and the answers that are on their way out.
     pub ahead_bytes: usize,
     /// Segment files that are kept open for reading, each with up to two descriptors.
     pub open_files: usize,
@@ -78,7 +78,7 @@ impl Config {
             read_threads: 8,
             read_queue: 256,
             hot_bytes: 64 << 20,
-            ahead_bytes: 32 << 20,
+            ahead_bytes: 64 << 20,
             open_files: 512,
             compact_below_percent: 50,
             reserve_bytes: None,

@@ -61,6 +61,7 @@ mod space;
 mod staging;
 mod state;
 mod store;
+mod warm;
 mod writer;
 
 pub use ahead::AheadStatus;

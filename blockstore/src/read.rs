@@ -4,7 +4,7 @@
 //! thread, which costs more than a small read itself); what is not there goes to a small pool of threads that may wait for
 //! the disk. Of streams, those threads read blocks [ahead](crate::ahead).
 
-use crate::ahead::{Ahead, Found, READ_MIN};
+use crate::ahead::{Found, READ_MIN, Run};
 use crate::buffers::Buffers;
 use crate::format::{self, CHUNK, Header, Kind, UNIT, area_len};
 use crate::hot::Hot;
@@ -12,8 +12,9 @@ use crate::index::Place;
 use crate::lock::{lock, read};
 use crate::metrics::add;
 use crate::shared::Shared;
+use crate::warm::Loan;
 use atoll_base::block::{BlockError, BlockId};
-use atoll_base::disk::{DIRECT_ALIGN, File};
+use atoll_base::disk::File;
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::io;
@@ -155,25 +156,23 @@ impl Shared {
         Err(BlockError::Io { id, detail: "the block keeps moving".into() })
     }
 
-    /// Reads the whole payload of a block past the page cache and verifies it.
-    fn read_past_cache(&self, id: BlockId) -> Result<Bytes, BlockError> {
-        let (place, salt) = self.find(id).ok_or(BlockError::Missing(id))?;
-        let io = |e: io::Error| read_error(id, 0, e);
-        let file = self.files.get(&*self.disk, place.segment).map_err(io)?;
-        let record = u64::from(place.units) * UNIT;
-        let before = (record % DIRECT_ALIGN as u64) as usize;
-        let area_len = area_len(place.len);
-        let end = before + area_len + place.len as usize;
-        let mut buf = self.buffers.get(end.next_multiple_of(DIRECT_ALIGN));
-        // The file may end within the last few bytes, which are not the record's.
-        if file.read_direct_at(buf.as_mut(), record - before as u64).map_err(io)? < end {
-            return Err(read_error(id, 0, io::ErrorKind::UnexpectedEof.into()));
-        }
-        let (area, payload) = buf.as_ref()[before..end].split_at(area_len);
-        check_header(id, place, salt, area, 0)?;
-        format::verify_chunks(id, format::table_of(area, place.len), 0, payload)
-            .map_err(|n| damaged(id, n * CHUNK, "the checksum of the chunk does not match"))?;
-        Ok(buf.into_bytes().slice(before + area_len..end))
+    /// Reads the records of a run past the page cache into `memory`; gives each block's payload that is as it should be.
+    fn read_run(&self, run: &Run, mut memory: Loan) -> io::Result<impl Iterator<Item = (BlockId, Bytes)>> {
+        let range = run.range();
+        let file = self.files.get(&*self.disk, run.blocks[0].1.segment)?;
+        // Less at the end of the file: then the last record has to be whole, which its checksums tell.
+        let len = (range.end - range.start) as usize;
+        let len = file.read_direct_at(&mut memory.as_mut()[..len], range.start)?;
+        let bytes = memory.into_bytes();
+        Ok(run.blocks.iter().filter_map(move |&(id, place, _)| {
+            let at = (u64::from(place.units) * UNIT - range.start) as usize;
+            let (head, size) = (area_len(place.len), place.len as usize);
+            let record = bytes[..len].get(at..at + head + size)?;
+            let (area, payload) = record.split_at(head);
+            check_header(id, place, run.salt, area, 0).ok()?;
+            format::verify_chunks(id, format::table_of(area, place.len), 0, payload).ok()?;
+            Some((id, bytes.slice(at + head..at + head + size)))
+        }))
     }
 
     /// Reads the whole of a block as it is at `place`, with its table of checksums, from the disk.
@@ -207,8 +206,8 @@ struct Job {
 #[derive(Default)]
 struct Queue {
     jobs: VecDeque<Job>,
-    /// Blocks to be read ahead, when there are no jobs. Bounded by the room that [`Ahead`] has.
-    ahead: VecDeque<BlockId>,
+    /// What is to be read ahead, when there are no jobs. Bounded by the memory that [`Ahead`] has.
+    ahead: VecDeque<Promise>,
     closed: bool,
 }
 
@@ -251,18 +250,29 @@ impl Readers {
 
     /// Has blocks read ahead, as far as there is room and sense in it.
     pub(crate) fn expect(&self, pieces: &[(BlockId, u32)]) {
-        let (ahead, now) = (&self.shared.ahead, Instant::now());
+        let mut run = Run::default();
         for &(id, expected) in pieces {
-            let Some((place, _)) = self.shared.find(id) else { continue };
-            if !ahead.begin(id, place.len, expected, now) {
+            let Some((place, salt)) = self.shared.find(id) else { continue };
+            if !self.shared.ahead.wants(id, place.len, expected) {
                 continue;
             }
-            let mut queue = lock(&self.queue.0);
-            if queue.closed {
-                drop(queue);
-                return ahead.finish(id, None, now);
+            if !run.add(id, place, salt, expected) {
+                self.read_ahead(std::mem::take(&mut run));
+                run.add(id, place, salt, expected);
             }
-            queue.ahead.push_back(id);
+        }
+        self.read_ahead(run);
+    }
+
+    fn read_ahead(&self, run: Run) {
+        if run.blocks.is_empty() {
+            return;
+        }
+        let Some(memory) = self.shared.ahead.begin(&run, Instant::now()) else { return };
+        let promise = Promise { shared: self.shared.clone(), run, memory: Some(memory) };
+        let mut queue = lock(&self.queue.0);
+        if !queue.closed {
+            queue.ahead.push_back(promise);
             drop(queue);
             self.queue.1.notify_one();
         }
@@ -328,24 +338,28 @@ impl Readers {
     }
 }
 
-/// Whoever waits for a block that is read ahead must not wait for ever, whatever happens to the reader.
-struct Promise<'a> {
-    ahead: &'a Ahead,
-    id: BlockId,
-    payload: Option<Bytes>,
+/// A run that is to be read ahead. Whoever waits for its blocks is told in the end, also if they cannot be read, or nobody reads them.
+struct Promise {
+    shared: Arc<Shared>,
+    run: Run,
+    memory: Option<Loan>,
 }
 
-impl Drop for Promise<'_> {
-    fn drop(&mut self) {
-        self.ahead.finish(self.id, self.payload.take(), Instant::now());
+impl Promise {
+    fn keep(mut self) {
+        let Some(memory) = self.memory.take() else { return };
+        // A failure is found again, told and counted by whoever asks for the block.
+        if let Ok(payloads) = self.shared.read_run(&self.run, memory) {
+            payloads.for_each(|(id, payload)| self.shared.ahead.finish(id, payload, Instant::now()));
+        }
     }
 }
 
-fn serve_ahead(shared: &Shared, id: BlockId, closed: bool) {
-    let mut promise = Promise { ahead: &shared.ahead, id, payload: None };
-    if !closed {
-        // A failure is found again, told and counted by whoever asks for the block.
-        promise.payload = shared.read_past_cache(id).ok();
+impl Drop for Promise {
+    fn drop(&mut self) {
+        for (id, ..) in &self.run.blocks {
+            self.shared.ahead.give_up(*id);
+        }
     }
 }
 
@@ -357,10 +371,12 @@ fn serve(shared: &Shared, queue: &(Mutex<Queue>, Condvar)) {
                 if let Some(job) = guard.jobs.pop_front() {
                     break job;
                 }
-                if let Some(id) = guard.ahead.pop_front() {
+                if let Some(promise) = guard.ahead.pop_front() {
                     let closed = guard.closed;
                     drop(guard);
-                    serve_ahead(shared, id, closed);
+                    if !closed {
+                        promise.keep();
+                    }
                     guard = lock(&queue.0);
                     continue;
                 }

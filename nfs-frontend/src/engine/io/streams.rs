@@ -116,7 +116,10 @@ mod tests {
             let offsets: Vec<u64> = (0..100 * MIB / len).map(|n| n * len).collect();
             let ahead = notes(&Streams::default(), &offsets, len, 100 * MIB);
             assert_eq!(ahead[0].start, 2 * len, "begins with the second READ");
-            assert!(ahead.windows(2).all(|w| w[0].end == w[1].start), "without gaps, nothing twice: {ahead:?}");
+            assert!(
+                ahead.windows(2).all(|w| w[0].end == w[1].start),
+                "without gaps, nothing twice: {ahead:?}"
+            );
             assert_eq!(ahead.last().map(|r| r.end), Some(100 * MIB));
             assert!(ahead.iter().all(|r| r.end - r.start <= WINDOW_MAX + ALIGN));
         }
