@@ -3,8 +3,9 @@
 //! Through it, a frame costs a fresh page for each 4 KiB, a copy into it, and later the work of pushing it, or something
 //! that somebody reads, out again; and what a sync has to write has piled up until then. Past it, the bytes must lie at
 //! aligned addresses, which those of a network's buffers do not: they are copied into memory that is used again and again,
-//! and so stays in the processor's cache and mapped.
+//! and so stays in the processor's cache and mapped, on [huge pages](crate::warm).
 
+use crate::warm::Region;
 use atoll_base::disk::{DIRECT_ALIGN, File};
 use std::io;
 
@@ -22,8 +23,8 @@ pub(crate) fn align(at: u64) -> u64 {
 /// The memory.
 #[derive(Default)]
 pub(crate) struct Staging {
-    /// Empty until the first use.
-    memory: Vec<u8>,
+    /// `None` until the first use.
+    memory: Option<Region>,
 }
 
 impl Staging {
@@ -35,11 +36,11 @@ impl Staging {
         offset: u64,
         parts: impl Iterator<Item = &'a [u8]>,
     ) -> io::Result<()> {
-        if self.memory.is_empty() {
-            self.memory = vec![0; STAGE + DIRECT_ALIGN];
-        }
-        let start = self.memory.as_ptr().align_offset(DIRECT_ALIGN);
-        let stage = &mut self.memory[start..start + STAGE];
+        let memory = match &mut self.memory {
+            Some(memory) => memory,
+            none => none.insert(Region::new(STAGE)?),
+        };
+        let stage = memory.as_mut();
         let (mut at, mut len) = (offset, 0);
         for mut part in parts {
             while !part.is_empty() {

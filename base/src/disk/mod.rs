@@ -15,6 +15,8 @@ mod real;
 #[cfg(feature = "sim")]
 pub mod sim;
 mod subdir;
+#[cfg(feature = "sim")]
+pub mod wrap;
 
 pub use real::RealDisk;
 pub use subdir::Subdir;
