@@ -13,8 +13,7 @@
 //! | `Garbage` | block 16 | [`crate::record::Garbage`]: since when nothing references it |
 //! | `Orphan` | ino 8 | [`crate::record::Orphan`] |
 //! | `Dirty` | frontend 4, ino 8 | [`crate::record::Lease`] |
-//! | `Outcome` | client 16, xid 4, fingerprint 8 | [`crate::record::StoredOutcome`] |
-//! | `OutcomeAge` | number 8 | [`crate::record::OutcomeAge`] |
+//! | `Outcome` | number 8, of the first in the row | [`crate::once::row`] |
 //! | `Lock` | ino 8 | [`atoll_lockd::FileLocks`] |
 //! | `LockClient` | client (below), ino 8 | life 4: in which of the client's lives it last took something there |
 //! | `LockClient` | by address (below), ino 8 | nothing |

@@ -37,10 +37,8 @@ pub enum Table {
     Orphan,
     /// Write leases.
     Dirty,
-    /// Stored responses by exactly-once key.
+    /// Stored responses in order of age.
     Outcome,
-    /// The same in order of age.
-    OutcomeAge,
     /// Lock tables of files.
     Lock,
     /// Files in which a client holds something.
@@ -63,7 +61,7 @@ pub enum Table {
 
 impl Table {
     /// All of them, in order.
-    pub const ALL: [Table; 22] = [
+    pub const ALL: [Table; 21] = [
         Table::Meta,
         Table::Inode,
         Table::Dirent,
@@ -76,7 +74,6 @@ impl Table {
         Table::Orphan,
         Table::Dirty,
         Table::Outcome,
-        Table::OutcomeAge,
         Table::Lock,
         Table::LockClient,
         Table::PendingGrant,
@@ -103,7 +100,6 @@ impl Table {
             Table::Orphan => "orphan",
             Table::Dirty => "dirty",
             Table::Outcome => "outcome",
-            Table::OutcomeAge => "outcome_age",
             Table::Lock => "lock",
             Table::LockClient => "lock_client",
             Table::PendingGrant => "pending_grant",

@@ -7,7 +7,8 @@
 use crate::command::Command;
 use crate::keys::{self, Parts};
 use crate::kv::{KvError, KvRead, KvWrite, Table};
-use crate::record::{FrontendRecord, Meta, OutcomeAge, VolumeRecord};
+use crate::once::{OnceIndex, Outcomes};
+use crate::record::{FrontendRecord, Meta, VolumeRecord};
 use crate::transaction::{Stop, Touched, Transaction};
 use crate::{once, ops, store};
 use atoll_base::id::{Epoch, FrontendId, GroupId, Ino, ROOT_VOLUME, VolumeId};
@@ -15,6 +16,7 @@ use atoll_base::time::Timestamp;
 use atoll_meta::{FsError, Response};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Bound, ControlFlow};
+use std::sync::Arc;
 
 /// The one Raft group there is so far.
 pub(crate) const GROUP: GroupId = GroupId(0);
@@ -29,15 +31,14 @@ pub struct Applied {
 }
 
 /// The part of the state that is kept in memory.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Model {
     pub(crate) meta: Meta,
     volumes: BTreeMap<VolumeId, VolumeRecord>,
     frontends: BTreeMap<FrontendId, FrontendRecord>,
     changed_volumes: BTreeSet<VolumeId>,
     changed_frontends: BTreeSet<FrontendId>,
-    /// The first row of `OutcomeAge`.
-    pub(crate) oldest_outcome: Option<(u64, OutcomeAge)>,
+    pub(crate) outcomes: Outcomes,
 }
 
 impl Model {
@@ -73,12 +74,12 @@ impl Model {
 
     fn empty(meta: Meta) -> Self {
         Self {
+            outcomes: Outcomes::empty(meta.cluster_id),
             meta,
             volumes: BTreeMap::new(),
             frontends: BTreeMap::new(),
             changed_volumes: BTreeSet::new(),
             changed_frontends: BTreeSet::new(),
-            oldest_outcome: None,
         }
     }
 
@@ -96,7 +97,7 @@ impl Model {
             model.frontends.insert(id, store::parse(Table::Frontend, key, value)?);
             Ok(ControlFlow::Continue(()))
         })?;
-        model.oldest_outcome = once::oldest(kv)?;
+        model.outcomes = Outcomes::load(kv, model.meta.cluster_id)?;
         Ok(model)
     }
 
@@ -117,7 +118,7 @@ impl Model {
             return Ok(Applied { response: Response::refused(FsError::Fenced), touched: Touched::default() });
         }
         if let Some(key) = &call.once
-            && let Some(response) = once::lookup(kv, key)?
+            && let Some(response) = once::lookup(kv, self, key)?
         {
             return Ok(Applied { response, touched: Touched::default() });
         }
@@ -142,6 +143,7 @@ impl Model {
     /// Writes what is kept in memory. To be called after the last command of a batch, before the store's commit.
     pub fn end_batch(&mut self, kv: &mut impl KvWrite) -> Result<(), KvError> {
         store::put(kv, Table::Meta, keys::STATE, &self.meta)?;
+        once::end_batch(kv, self)?;
         for id in std::mem::take(&mut self.changed_volumes) {
             store::put(kv, Table::Volume, &keys::volume(id), &self.volumes[&id])?;
         }
@@ -149,6 +151,11 @@ impl Model {
             store::put(kv, Table::Frontend, &keys::frontend(id), &self.frontends[&id])?;
         }
         Ok(())
+    }
+
+    /// Where stored outcomes are; shared with those who read states that this one is published as.
+    pub fn once_index(&self) -> &Arc<OnceIndex> {
+        &self.outcomes.index
     }
 
     /// Time as counted here: never behind any time that a command was given.

@@ -159,7 +159,8 @@ impl MetadataService for Store {
         self.read(|kv| read::test_lock(kv, &test)).unwrap()
     }
     async fn outcome(&self, key: &OnceKey) -> Read<Option<Response>> {
-        Ok(self.read(|kv| read::outcome(kv, key)).unwrap())
+        let state = self.state.lock().unwrap();
+        Ok(read::outcome(state.model.once_index(), key, || &state.kv).unwrap())
     }
     async fn volume(&self, id: VolumeId) -> Read<Volume> {
         self.read(|kv| read::volume(kv, id)).unwrap()
