@@ -57,11 +57,13 @@ pub enum Table {
     LockRelease,
     /// Files worth repacking.
     Repack,
+    /// Bytes of inline extents.
+    Inline,
 }
 
 impl Table {
     /// All of them, in order.
-    pub const ALL: [Table; 21] = [
+    pub const ALL: [Table; 22] = [
         Table::Meta,
         Table::Inode,
         Table::Dirent,
@@ -83,6 +85,7 @@ impl Table {
         Table::Frontend,
         Table::LockRelease,
         Table::Repack,
+        Table::Inline,
     ];
 
     /// The table's name in the store.
@@ -109,6 +112,7 @@ impl Table {
             Table::Frontend => "frontend",
             Table::LockRelease => "lock_release",
             Table::Repack => "repack",
+            Table::Inline => "inline",
         }
     }
 }

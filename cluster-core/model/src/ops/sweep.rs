@@ -58,7 +58,7 @@ fn rows<K: KvWrite>(
 ) -> Result<(Vec<Head>, bool), KvError> {
     let mut rows = Vec::new();
     let mut complete = true;
-    extent::each(t.kv, ino, start, end, |head, _| {
+    extent::each(t.kv, ino, start, end, |head| {
         if *budget == 0 {
             complete = false;
             return Ok(ControlFlow::Break(()));
