@@ -151,12 +151,7 @@ pub(crate) fn at(kv: &impl KvRead, ino: Ino, offset: u64) -> Result<Option<Head>
 }
 
 /// The live row that begins before `offset` and reaches beyond it.
-pub(crate) fn across(
-    kv: &impl KvRead,
-    ino: Ino,
-    file: &File,
-    offset: u64,
-) -> Result<Option<Head>, KvError> {
+pub(crate) fn across(kv: &impl KvRead, ino: Ino, file: &File, offset: u64) -> Result<Option<Head>, KvError> {
     before(kv, ino, file, offset, |head| head.end() > offset)
 }
 
@@ -184,17 +179,19 @@ fn before(
     let to = keys::with_u64(ino, offset);
     let mut found = None;
     let mut failed = None;
-    kv.scan_back(Table::Extent, Bound::Included(&from), Bound::Excluded(&to), |key, value| {
-        match parse_key(key).and_then(|(_, at)| parse_head(at, value)) {
-            Ok(head) if !file.is_live(head.offset, head.birth) => ControlFlow::Continue(()),
-            Ok(head) => {
-                found = Some(head).filter(&fits);
-                ControlFlow::Break(())
-            }
-            Err(e) => {
-                failed = Some(e);
-                ControlFlow::Break(())
-            }
+    kv.scan_back(Table::Extent, Bound::Included(&from), Bound::Excluded(&to), |key, value| match parse_key(
+        key,
+    )
+    .and_then(|(_, at)| parse_head(at, value))
+    {
+        Ok(head) if !file.is_live(head.offset, head.birth) => ControlFlow::Continue(()),
+        Ok(head) => {
+            found = Some(head).filter(&fits);
+            ControlFlow::Break(())
+        }
+        Err(e) => {
+            failed = Some(e);
+            ControlFlow::Break(())
         }
     })?;
     failed.map_or(Ok(found), Err)

@@ -121,3 +121,46 @@ impl std::fmt::Debug for OnceIndex {
         f.debug_struct("OnceIndex").field("len", &self.len()).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    fn key(xid: u32) -> OnceKey {
+        OnceKey { client: [1; 16], xid, fingerprint: u64::from(xid) << 40 }
+    }
+
+    proptest! {
+        #[test]
+        fn it_holds_what_a_map_holds(steps in vec((0..300_u32, any::<bool>()), 0..600), secret: [u8; 16]) {
+            let index = OnceIndex::new(secret);
+            let mut map = BTreeMap::new();
+            // Past the point from where on the lower halves of numbers begin anew.
+            for (number, (xid, add)) in (u64::from(u32::MAX) - 100..).zip(steps) {
+                if let Some(former) = map.remove(&xid) {
+                    prop_assert!(index.remove(&key(xid), former));
+                    prop_assert!(!index.remove(&key(xid), former));
+                }
+                if add {
+                    index.insert(&key(xid), number);
+                    map.insert(xid, number);
+                }
+            }
+            for xid in 0..300 {
+                prop_assert_eq!(index.find(&key(xid)), map.get(&xid).copied().into_iter().collect::<Vec<_>>());
+            }
+            let again = OnceIndex::new(secret);
+            let mut by_number: Vec<_> = map.iter().map(|(xid, number)| (*number, *xid)).collect();
+            by_number.sort_unstable();
+            by_number.iter().for_each(|(number, xid)| again.insert(&key(*xid), *number));
+            prop_assert_eq!(&index, &again);
+            if let Some((number, xid)) = by_number.first() {
+                again.remove(&key(*xid), *number);
+                prop_assert_ne!(&index, &again);
+            }
+        }
+    }
+}

@@ -217,7 +217,9 @@ pub(crate) fn expire(kv: &mut impl KvWrite, model: &mut Model, most: usize) -> R
         let open = model.outcomes.open.as_ref();
         model.outcomes.oldest = match open {
             // It may not be in the store yet, or not as it is.
-            Some(open) if next.is_none_or(|(first, _)| first == open.first) => Some(head(open.first, &open.value)?),
+            Some(open) if next.is_none_or(|(first, _)| first == open.first) => {
+                Some(head(open.first, &open.value)?)
+            }
             _ => next,
         };
     }

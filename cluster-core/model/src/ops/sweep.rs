@@ -32,9 +32,8 @@ pub(crate) fn sweep<K: KvWrite>(t: &mut Transaction<'_, K>) -> Step<Outcome> {
             Orphan::Tail => sweep_tail(t, ino, &mut budget)?,
         }
     }
-    let more = store::any(t.kv, Table::Orphan)?
-        || store::any(t.kv, Table::LockRelease)?
-        || once::has_work(t.model);
+    let more =
+        store::any(t.kv, Table::Orphan)? || store::any(t.kv, Table::LockRelease)? || once::has_work(t.model);
     Ok(Outcome::More(more))
 }
 
