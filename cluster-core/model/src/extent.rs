@@ -1,8 +1,8 @@
 //! Rows of the extent table: how they are encoded, and how to find them.
 //!
-//! Value: version 1, kind 1 (0 inline, 1 block), birth 8, len 4; then of a block extent block 16, offset within it 4. The bytes
-//! of an inline extent are a row of their own, in `Inline` under the same key: what is planned looks at many rows and at the
-//! bytes of hardly any.
+//! Value: version 1, kind 1 (0 inline, 1 block), birth 8, len 4; then of a block extent block 16, offset within it 4, of an inline
+//! one its first bytes ([`INLINE_HEAD`]). If it has more, those are a row of their own, in `Inline` under the same key: what is
+//! planned looks at many rows and at the bytes of hardly any.
 //!
 //! Invariants: no row is empty; live rows of a file do not overlap and end at or before its size; dead rows (see
 //! [`crate::record::Cut`]) may lie anywhere, also over live ones, but never share a key with one. An inline row is at
@@ -10,13 +10,14 @@
 
 use crate::keys::{self, Parts};
 use crate::kv::{KvError, KvRead, KvWrite, Table};
+use crate::limits::INLINE_HEAD;
 use crate::record::File;
 use crate::store::{RAW, check_raw, each_from};
 use atoll_base::block::BlockId;
 use atoll_base::id::Ino;
 use atoll_base::limits::{BLOCK_MAX, FILE_SIZE_MAX};
 use atoll_meta::{Extent, Piece, Source};
-use bytes::Bytes;
+use bytes::BytesMut;
 use std::ops::{Bound, ControlFlow};
 
 const INLINE: u8 = 0;
@@ -48,18 +49,22 @@ impl Head {
     }
 }
 
-/// Puts a row in, or in place of the one with its key, which must be of the same kind.
+/// Puts a row in. There must be none with its key.
 pub(crate) fn put(kv: &mut impl KvWrite, ino: Ino, extent: &Extent) -> Result<(), KvError> {
     let head = Head::of(extent);
     let key = keys::with_u64(ino, head.offset);
-    let mut value = Vec::with_capacity(34);
+    let mut value = Vec::with_capacity(14 + INLINE_HEAD);
     value.extend_from_slice(&[RAW, if head.block.is_some() { BLOCK } else { INLINE }]);
     value.extend_from_slice(&head.birth.to_be_bytes());
     value.extend_from_slice(&head.len.to_be_bytes());
     match &extent.piece.source {
         Source::Inline(bytes) => {
             debug_assert_eq!(bytes.len(), head.len as usize);
-            kv.put(Table::Inline, &key, bytes)?;
+            let (first, rest) = bytes.split_at(bytes.len().min(INLINE_HEAD));
+            value.extend_from_slice(first);
+            if !rest.is_empty() {
+                kv.put(Table::Inline, &key, rest)?;
+            }
         }
         Source::Block { id, offset } => {
             value.extend_from_slice(&id.0.to_be_bytes());
@@ -72,7 +77,7 @@ pub(crate) fn put(kv: &mut impl KvWrite, ino: Ino, extent: &Extent) -> Result<()
 /// Takes a row out.
 pub(crate) fn delete(kv: &mut impl KvWrite, ino: Ino, row: &Head) -> Result<(), KvError> {
     let key = keys::with_u64(ino, row.offset);
-    if row.block.is_none() {
+    if row.block.is_none() && row.len as usize > INLINE_HEAD {
         kv.delete(Table::Inline, &key)?;
     }
     kv.delete(Table::Extent, &key)
@@ -91,12 +96,18 @@ fn broken(what: &str) -> KvError {
 }
 
 pub(crate) fn parse_head(offset: u64, value: &[u8]) -> Result<Head, KvError> {
+    parse(offset, value).map(|(head, _)| head)
+}
+
+/// A row and its first bytes, if they are inline.
+fn parse(offset: u64, value: &[u8]) -> Result<(Head, &[u8]), KvError> {
     let mut parts = Parts::new(Table::Extent, value);
     check_raw(Table::Extent, parts.take()?)?;
     let [kind] = parts.take()?;
     let mut head = Head { offset, birth: parts.u64()?, len: parts.u32()?, block: None, within: 0 };
+    let mut first = &[][..];
     match kind {
-        INLINE => {}
+        INLINE => first = parts.bytes(INLINE_HEAD.min(head.len as usize))?,
         BLOCK => {
             head.block = Some(BlockId(u128::from_be_bytes(parts.take()?)));
             head.within = parts.u32()?;
@@ -110,7 +121,7 @@ pub(crate) fn parse_head(offset: u64, value: &[u8]) -> Result<Head, KvError> {
     if head.len == 0 || head.offset.checked_add(head.len.into()).is_none_or(|end| end > FILE_SIZE_MAX) {
         return Err(broken("is empty or behind the largest file"));
     }
-    Ok(head)
+    Ok((head, first))
 }
 
 /// A row with its bytes, if they are inline.
@@ -119,9 +130,20 @@ pub(crate) fn load(kv: &impl KvRead, ino: Ino, row: Head) -> Result<Extent, KvEr
         Some(id) => Source::Block { id, offset: row.within },
         None => {
             let key = keys::with_u64(ino, row.offset);
-            let bytes = kv.get(Table::Inline, &key, |v| v.map(Bytes::copy_from_slice))?;
-            let bytes = bytes.filter(|bytes| bytes.len() == row.len as usize);
-            Source::Inline(bytes.ok_or_else(|| broken("has no bytes, or not as many as it says"))?)
+            let mut bytes = BytesMut::with_capacity(row.len as usize);
+            let first = |value: Option<&[u8]>| -> Result<(), KvError> {
+                let value = value.ok_or_else(|| broken("is gone"))?;
+                bytes.extend_from_slice(parse(row.offset, value)?.1);
+                Ok(())
+            };
+            kv.get(Table::Extent, &key, first)??;
+            if row.len as usize > INLINE_HEAD {
+                kv.get(Table::Inline, &key, |rest| bytes.extend_from_slice(rest.unwrap_or_default()))?;
+            }
+            if bytes.len() != row.len as usize {
+                return Err(broken("does not have as many bytes as it says"));
+            }
+            Source::Inline(bytes.freeze())
         }
     };
     Ok(Extent { piece: Piece { offset: row.offset, len: row.len, source }, birth: row.birth })

@@ -127,6 +127,7 @@ fn shorten_row<K: KvWrite>(t: &mut Transaction<'_, K>, at: At, row: &Extent, end
         extent::clip(row, offset, end).unwrap_or_else(|| panic!("extent of {ino} shortened to nothing"));
     count_row(t, at, Head::of(row), false);
     count_row(t, at, Head::of(&shorter), true);
+    extent::delete(t.kv, ino, &Head::of(row))?;
     Ok(extent::put(t.kv, ino, &shorter)?)
 }
 

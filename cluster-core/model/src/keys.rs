@@ -6,8 +6,8 @@
 //! | `Inode` | ino 8 | [`crate::record::Inode`] |
 //! | `Dirent` | dir 8, name | version 1, ino 8, cookie 8 |
 //! | `DirCookie` | dir 8, cookie 8 | version 1, ino 8, name |
-//! | `Extent` | ino 8, offset 8 | [`crate::extent`]: version 1, kind 1, birth 8, len 4; of one in a block: block 16, offset 4 |
-//! | `Inline` | ino 8, offset 8 | bytes of the inline extent with this key |
+//! | `Extent` | ino 8, offset 8 | [`crate::extent`]: version 1, kind 1, birth 8, len 4; in a block: block 16, offset 4; inline: the first 64 bytes |
+//! | `Inline` | ino 8, offset 8 | further bytes of the inline extent with this key |
 //! | `Symlink` | ino 8 | the target |
 //! | `Xattr` | ino 8, name | the value |
 //! | `Block` | block 16 | number of extents that reference it, 8 |

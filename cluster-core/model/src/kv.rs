@@ -57,7 +57,7 @@ pub enum Table {
     LockRelease,
     /// Files worth repacking.
     Repack,
-    /// Bytes of inline extents.
+    /// Bytes of inline extents, but for the first.
     Inline,
 }
 

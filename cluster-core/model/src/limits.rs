@@ -32,6 +32,10 @@ limits! {
     /// Longest inline extent: the most that one command can bring anyway; splits of larger merges keep rows below this.
     INLINE_EXTENT_MAX: u32 = 64 << 10, 8 << 10;
 
+    /// Bytes of an inline extent that are in its own row. Without these, 4 KiB and what the store adds fit into one of its pages of
+    /// 4 KiB; with them they would take two.
+    INLINE_HEAD: usize = 64, 4;
+
     /// Touching inline extents are merged within one page of this alignment: what page caches write.
     PAGE: u64 = 4096, 16;
 

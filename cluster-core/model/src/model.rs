@@ -2,7 +2,8 @@
 //!
 //! [`Model`] holds only what it can read back from the store: the singletons, the volumes' counters, the frontends. They change
 //! with nearly every command and are written once per batch, by [`Model::end_batch`], which must come before the store's
-//! transaction is committed or read by others.
+//! transaction is committed or read by others. So is the row of outcomes that is being filled; where outcomes are
+//! ([`OnceIndex`]) is never written.
 
 use crate::command::Command;
 use crate::keys::{self, Parts};

@@ -4,7 +4,7 @@ use super::Checker;
 use crate::extent::{self, Head};
 use crate::keys::{self, Parts};
 use crate::kv::{KvError, KvRead, Table};
-use crate::limits::INLINE_EXTENT_MAX;
+use crate::limits::{INLINE_EXTENT_MAX, INLINE_HEAD};
 use crate::record::{File, Garbage, Inode, Orphan};
 use crate::store;
 use atoll_base::attr::FileKind;
@@ -130,7 +130,7 @@ impl<K: KvRead> Checker<'_, K> {
         self.rows(Table::Inline, |c, key, _| {
             let Some((ino, offset)) = c.noted(extent::parse_key(key)) else { return };
             let row = c.noted(extent::at(c.kv, ino, offset));
-            if !matches!(row, Some(Some(Head { block: None, .. }))) {
+            if !matches!(row, Some(Some(Head { block: None, len, .. })) if len as usize > INLINE_HEAD) {
                 c.general(format!("there are bytes of inode {ino} at {offset}, but no inline extent"));
             }
         })?;
