@@ -104,6 +104,10 @@ pub trait MetadataService: Send + Sync + 'static {
     /// An NFSv4 client, if there is one.
     fn client(&self, id: ClientId) -> impl Future<Output = Read<Option<Client>>> + Send;
 
+    /// Whether there is such a confirmed client of this minor version (4.1 stands for later ones, too): `Expired` if it lost its
+    /// lease, else `StaleClient`.
+    fn standing(&self, id: ClientId, minor: u8) -> impl Future<Output = Read<()>> + Send;
+
     /// NFSv4 clients above an id, at most `most`, in order.
     fn clients(&self, after: ClientId, most: usize) -> impl Future<Output = Read<Vec<Client>>> + Send;
 

@@ -260,6 +260,10 @@ impl MetadataService for LocalMetadata {
         self.shared.read(|kv| read::clients(kv, after, most).map(Ok)).await
     }
 
+    async fn standing(&self, id: ClientId, minor: u8) -> Read<()> {
+        self.shared.read(|kv| read::standing(kv, id, minor)).await
+    }
+
     async fn session(&self, id: SessionId) -> Read<Option<Session>> {
         self.shared.read(|kv| read::session(kv, id).map(Ok)).await
     }

@@ -82,10 +82,7 @@ fn counts(response: &Response) -> bool {
 type Owned = (OwnerKind, Bytes);
 
 /// The owner whose last step closed this state.
-pub(crate) fn closed(
-    kv: &impl KvRead,
-    id: StateId,
-) -> Result<Option<(ClientId, OwnerKind, Bytes)>, KvError> {
+pub(crate) fn closed(kv: &impl KvRead, id: StateId) -> Result<Option<(ClientId, OwnerKind, Bytes)>, KvError> {
     kv.get(Table::ClosedState, &keys::state(id), |row| {
         row.map(|row| {
             let (client, kind, owner) = keys::parse_owner(Table::ClosedState, row)?;

@@ -50,6 +50,11 @@ pub fn client(kv: &impl KvRead, id: ClientId) -> Result<Option<Client>, KvError>
     clients::load(kv, id)?.map(|record| shown_client(kv, id, record)).transpose()
 }
 
+/// Whether there is such a confirmed client of this minor version.
+pub fn standing(kv: &impl KvRead, id: ClientId, minor: u8) -> Result<Read<()>, KvError> {
+    Ok(clients::confirmed(kv, id, Some(minor))?.map(|_client| ()))
+}
+
 /// Clients above an id, at most `most`, in order.
 pub fn clients(kv: &impl KvRead, after: ClientId, most: usize) -> Result<Vec<Client>, KvError> {
     let mut found = Vec::new();

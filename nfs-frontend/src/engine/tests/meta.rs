@@ -198,6 +198,10 @@ impl MetadataService for Meta {
         self.read(|kv| Ok(Ok(read::clients(kv, after, most)?)))
     }
 
+    async fn standing(&self, id: ClientId, minor: u8) -> Read<()> {
+        self.read(|kv| Ok(read::standing(kv, id, minor)?))
+    }
+
     async fn session(&self, id: SessionId) -> Read<Option<Session>> {
         self.read(|kv| Ok(Ok(read::session(kv, id)?)))
     }

@@ -174,6 +174,9 @@ impl MetadataService for Store {
     async fn clients(&self, after: ClientId, most: usize) -> Read<Vec<Client>> {
         Ok(self.read(|kv| read::clients(kv, after, most)).unwrap())
     }
+    async fn standing(&self, id: ClientId, minor: u8) -> Read<()> {
+        self.read(|kv| read::standing(kv, id, minor)).unwrap()
+    }
     async fn session(&self, id: SessionId) -> Read<Option<Session>> {
         Ok(self.read(|kv| read::session(kv, id)).unwrap())
     }

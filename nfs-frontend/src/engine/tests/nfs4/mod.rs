@@ -33,8 +33,12 @@ struct Client40<'w> {
 
 impl<'w> Client40<'w> {
     async fn new(w: &'w World, owner: &str) -> Self {
+        Self::with_verifier(w, owner, [1; 8]).await
+    }
+
+    async fn with_verifier(w: &'w World, owner: &str, verifier: [u8; 8]) -> Self {
         let args = SetClientId4Args {
-            client: ClientOwner4 { verifier: [1; 8], ownerid: identity(owner) },
+            client: ClientOwner4 { verifier, ownerid: identity(owner) },
             callback: CbClient4 {
                 cb_program: 1,
                 cb_location: NetAddr4 { netid: Default::default(), addr: Default::default() },
@@ -43,10 +47,8 @@ impl<'w> Client40<'w> {
         };
         let res = compound(w, 0, vec![ArgOp4::SetClientId(args)]).await;
         let Some(ResOp4::SetClientId(Ok(set))) = res.ops.last() else { panic!("{res:?}") };
-        let confirm = SetClientIdConfirm4Args {
-            clientid: set.clientid,
-            setclientid_confirm: set.setclientid_confirm,
-        };
+        let confirm =
+            SetClientIdConfirm4Args { clientid: set.clientid, setclientid_confirm: set.setclientid_confirm };
         let id = set.clientid;
         let res = compound(w, 0, vec![ArgOp4::SetClientIdConfirm(confirm)]).await;
         assert_eq!(res.status, Ok(()));
@@ -84,7 +86,8 @@ impl<'w> Client40<'w> {
     async fn open(&mut self, file: &str, access: u32, deny: u32) -> (FileHandle, StateId4) {
         let open = self.open_args(file, access, deny, true);
         let res = self.send(vec![ArgOp4::PutRootFh, open, ArgOp4::GetFh]).await;
-        let [_, ResOp4::Open(Ok(Open4Ok { stateid, rflags, .. })), ResOp4::GetFh(Ok(fh))] = &res.ops[..] else {
+        let [_, ResOp4::Open(Ok(Open4Ok { stateid, rflags, .. })), ResOp4::GetFh(Ok(fh))] = &res.ops[..]
+        else {
             panic!("{res:?}")
         };
         let (mut stateid, fh) = (*stateid, fh.object.clone());

@@ -38,9 +38,8 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
         let cred = self.cred(&node.export).await;
         let check = |attr: &Attr| {
             same_object(&node.handle, attr)?;
-            let allowed = cred.uid == attr.uid
-                || permits(&cred, attr, Perm::READ)
-                || permits(&cred, attr, Perm::EXEC);
+            let allowed =
+                cred.uid == attr.uid || permits(&cred, attr, Perm::READ) || permits(&cred, attr, Perm::EXEC);
             if allowed { Ok(()) } else { Err(FsError::AccessDenied) }
         };
         let count = args.count.min(IO_MAX);
