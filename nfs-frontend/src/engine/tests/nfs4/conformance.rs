@@ -1,11 +1,11 @@
 //! One test for each deviation from the RFCs that conformance suites found.
 
-use super::{Client40, compound, identity, name, put};
+use super::{Client40, Session41, compound, identity, name, put};
 use crate::engine::tests::world::{World, sys};
 use atoll_proto::nfs4::{
-    ArgOp4, Attr4, Bitmap, ClientId4Args, Close4Args, Create4Args, CreateHow4, CreateType4, Fattr4,
-    FileHandle, Lock4Args, LockType4, Locker4, NfsStat4, Open4Args, OpenFlag4, OpenToLockOwner4, Payload,
-    ReadDir4Args, ResOp4, StableHow4, StateId4, StateOwner4, Write4Args,
+    ArgOp4, Attr4, Bitmap, ClientId4Args, Close4Args, Create4Args, CreateHow4, CreateType4,
+    DestroySession4Args, Fattr4, FileHandle, Lock4Args, LockType4, Locker4, NfsStat4, Open4Args, OpenFlag4,
+    OpenToLockOwner4, Payload, ReadDir4Args, ResOp4, StableHow4, StateId4, StateOwner4, Write4Args,
 };
 use atoll_xdr::Opaque;
 use std::time::Duration;
@@ -196,4 +196,20 @@ async fn unchecked_creation_of_an_existing_file_only_cuts_it_off() {
         assert_eq!(opened.attrset, set);
         assert_eq!(w.getattr(w.lookup(w.root, "f").await.unwrap().object).await.size, left);
     }
+}
+
+/// RFC 8881 §18.37.3: DESTROY_SESSION "MUST be the final operation" of a request of that session.
+#[tokio::test]
+async fn a_session_is_not_destroyed_in_the_middle_of_its_request() {
+    let w = World::new().await;
+    let (mut one, mut other) = (Session41::new(&w, "a").await, Session41::new(&w, "b").await);
+    let destroy = |sessionid| ArgOp4::DestroySession(DestroySession4Args { sessionid });
+    let res = one.send(vec![destroy(one.id), ArgOp4::PutRootFh]).await;
+    assert_eq!((res.status, res.ops.len()), (Err(NfsStat4::NotOnlyOp), 2));
+    let res = one.send(vec![destroy(other.id), ArgOp4::PutRootFh]).await;
+    assert_eq!(res.status, Ok(()), "another session may end anywhere");
+    assert_eq!(other.send(vec![]).await.status, Err(NfsStat4::BadSession));
+    let res = one.send(vec![ArgOp4::PutRootFh, destroy(one.id)]).await;
+    assert_eq!(res.status, Ok(()));
+    assert_eq!(one.send(vec![]).await.status, Err(NfsStat4::BadSession));
 }

@@ -4,9 +4,10 @@ mod conformance;
 
 use super::world::World;
 use atoll_proto::nfs4::{
-    ArgOp4, Bitmap, CbClient4, ClientOwner4, Compound4Args, Compound4Res, CreateHow4, Fattr4, FileHandle,
-    Identity, Name4, NetAddr4, Open4Args, Open4Ok, OpenClaim4, OpenConfirm4Args, OpenFlag4, PutFh4Args,
-    ResOp4, SetClientId4Args, SetClientIdConfirm4Args, StateId4, StateOwner4, call,
+    ArgOp4, Bitmap, CbClient4, CbSecParms4, ChannelAttrs4, ClientOwner4, Compound4Args, Compound4Res,
+    CreateHow4, CreateSession4Args, ExchangeId4Args, Fattr4, FileHandle, Identity, Name4, NetAddr4,
+    Open4Args, Open4Ok, OpenClaim4, OpenConfirm4Args, OpenFlag4, PutFh4Args, ResOp4, Sequence4Args,
+    SessionId4, SetClientId4Args, SetClientIdConfirm4Args, StateId4, StateOwner4, StateProtect4Args, call,
 };
 use atoll_xdr::Array;
 
@@ -99,6 +100,61 @@ impl<'w> Client40<'w> {
             stateid = *confirmed;
         }
         (fh, stateid)
+    }
+}
+
+/// A session of v4.1 with one slot.
+struct Session41<'w> {
+    w: &'w World,
+    id: SessionId4,
+    seqid: u32,
+}
+
+impl<'w> Session41<'w> {
+    async fn new(w: &'w World, owner: &str) -> Self {
+        let args = ExchangeId4Args {
+            clientowner: ClientOwner4 { verifier: [1; 8], ownerid: identity(owner) },
+            flags: 0,
+            state_protect: StateProtect4Args::None,
+            client_impl_id: None,
+        };
+        let res = compound(w, 1, vec![ArgOp4::ExchangeId(Box::new(args))]).await;
+        let Some(ResOp4::ExchangeId(Ok(known))) = res.ops.last() else { panic!("{res:?}") };
+        let channel = ChannelAttrs4 {
+            headerpadsize: 0,
+            maxrequestsize: 1 << 20,
+            maxresponsesize: 1 << 20,
+            maxresponsesize_cached: 4096,
+            maxoperations: 16,
+            maxrequests: 1,
+            rdma_ird: None,
+        };
+        let args = CreateSession4Args {
+            clientid: known.clientid,
+            sequence: known.sequenceid,
+            flags: 0,
+            fore_chan_attrs: channel.clone(),
+            back_chan_attrs: channel,
+            cb_program: 1,
+            sec_parms: Array::new(vec![CbSecParms4::None]).unwrap(),
+        };
+        let res = compound(w, 1, vec![ArgOp4::CreateSession(args)]).await;
+        let Some(ResOp4::CreateSession(Ok(made))) = res.ops.last() else { panic!("{res:?}") };
+        Self { w, id: made.sessionid, seqid: 0 }
+    }
+
+    /// Sends the slot's next request.
+    async fn send(&mut self, mut ops: Vec<ArgOp4>) -> Compound4Res {
+        self.seqid += 1;
+        let sequence = Sequence4Args {
+            sessionid: self.id,
+            sequenceid: self.seqid,
+            slotid: 0,
+            highest_slotid: 0,
+            cachethis: true,
+        };
+        ops.insert(0, ArgOp4::Sequence(sequence));
+        compound(self.w, 1, ops).await
     }
 }
 
