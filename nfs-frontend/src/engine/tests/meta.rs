@@ -199,7 +199,7 @@ impl MetadataService for Meta {
     }
 
     async fn standing(&self, id: ClientId, minor: u8) -> Read<()> {
-        self.read(|kv| Ok(read::standing(kv, id, minor)?))
+        self.read(|kv| read::standing(kv, id, minor))
     }
 
     async fn session(&self, id: SessionId) -> Read<Option<Session>> {

@@ -91,7 +91,7 @@ impl<'w> Client40<'w> {
         else {
             panic!("{res:?}")
         };
-        let (mut stateid, fh) = (*stateid, fh.object.clone());
+        let (mut stateid, fh) = (*stateid, fh.object);
         if rflags & atoll_proto::nfs4::open_result::CONFIRM != 0 {
             let seqid = self.next();
             let confirm = ArgOp4::OpenConfirm(OpenConfirm4Args { open_stateid: stateid, seqid });
@@ -133,7 +133,7 @@ impl<'w> Session41<'w> {
             clientid: known.clientid,
             sequence: known.sequenceid,
             flags: 0,
-            fore_chan_attrs: channel.clone(),
+            fore_chan_attrs: channel,
             back_chan_attrs: channel,
             cb_program: 1,
             sec_parms: Array::new(vec![CbSecParms4::None]).unwrap(),
@@ -159,5 +159,5 @@ impl<'w> Session41<'w> {
 }
 
 fn put(fh: &FileHandle) -> ArgOp4 {
-    ArgOp4::PutFh(PutFh4Args { object: fh.clone() })
+    ArgOp4::PutFh(PutFh4Args { object: *fh })
 }
