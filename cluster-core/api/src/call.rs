@@ -63,6 +63,17 @@ pub enum CreateHow {
     Exclusive([u8; 8]),
 }
 
+/// Whether an extended attribute that is set has to exist (RFC 8276 §8.4.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum XattrHow {
+    /// Or not.
+    Either,
+    /// It must not (`Exists`).
+    Create,
+    /// It must (`NoXattr`).
+    Replace,
+}
+
 /// Which types REMOVE accepts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RemoveKind {
@@ -177,16 +188,19 @@ pub enum Op {
     Touch(Vec<(Ino, Timestamp)>),
     /// A lock operation.
     Lock(LockOp),
-    /// Sets (`Some`) or removes an extended attribute. Changes: the inode.
+    /// Sets (`Some`) or removes an extended attribute (RFC 8276 §8.4.2, §8.4.4). A value that it has already changes nothing.
+    /// Changes: the inode.
     SetXattr {
         /// Inode.
         ino: Ino,
         /// Its generation.
         generation: u32,
-        /// Name, 1 to 255 bytes.
+        /// Name, 1 to 255 bytes, without the prefix `user.` that it has on Linux.
         name: Bytes,
         /// Value.
         value: Option<Bytes>,
+        /// Whether it has to exist; of a removal it has to.
+        how: XattrHow,
     },
     /// A frontend starts a life: it gets a new epoch, older ones are refused from now on. Write leases that its
     /// former life held are ended: the data are lost, so those inodes take their ceilings as change and ctime,

@@ -37,8 +37,8 @@ pub(crate) fn run<K: KvWrite>(t: &mut Transaction<'_, K>, op: &Op) -> Step<Outco
         }
         Op::Touch(times) => attributes::touch(t, times),
         Op::Lock(op) => locks::run(t, op),
-        Op::SetXattr { ino, generation, name, value } => {
-            attributes::set_xattr(t, *ino, *generation, name, value.as_ref())
+        Op::SetXattr { ino, generation, name, value, how } => {
+            attributes::set_xattr(t, *ino, *generation, name, value.as_ref(), *how)
         }
         Op::RegisterFrontend { frontend } => lease::register(t, *frontend),
         Op::DataLost { inos } => lease::data_lost(t, inos),

@@ -39,7 +39,7 @@ fn rich() -> Rig {
     rig.write(&Cred::root(), &f, pieces).unwrap();
     rig.set(&Cred::root(), &f, SetAttr { size: Some(25), ..SetAttr::default() }).unwrap();
     let xattr =
-        Op::SetXattr { ino: f.ino, generation: f.generation, name: "user.x".into(), value: Some("y".into()) };
+        Op::SetXattr { ino: f.ino, generation: f.generation, name: "user.x".into(), value: Some("y".into()), how: atoll_meta::XattrHow::Either };
     rig.root(xattr).unwrap();
     let gone = rig.file("gone");
     for i in 0..RELEASE_ROWS_MAX as u64 + 1 {

@@ -11,6 +11,7 @@ use atoll_base::id::{Epoch, FrontendId, Ino};
 use atoll_base::time::Timestamp;
 use atoll_meta::{
     Call, CreateHow, Flush, FsError, NewNode, OnceKey, Op, Origin, Outcome, Piece, RemoveKind, Response,
+    XattrHow,
 };
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -30,7 +31,7 @@ enum Do {
     Register,
     Lost { ino: u8 },
     Touch { ino: u8, ahead: u8 },
-    Xattr { ino: u8, name: u8, value: Option<u8> },
+    Xattr { ino: u8, name: u8, value: Option<u8>, how: u8 },
     Repack { ino: u8, start: u8, len: u8, inline: bool },
     Sweep,
     Collect,
@@ -85,7 +86,8 @@ fn what() -> impl Strategy<Value = Do> {
         1 => Just(Do::Register),
         1 => b().prop_map(|ino| Do::Lost { ino }),
         1 => (b(), b()).prop_map(|(ino, ahead)| Do::Touch { ino, ahead }),
-        2 => (b(), 0..6_u8, prop::option::of(b())).prop_map(|(ino, name, value)| Do::Xattr { ino, name, value }),
+        2 => (b(), 0..6_u8, prop::option::of(b()), 0..4_u8)
+            .prop_map(|(ino, name, value, how)| Do::Xattr { ino, name, value, how }),
         3 => (b(), b(), b(), any::<bool>())
             .prop_map(|(ino, start, len, inline)| Do::Repack { ino, start, len, inline }),
         2 => Just(Do::Sweep),
@@ -296,10 +298,12 @@ impl Run {
                 let time = self.world.now.plus_nanos(i64::from(ahead) - 100);
                 Op::Touch(vec![(self.pick(ino).0, time), (Ino(999_999), time)])
             }
-            Do::Xattr { ino, name: n, value } => {
+            Do::Xattr { ino, name: n, value, how: how_n } => {
                 let (ino, generation) = self.pick(ino);
                 let value = value.map(|v| Bytes::from(vec![v; v as usize % 9]));
-                Op::SetXattr { ino, generation, name: name(n), value }
+                let how = [XattrHow::Either, XattrHow::Either, XattrHow::Create, XattrHow::Replace];
+                let how = if value.is_some() { how[how_n as usize] } else { XattrHow::Either };
+                Op::SetXattr { ino, generation, name: name(n), value, how }
             }
             Do::Repack { ino, start, len, inline } => return self.repack(ino, start, len, inline),
             Do::Sweep => return self.background(Op::Sweep),

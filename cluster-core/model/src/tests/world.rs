@@ -7,7 +7,7 @@ use atoll_base::attr::{Attr, FileKind, SetAttr, SetTime};
 use atoll_base::block::BlockId;
 use atoll_base::id::{FrontendId, Ino};
 use atoll_base::time::Timestamp;
-use atoll_meta::{CreateHow, Flush, FsError, NewNode, Op, Origin, Outcome, Piece, RemoveKind, Source};
+use atoll_meta::{CreateHow, Flush, FsError, NewNode, Op, Origin, Outcome, Piece, RemoveKind, Source, XattrHow};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 
@@ -250,8 +250,8 @@ impl World {
             Op::Write { ino, generation, pieces, flush: Some(flush) } => {
                 self.flush(origin, *ino, *generation, pieces, flush)
             }
-            Op::SetXattr { ino, generation, name, value } => {
-                self.xattr(cred, *ino, *generation, name, value.as_ref())
+            Op::SetXattr { ino, generation, name, value, how } => {
+                self.xattr(cred, *ino, *generation, name, value.as_ref(), *how)
             }
             Op::Touch(times) => {
                 for (ino, time) in times {
@@ -657,6 +657,7 @@ impl World {
         generation: u32,
         name: &Bytes,
         value: Option<&Bytes>,
+        how: XattrHow,
     ) -> Answer<Expect> {
         let node = self.of_generation(ino, generation)?;
         let is_dir = node.kind == FileKind::Directory;
@@ -670,7 +671,10 @@ impl World {
         }
         let (has, count) = (node.xattrs.contains_key(name), node.xattrs.len());
         match value {
+            _ if has && how == XattrHow::Create => return Err(FsError::Exists),
+            _ if !has && how == XattrHow::Replace => return Err(FsError::NoXattr),
             None if !has => return Err(FsError::NoXattr),
+            Some(value) if node.xattrs.get(name) == Some(value) => return Ok(Expect::Done),
             Some(_) if !has && count as u32 >= XATTRS_MAX => return Err(FsError::NoSpace),
             _ => {}
         }

@@ -255,7 +255,7 @@ impl View<'_> {
             Attr4::FsCharsetCap => V::FsCharsetCap(charset::CONTAINS_NON_UTF8),
             Attr4::SpaceFreed => V::SpaceFreed(if a.nlink <= 1 { a.used } else { 0 }),
             Attr4::ChangeAttrType => V::ChangeAttrType(ChangeAttrType4::MonotonicIncr),
-            Attr4::XattrSupport => V::XattrSupport(false),
+            Attr4::XattrSupport => V::XattrSupport(a.volume != super::pseudo::VOLUME),
             other => unreachable!("{other:?} is not among the supported attributes"),
         }
     }

@@ -305,6 +305,10 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
                 R::DestroyClientId(result!(self.destroy_client(ClientId(a.clientid)).await))
             }
             A::ReclaimComplete(a) => R::ReclaimComplete(result!(self.reclaim_complete(&a).await)),
+            A::GetXattr(a) => R::GetXattr(result!(self.get_xattr(&a.name).await)),
+            A::SetXattr(a) => R::SetXattr(result!(self.set_xattr(a).await)),
+            A::ListXattrs(a) => R::ListXattrs(result!(self.list_xattrs(&a).await)),
+            A::RemoveXattr(a) => R::RemoveXattr(result!(self.remove_xattr(a.name).await)),
             // Everything else is not served, and not advertised.
             _ => number.failed(NfsStat4::NotSupp),
         };

@@ -116,6 +116,8 @@ fn changes(op: &ArgOp4) -> bool {
             | A::FreeStateId(_)
             | A::DestroyClientId(_)
             | A::ReclaimComplete(_)
+            | A::SetXattr(_)
+            | A::RemoveXattr(_)
     )
 }
 

@@ -11,6 +11,7 @@ mod opens;
 mod secinfo;
 mod sessions;
 mod stateids;
+pub(crate) mod xattrs;
 
 pub(crate) use locks::failure;
 pub(crate) use sessions::Opened;
