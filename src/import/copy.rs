@@ -210,8 +210,7 @@ impl<M: MetadataService, B: BlockService> Copier<M, B> {
         }
         for (name, value) in xattrs.kept {
             let words = || format!("its extended attribute user.{} is refused", name.escape_ascii());
-            let op =
-                Op::SetXattr {
+            let op = Op::SetXattr {
                 ino,
                 generation: attr.generation,
                 name: name.clone(),

@@ -154,7 +154,8 @@ pub(crate) fn set_xattr<K: KvWrite>(
     require(!sticky || t.cred.owns(attr), FsError::NotOwner)?;
     require(permits(t.cred, attr, Perm::WRITE), FsError::AccessDenied)?;
     let key = keys::named(ino, name);
-    let former = t.kv.get(Table::Xattr, &key, |v| v.map(|v| (v.len(), value.is_some_and(|new| new[..] == *v))))?;
+    let former =
+        t.kv.get(Table::Xattr, &key, |v| v.map(|v| (v.len(), value.is_some_and(|new| new[..] == *v))))?;
     match how {
         XattrHow::Either => {}
         XattrHow::Create => require(former.is_none(), FsError::Exists)?,

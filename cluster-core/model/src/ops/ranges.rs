@@ -111,12 +111,7 @@ pub(crate) fn clone<K: KvWrite>(
 }
 
 /// Live extents of a range, cut to it, and up to where they are all.
-fn live_within<K: KvWrite>(
-    t: &Transaction<'_, K>,
-    at: At,
-    start: u64,
-    end: u64,
-) -> Step<(Vec<Extent>, u64)> {
+fn live_within<K: KvWrite>(t: &Transaction<'_, K>, at: At, start: u64, end: u64) -> Step<(Vec<Extent>, u64)> {
     let (ino, file) = (t[at].attr.ino, t.file(at));
     let mut extents: Vec<Extent> = Vec::new();
     extents.extend(extent::across(t.kv, ino, file, start)?.and_then(|e| extent::clip(&e, start, end)));

@@ -327,7 +327,8 @@ impl Run {
                 // Mostly within the source.
                 let size = self.world.nodes.get(&from).map_or(0, |n| n.bytes.len() as u64);
                 let from_offset = u64::from(from_at) % (size + 2);
-                let len = if len % 4 == 0 { 0 } else { u64::from(len) % (size.saturating_sub(from_offset) + 2) };
+                let len =
+                    if len % 4 == 0 { 0 } else { u64::from(len) % (size.saturating_sub(from_offset) + 2) };
                 let to_offset = u64::from(to_at) % 150;
                 Op::Clone { from, from_generation, from_offset, to, to_generation, to_offset, len, partial }
             }

@@ -7,7 +7,9 @@ use atoll_base::attr::{Attr, FileKind, SetAttr, SetTime};
 use atoll_base::block::BlockId;
 use atoll_base::id::{FrontendId, Ino};
 use atoll_base::time::Timestamp;
-use atoll_meta::{CreateHow, Flush, FsError, NewNode, Op, Origin, Outcome, Piece, RemoveKind, Source, XattrHow};
+use atoll_meta::{
+    CreateHow, Flush, FsError, NewNode, Op, Origin, Outcome, Piece, RemoveKind, Source, XattrHow,
+};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 

@@ -2,6 +2,9 @@
 
 mod layers;
 mod read;
+mod seek;
 mod write;
 
+pub(crate) use read::Contents;
+pub(crate) use seek::Looked;
 pub(crate) use write::Refusals;

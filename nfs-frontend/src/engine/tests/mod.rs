@@ -14,3 +14,4 @@ mod listing;
 mod once;
 mod told;
 mod unstable;
+mod v42;

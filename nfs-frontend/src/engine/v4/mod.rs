@@ -118,6 +118,10 @@ fn changes(op: &ArgOp4) -> bool {
             | A::ReclaimComplete(_)
             | A::SetXattr(_)
             | A::RemoveXattr(_)
+            | A::Allocate(_)
+            | A::Deallocate(_)
+            | A::Copy(_)
+            | A::Clone(_)
     )
 }
 

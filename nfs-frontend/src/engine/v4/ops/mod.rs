@@ -1,6 +1,7 @@
 //! The operations, a file per family. Each returns its result, or how the COMPOUND ends.
 
 mod clients;
+mod copies;
 mod handles;
 mod io;
 mod listing;
@@ -8,6 +9,7 @@ mod locks;
 mod names;
 mod objects;
 mod opens;
+mod ranges;
 mod secinfo;
 mod sessions;
 mod stateids;

@@ -174,7 +174,11 @@ mod tests {
                 }
             }
             all.sort_unstable();
-            assert_eq!(all, { let mut sorted = names(20); sorted.sort_unstable(); sorted });
+            assert_eq!(all, {
+                let mut sorted = names(20);
+                sorted.sort_unstable();
+                sorted
+            });
         }
     }
 
