@@ -267,7 +267,6 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
             }
             A::ReadDir(a) => {
                 let mark = self.reply.mark();
-                self.reply.u32(OpNum4::ReadDir.to_u32());
                 match result!(self.read_dir(&a).await) {
                     Ok(()) => return Ok(Ok(())),
                     Err(status) => {

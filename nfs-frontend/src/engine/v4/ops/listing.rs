@@ -33,7 +33,7 @@ struct Shown {
 }
 
 impl<M: MetadataService, B: BlockService> Compound<M, B> {
-    /// Writes the result from its status on.
+    /// Writes the whole result.
     pub(crate) async fn read_dir(&mut self, args: &ReadDir4Args) -> Done<()> {
         let object = self.object()?.clone();
         if asks_write_only(&args.attr_request) {

@@ -161,7 +161,7 @@ mod tests {
 
     #[test]
     fn pages_join_to_the_whole_list() {
-        for maxcount in 24..200 {
+        for maxcount in 28..200 {
             let (mut cookie, mut all) = (0, Vec::new());
             loop {
                 let (next, page, end) = page(names(20), cookie, maxcount).expect("every name fits alone");
