@@ -2,6 +2,7 @@
 
 use super::meta::Fault;
 use super::world::World;
+use crate::engine::Config;
 use crate::rpc::Answer;
 use atoll_meta::{Op, Source};
 use atoll_proto::nfs3::{FileHandle as Handle3, StableHow};
@@ -411,4 +412,46 @@ async fn who_may_not_read_the_source_or_write_the_target_cannot_clone() {
     assert_eq!(c.between(open, shut, clone()).await, ResOp4::Clone(Err(NfsStat4::Access)));
     assert_eq!(c.between(open, own, clone()).await, ResOp4::Clone(Ok(())));
     assert_eq!(c.between(dir, own, clone()).await, ResOp4::Clone(Err(NfsStat4::WrongType)));
+}
+
+#[tokio::test]
+async fn a_clone_that_another_life_executed_is_answered_from_its_outcome() {
+    let mut w = World::new().await;
+    let (a, b) = (w.create(w.root, "a").await, w.create(w.root, "b").await);
+    w.write(a, 0, &[1; 100], StableHow::FileSync).await.unwrap();
+    let c = Client::new(&w).await;
+    let ops = [put(a), ArgOp4::SaveFh, put(b), ArgOp4::Copy(copy_args(0, 0, 0))];
+    c.seqid.fetch_add(1, Ordering::Relaxed);
+    let first = c.again(&ops).await.unwrap();
+    assert_eq!(first.status, Ok(()));
+    let (session, seqid) = (c.session, c.seqid);
+    // What a second execution would bring over.
+    w.write(a, 0, &[2; 200], StableHow::FileSync).await.unwrap();
+    w.crash().await;
+    let c = Client { w: &w, session, seqid };
+    assert_eq!(c.again(&ops).await.unwrap(), first);
+    assert_eq!(w.read_all(b).await, [1; 100]);
+}
+
+/// Rooms of files are entered in order, or this would never end.
+#[tokio::test]
+async fn clones_both_ways_and_writes_do_not_wait_for_each_other() {
+    for seed in 0..20 {
+        let w = World::with(Config::default(), Some(seed)).await;
+        let (a, b) = (w.create(w.root, "a").await, w.create(w.root, "b").await);
+        w.write_dirty(a, 0, &[1; 5000]).await;
+        w.write_dirty(b, 0, &[2; 5000]).await;
+        let (one, two) = (Client::new(&w).await, Client::new(&w).await);
+        let (there, back, first, second) = tokio::join!(
+            one.between(a, b, ArgOp4::Clone(clone_args(0, 0, 5000))),
+            two.between(b, a, ArgOp4::Clone(clone_args(0, 0, 5000))),
+            w.write(a, 5000, &[3; 10], StableHow::Unstable),
+            w.write(b, 5000, &[3; 10], StableHow::Unstable),
+        );
+        assert_eq!((there, back), (ResOp4::Clone(Ok(())), ResOp4::Clone(Ok(()))));
+        assert!(first.is_ok() && second.is_ok());
+        let (a, b) = (w.read_all(a).await, w.read_all(b).await);
+        assert_eq!(a[..5000], b[..5000], "whichever came first, the other brought the same back");
+        assert!(a[..5000] == [1; 5000] || a[..5000] == [2; 5000]);
+    }
 }
