@@ -450,6 +450,7 @@ fn a_hole_of_many_rows_is_cut() {
     let mut expected = rig.content(a.ino);
     let punch = |offset, len| Op::Punch { ino: a.ino, generation: a.generation, offset, len };
     rig.root(punch(5, 190)).unwrap();
+    assert_eq!(file(&rig, a.ino).cuts.len(), 1, "the work of one command is bounded");
     expected[5..195].fill(0);
     assert_eq!(rig.content(a.ino), expected);
     rig.check();

@@ -270,7 +270,7 @@ pub fn encode_read_plus_ok(
     let mut pieces = pieces.into_iter().collect::<VecDeque<_>>();
     let end = pieces.iter().fold(offset, |at, piece| at + piece.len() as u64);
     let (mut at, mut count) = (offset, 0);
-    for hole in holes.into_iter().chain([end..end]) {
+    for hole in holes.into_iter().chain(std::iter::once(end..end)) {
         if at < hole.start {
             e.u32(Content4::Data as u32);
             e.u64(at);

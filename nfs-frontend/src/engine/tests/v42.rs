@@ -64,7 +64,7 @@ impl<'w> Client<'w> {
             clientid: client.clientid,
             sequence: client.sequenceid,
             flags: 0,
-            fore_chan_attrs: channel.clone(),
+            fore_chan_attrs: channel,
             back_chan_attrs: channel,
             cb_program: 1,
             sec_parms: CbSecParms::default(),
@@ -216,7 +216,6 @@ async fn extended_attributes_have_bounds_and_permissions() {
     let ask = ArgOp4::Access(atoll_proto::nfs4::Access4Args { access: bits });
     let ResOp4::Access(Ok(told)) = c.on(file, ask).await else { panic!() };
     assert_eq!((told.supported, told.access), (bits, access::XAREAD | access::XALIST));
-    drop(c);
     w.as_user(0, 0);
     let c = Client::new(&w).await;
     let big = vec![0; (64 << 10) + 1];
