@@ -10,13 +10,14 @@
 //! clears the target as a write does, by a cut if need be.
 
 use super::data;
-use crate::kv::KvWrite;
+use crate::extent::{self, Head};
+use crate::extents;
+use crate::kv::{KvError, KvWrite};
 use crate::limits::{CLONE_INLINE_MAX, CLONE_ROWS_MAX};
 use crate::transaction::{At, Step, Transaction, require};
-use crate::{extent, extents};
 use atoll_base::id::Ino;
 use atoll_base::limits::FILE_SIZE_MAX;
-use atoll_meta::{Extent, FsError, Outcome, Piece, Source};
+use atoll_meta::{Extent, FsError, Outcome, Piece};
 use std::ops::ControlFlow;
 
 /// Punch.
@@ -114,24 +115,23 @@ pub(crate) fn clone<K: KvWrite>(
 fn live_within<K: KvWrite>(t: &Transaction<'_, K>, at: At, start: u64, end: u64) -> Step<(Vec<Extent>, u64)> {
     let (ino, file) = (t[at].attr.ino, t.file(at));
     let mut extents: Vec<Extent> = Vec::new();
-    extents.extend(extent::across(t.kv, ino, file, start)?.and_then(|e| extent::clip(&e, start, end)));
-    let inline = |extent: &Extent| match &extent.piece.source {
-        Source::Inline(bytes) => bytes.len() as u64,
-        Source::Block { .. } => 0,
+    // Returns the inline bytes.
+    let mut take = |row: Head| -> Result<u64, KvError> {
+        extents.extend(extent::clip(&extent::load(t.kv, ino, row)?, start, end));
+        Ok(if row.block.is_none() { row.len.into() } else { 0 })
     };
-    let mut bytes: u64 = extents.iter().map(inline).sum();
-    let (mut rows, mut complete_to) = (0, end);
-    extent::each(t.kv, ino, start, end, |head, value| {
+    let (mut rows, mut bytes, mut complete_to) = (0, 0, end);
+    if let Some(row) = extent::across(t.kv, ino, file, start)? {
+        bytes += take(row)?;
+    }
+    extent::each(t.kv, ino, start, end, |row| {
         rows += 1;
         if rows > CLONE_ROWS_MAX || bytes >= CLONE_INLINE_MAX {
-            complete_to = head.offset;
+            complete_to = row.offset;
             return Ok(ControlFlow::Break(()));
         }
-        if file.is_live(head.offset, head.birth)
-            && let Some(extent) = extent::clip(&extent::parse_extent(head.offset, value)?, start, end)
-        {
-            bytes += inline(&extent);
-            extents.push(extent);
+        if file.is_live(row.offset, row.birth) {
+            bytes += take(row)?;
         }
         Ok(ControlFlow::Continue(()))
     })?;

@@ -71,9 +71,9 @@ pub fn stretch(kv: &impl KvRead, ino: Ino, offset: u64) -> Result<Read<Stretch>,
     let size = inode.attr.size.max(offset);
     let across = extent::across(kv, ino, file, offset)?;
     let mut data = across.is_some();
-    let mut end = across.map_or(offset, |extent| extent.piece.end());
+    let mut end = across.map_or(offset, |row| row.end());
     let (mut seen, mut hole_end) = (0, size);
-    extent::each(kv, ino, end, size, |head, _| {
+    extent::each(kv, ino, end, size, |head| {
         seen += 1;
         let enough = seen > MAP_EXTENTS_MAX;
         if !enough && !file.is_live(head.offset, head.birth) {
