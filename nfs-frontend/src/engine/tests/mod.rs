@@ -15,3 +15,4 @@ mod nfs4;
 mod once;
 mod told;
 mod unstable;
+mod v42;

@@ -4,11 +4,12 @@
 //! version 3, and as there an owner keeps what the mode takes away, for who opened a file before that goes on.
 
 use super::stateids::Use;
+use crate::engine::io::Contents;
 use crate::engine::resolve::same_object;
 use crate::engine::v4::compound::{Compound, Done};
 use crate::engine::v4::status;
 use crate::engine::{Engine, Refused};
-use atoll_base::access::{Perm, permits};
+use atoll_base::access::{Cred, Perm, permits};
 use atoll_base::attr::{Attr, FileKind};
 use atoll_base::block::BlockService;
 use atoll_base::limits::{FILE_SIZE_MAX, IO_MAX};
@@ -17,6 +18,11 @@ use atoll_meta::{FsError, MetadataService, Outcome};
 use atoll_proto::nfs4::{
     Commit4Args, Commit4Ok, NfsStat4, Read4Args, StableHow4, Write4Args, Write4Ok, encode_read_ok,
 };
+
+/// Whether a file's data may be read.
+pub(crate) fn may_read(cred: &Cred, attr: &Attr) -> bool {
+    cred.uid == attr.uid || permits(cred, attr, Perm::READ)
+}
 
 impl<M: MetadataService, B: BlockService> Compound<M, B> {
     fn require_file(&self, attr: &Attr) -> Result<(), NfsStat4> {
@@ -31,6 +37,14 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
 
     /// Writes the whole result.
     pub(crate) async fn read(&mut self, args: &Read4Args) -> Done<()> {
+        let contents = self.read_contents(args).await?;
+        let read = encode_read_ok(&mut self.reply, contents.eof, contents.pieces);
+        self.engine.stats.read(u64::from(read));
+        Ok(())
+    }
+
+    /// What READ and READ_PLUS are asked for.
+    pub(crate) async fn read_contents(&self, args: &Read4Args) -> Done<Contents> {
         let node = self.node(NfsStat4::IsDir)?;
         let attr = self.node_attr(&node).await?;
         self.require_file(&attr)?;
@@ -38,18 +52,14 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
         let cred = self.cred(&node.export).await;
         let check = |attr: &Attr| {
             same_object(&node.handle, attr)?;
-            let allowed =
-                cred.uid == attr.uid || permits(&cred, attr, Perm::READ) || permits(&cred, attr, Perm::EXEC);
+            let allowed = may_read(&cred, attr) || permits(&cred, attr, Perm::EXEC);
             if allowed { Ok(()) } else { Err(FsError::AccessDenied) }
         };
         let count = args.count.min(IO_MAX);
-        let engine = self.engine.clone();
-        match engine.read_file(node.handle.ino, args.offset, count, check).await {
+        match self.engine.read_file(node.handle.ino, args.offset, count, check).await {
             Ok(mut contents) => {
-                engine.accessed(&node.export, &mut contents.attr);
-                let read = encode_read_ok(&mut self.reply, contents.eof, contents.pieces);
-                engine.stats.read(u64::from(read));
-                Ok(())
+                self.engine.accessed(&node.export, &mut contents.attr);
+                Ok(contents)
             }
             Err((e, _)) => Err(e.into()),
         }
