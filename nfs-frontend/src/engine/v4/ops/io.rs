@@ -19,7 +19,7 @@ use atoll_proto::nfs4::{
     Commit4Args, Commit4Ok, NfsStat4, Read4Args, StableHow4, Write4Args, Write4Ok, encode_read_ok,
 };
 
-/// Whether a file's data may be read.
+/// Whether the caller may read a file's data.
 pub(crate) fn may_read(cred: &Cred, attr: &Attr) -> bool {
     cred.uid == attr.uid || permits(cred, attr, Perm::READ)
 }
