@@ -7,4 +7,5 @@ mod mount;
 mod pjdfstest;
 mod readdir;
 mod restart;
+mod restart4;
 mod tree;
