@@ -63,6 +63,10 @@ fn render(r: &Report) -> String {
         ),
     );
     line(
+        "read ahead",
+        format!("{} of at most {}", bytes(r.blocks.read_ahead_bytes), bytes(r.blocks.read_ahead_limit_bytes)),
+    );
+    line(
         "load",
         format!(
             "{:.0} ops/s, {} read, {} written, {} unstable, {} resident",

@@ -86,6 +86,10 @@ pub trait BlockService: Send + Sync + 'static {
         len: u32,
     ) -> impl Future<Output = Result<Bytes, BlockError>> + Send;
 
+    /// These will be read soon, in this order: so many bytes of each block. A hint; never waits, and what it reads ahead is
+    /// bounded by the store.
+    fn expect(&self, _pieces: &[(BlockId, u32)]) {}
+
     /// Frees blocks. Idempotent; a block that does not exist is ignored. Returns once the deletion would
     /// survive a crash, or can be repeated safely.
     fn delete(&self, ids: Vec<BlockId>) -> impl Future<Output = Result<(), BlockError>> + Send;

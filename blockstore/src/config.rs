@@ -47,7 +47,10 @@ pub struct Config {
     pub read_queue: usize,
     /// Bytes of chunks that small reads asked for, kept in memory; 0 for none.
     pub hot_bytes: usize,
-    /// Segment files that are kept open for reading.
+    /// Bytes of memory for blocks that are read ahead of streams, past the page cache; 0 for none. Taken when first needed.
+    /// 32 MiB: full windows of two or three streams and the answers on their way out; the first use of each page is not cheap.
+    pub ahead_bytes: usize,
+    /// Segment files that are kept open for reading, each with up to two descriptors.
     pub open_files: usize,
     /// A sealed segment whose live share is below this many percent is compacted.
     pub compact_below_percent: u8,
@@ -75,6 +78,7 @@ impl Config {
             read_threads: 8,
             read_queue: 256,
             hot_bytes: 64 << 20,
+            ahead_bytes: 32 << 20,
             open_files: 512,
             compact_below_percent: 50,
             reserve_bytes: None,

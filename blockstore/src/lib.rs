@@ -41,6 +41,7 @@
 //! `block-write`, `block-prepare`, and `block-read-N`. Compaction and scrub have none: a maintenance thread of the
 //! owner calls [`BlockStore::compact_step`] and [`BlockStore::scrub_step`].
 
+mod ahead;
 mod buffers;
 mod compact;
 mod config;
@@ -60,8 +61,10 @@ mod space;
 mod staging;
 mod state;
 mod store;
+mod warm;
 mod writer;
 
+pub use ahead::AheadStatus;
 pub use compact::CompactStep;
 pub use config::{Config, OnProgress, Prepare, Progress};
 pub use inspect::{CheckReport, Damage, Scrubbed, check};

@@ -1,5 +1,6 @@
 //! Counters of a block store.
 
+use crate::ahead::AheadStatus;
 use atoll_base::clock_cache::CacheStatus;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -46,6 +47,8 @@ pub struct Metrics {
     pub reads_from_cache: u64,
     /// Chunks in memory.
     pub hot: CacheStatus,
+    /// Blocks read ahead.
+    pub ahead: AheadStatus,
     /// Bytes returned by reads.
     pub read_bytes: u64,
     /// Reads that found damage.

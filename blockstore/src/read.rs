@@ -2,8 +2,9 @@
 //!
 //! Small reads first from what is [hot](crate::hot). Then from the page cache on the caller's thread (no hand-over to another
 //! thread, which costs more than a small read itself); what is not there goes to a small pool of threads that may wait for
-//! the disk.
+//! the disk. Of streams, those threads read blocks [ahead](crate::ahead).
 
+use crate::ahead::{Found, READ_MIN, Run};
 use crate::buffers::Buffers;
 use crate::format::{self, CHUNK, Header, Kind, UNIT, area_len};
 use crate::hot::Hot;
@@ -11,6 +12,7 @@ use crate::index::Place;
 use crate::lock::{lock, read};
 use crate::metrics::add;
 use crate::shared::Shared;
+use crate::warm::Loan;
 use atoll_base::block::{BlockError, BlockId};
 use atoll_base::disk::File;
 use bytes::Bytes;
@@ -19,6 +21,7 @@ use std::io;
 use std::ops::Range;
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
+use std::time::Instant;
 use tokio::sync::{Semaphore, oneshot};
 
 /// Longest read that is tried on the caller's thread: copying and verifying 1 MiB takes about as long as two changes
@@ -153,6 +156,25 @@ impl Shared {
         Err(BlockError::Io { id, detail: "the block keeps moving".into() })
     }
 
+    /// Reads the records of a run past the page cache into `memory`; gives each block's payload that is as it should be.
+    fn read_run(&self, run: &Run, mut memory: Loan) -> io::Result<impl Iterator<Item = (BlockId, Bytes)>> {
+        let range = run.range();
+        let file = self.files.get(&*self.disk, run.blocks[0].1.segment)?;
+        // Less at the end of the file: then the last record has to be whole, which its checksums tell.
+        let len = (range.end - range.start) as usize;
+        let len = file.read_direct_at(&mut memory.as_mut()[..len], range.start)?;
+        let bytes = memory.into_bytes();
+        Ok(run.blocks.iter().filter_map(move |&(id, place, _)| {
+            let at = (u64::from(place.units) * UNIT - range.start) as usize;
+            let (head, size) = (area_len(place.len), place.len as usize);
+            let record = bytes[..len].get(at..at + head + size)?;
+            let (area, payload) = record.split_at(head);
+            check_header(id, place, run.salt, area, 0).ok()?;
+            format::verify_chunks(id, format::table_of(area, place.len), 0, payload).ok()?;
+            Some((id, bytes.slice(at + head..at + head + size)))
+        }))
+    }
+
     /// Reads the whole of a block as it is at `place`, with its table of checksums, from the disk.
     pub(crate) fn read_record(
         &self,
@@ -184,6 +206,8 @@ struct Job {
 #[derive(Default)]
 struct Queue {
     jobs: VecDeque<Job>,
+    /// What is to be read ahead, when there are no jobs. Bounded by the memory that [`Ahead`] has.
+    ahead: VecDeque<Promise>,
     closed: bool,
 }
 
@@ -224,8 +248,60 @@ impl Readers {
         Ok(readers)
     }
 
+    /// Has blocks read ahead, as far as there is room and sense in it.
+    pub(crate) fn expect(&self, pieces: &[(BlockId, u32)]) {
+        let mut run = Run::default();
+        for &(id, expected) in pieces {
+            let Some((place, salt)) = self.shared.find(id) else { continue };
+            if !self.shared.ahead.wants(id, place.len, expected) {
+                continue;
+            }
+            if !run.add(id, place, salt, expected) {
+                self.read_ahead(std::mem::take(&mut run));
+                run.add(id, place, salt, expected);
+            }
+        }
+        self.read_ahead(run);
+    }
+
+    fn read_ahead(&self, run: Run) {
+        if run.blocks.is_empty() {
+            return;
+        }
+        let Some(memory) = self.shared.ahead.begin(&run, Instant::now()) else { return };
+        let promise = Promise { shared: self.shared.clone(), run, memory: Some(memory) };
+        let mut queue = lock(&self.queue.0);
+        if !queue.closed {
+            queue.ahead.push_back(promise);
+            drop(queue);
+            self.queue.1.notify_one();
+        }
+    }
+
+    /// A range that was read ahead, or is being.
+    async fn get_ahead(&self, id: BlockId, offset: u32, len: u32) -> Option<Bytes> {
+        let range = offset as usize..offset as usize + len as usize;
+        loop {
+            match self.shared.ahead.take(id, range.clone()) {
+                // A block that was deleted meanwhile is no longer there for anybody.
+                Found::Bytes(bytes) => return self.shared.find(id).map(|_| bytes),
+                Found::Soon(soon) => drop(soon.await),
+                Found::Nothing => return None,
+            }
+        }
+    }
+
     pub(crate) async fn get(&self, id: BlockId, offset: u32, len: u32) -> Result<Bytes, BlockError> {
         let counters = &self.shared.counters;
+        if let Some(bytes) = self.get_ahead(id, offset, len).await {
+            add(&counters.reads, 1);
+            add(&counters.read_bytes, u64::from(len));
+            self.shared.ahead.saw(id);
+            return Ok(bytes);
+        }
+        if len >= READ_MIN {
+            self.shared.ahead.saw(id);
+        }
         if len <= INLINE_MAX
             && let Some(bytes) = self.shared.read_block(Source::PageCache, id, offset, len)?
         {
@@ -262,6 +338,31 @@ impl Readers {
     }
 }
 
+/// A run that is to be read ahead. Whoever waits for its blocks is told in the end, also if they cannot be read, or nobody reads them.
+struct Promise {
+    shared: Arc<Shared>,
+    run: Run,
+    memory: Option<Loan>,
+}
+
+impl Promise {
+    fn keep(mut self) {
+        let Some(memory) = self.memory.take() else { return };
+        // A failure is found again, told and counted by whoever asks for the block.
+        if let Ok(payloads) = self.shared.read_run(&self.run, memory) {
+            payloads.for_each(|(id, payload)| self.shared.ahead.finish(id, payload, Instant::now()));
+        }
+    }
+}
+
+impl Drop for Promise {
+    fn drop(&mut self) {
+        for (id, ..) in &self.run.blocks {
+            self.shared.ahead.give_up(*id);
+        }
+    }
+}
+
 fn serve(shared: &Shared, queue: &(Mutex<Queue>, Condvar)) {
     loop {
         let job = {
@@ -269,6 +370,15 @@ fn serve(shared: &Shared, queue: &(Mutex<Queue>, Condvar)) {
             loop {
                 if let Some(job) = guard.jobs.pop_front() {
                     break job;
+                }
+                if let Some(promise) = guard.ahead.pop_front() {
+                    let closed = guard.closed;
+                    drop(guard);
+                    if !closed {
+                        promise.keep();
+                    }
+                    guard = lock(&queue.0);
+                    continue;
                 }
                 if guard.closed {
                     return;

@@ -1,5 +1,6 @@
 //! What the store's threads and callers share.
 
+use crate::ahead::Ahead;
 use crate::buffers::Buffers;
 use crate::config::Config;
 use crate::files::FileCache;
@@ -19,6 +20,7 @@ pub(crate) struct Shared {
     pub(crate) space: Space,
     pub(crate) files: FileCache,
     pub(crate) hot: Hot,
+    pub(crate) ahead: Ahead,
     pub(crate) buffers: Buffers,
     pub(crate) counters: Counters,
     /// Set once, for ever: why nothing is written any more.
@@ -29,6 +31,7 @@ impl Shared {
     pub(crate) fn new(disk: Arc<dyn Disk>, config: Config, state: State, space: Space) -> Self {
         let files = FileCache::new(config.open_files);
         let hot = Hot::new(config.hot_bytes);
+        let ahead = Ahead::new(config.ahead_bytes);
         Self {
             disk,
             config,
@@ -36,6 +39,7 @@ impl Shared {
             space,
             files,
             hot,
+            ahead,
             buffers: Buffers::default(),
             counters: Counters::default(),
             failed: OnceLock::new(),

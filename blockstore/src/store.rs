@@ -168,6 +168,7 @@ impl BlockStore {
             reads: get(&c.reads),
             reads_from_cache: get(&c.reads_from_cache),
             hot: shared.hot.status(),
+            ahead: shared.ahead.status(),
             read_bytes: get(&c.read_bytes),
             damaged_reads: get(&c.damaged_reads),
             put_blocks: get(&c.put_blocks),
@@ -257,6 +258,10 @@ impl BlockService for BlockStore {
 
     async fn get(&self, id: BlockId, offset: u32, len: u32) -> Result<Bytes, BlockError> {
         self.0.readers.get(id, offset, len).await
+    }
+
+    fn expect(&self, pieces: &[(BlockId, u32)]) {
+        self.0.readers.expect(pieces);
     }
 
     async fn delete(&self, ids: Vec<BlockId>) -> Result<(), BlockError> {

@@ -4,7 +4,8 @@
 
 use atoll_base::block::{BlockError, BlockId, BlockService};
 use atoll_base::disk::sim::SimDisk;
-use atoll_base::disk::{Disk, Entry, File, Open, Space};
+use atoll_base::disk::wrap::{AroundDisk, AroundFile, WrapDisk, WrapFile};
+use atoll_base::disk::{Disk, File, Open};
 use atoll_base::id::Epoch;
 use atoll_blockstore::{BlockStore, Config, check};
 use bytes::Bytes;
@@ -43,35 +44,20 @@ struct TightFile {
     failures: Arc<AtomicU64>,
 }
 
-impl Disk for Tight {
+impl AroundDisk for Tight {
+    fn inner(&self) -> &dyn Disk {
+        &self.disk
+    }
     fn open(&self, path: &Path, how: Open) -> io::Result<Arc<dyn File>> {
         let file = self.disk.open(path, how)?;
         let (rng, failures, one_in) = (self.rng.clone(), self.failures.clone(), self.one_in.clone());
-        Ok(Arc::new(TightFile { file, one_in, rng, failures }))
-    }
-    fn create_dir(&self, path: &Path) -> io::Result<()> {
-        self.disk.create_dir(path)
-    }
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.disk.rename(from, to)
-    }
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        self.disk.remove(path)
-    }
-    fn list(&self, dir: &Path) -> io::Result<Vec<Entry>> {
-        self.disk.list(dir)
-    }
-    fn sync_dir(&self, dir: &Path, site: &'static str) -> io::Result<()> {
-        self.disk.sync_dir(dir, site)
-    }
-    fn space(&self) -> io::Result<Space> {
-        self.disk.space()
+        Ok(Arc::new(WrapFile(TightFile { file, one_in, rng, failures })))
     }
 }
 
-impl File for TightFile {
-    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
-        self.file.read_at(buf, offset)
+impl AroundFile for TightFile {
+    fn inner(&self) -> &dyn File {
+        &*self.file
     }
     fn write_at(&self, bufs: &[IoSlice<'_>], offset: u64) -> io::Result<()> {
         let whole: Vec<u8> = bufs.iter().flat_map(|b| b.iter().copied()).collect();
@@ -87,21 +73,6 @@ impl File for TightFile {
         self.failures.fetch_add(1, Ordering::Relaxed);
         self.file.write_at(&[IoSlice::new(&whole[..cut])], offset)?;
         Err(io::ErrorKind::StorageFull.into())
-    }
-    fn sync(&self, site: &'static str) -> io::Result<()> {
-        self.file.sync(site)
-    }
-    fn len(&self) -> io::Result<u64> {
-        self.file.len()
-    }
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.file.set_len(len)
-    }
-    fn allocate(&self, offset: u64, len: u64) -> io::Result<()> {
-        self.file.allocate(offset, len)
-    }
-    fn punch_hole(&self, offset: u64, len: u64) -> io::Result<()> {
-        self.file.punch_hole(offset, len)
     }
 }
 
@@ -166,7 +137,7 @@ fn campaign(seed: u64, one_in: u32) -> u64 {
             rng: Arc::new(Mutex::new(SmallRng::seed_from_u64(rng.random()))),
             failures: failures.clone(),
         };
-        let store = BlockStore::open(Arc::new(tight), config()).unwrap();
+        let store = BlockStore::open(Arc::new(WrapDisk(tight)), config()).unwrap();
         switch.store(one_in, Ordering::Relaxed);
         disk.cut_power_after(rng.random_range(20..400));
         let stop = Arc::new(AtomicBool::new(false));

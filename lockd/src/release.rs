@@ -1,6 +1,8 @@
 //! Release of everything that a client or an owner has in one file: NLM FREE_ALL and NSM notify (the client restarted),
 //! expiry of a v4 lease, RELEASE_LOCKOWNER, FREE_STATEID.
 
+use std::collections::BTreeSet;
+
 use crate::file::{Change, FileLocks};
 use crate::owner::{ClientMatch, LockOwner};
 use crate::range::ByteRange;
@@ -30,12 +32,12 @@ impl FileLocks {
         released
     }
 
-    /// Releases the byte ranges and blocked requests of one owner. Share reservations stay: in NFSv4 they belong to open-owners,
+    /// Releases the byte ranges and blocked requests of some owners. Share reservations stay: in NFSv4 they belong to open-owners,
     /// which are another kind of owner (RFC 7530 §9.1.5), and are given up one by one ([`FileLocks::close_open`]).
-    pub fn release_owner(&mut self, owner: &LockOwner, effects: &mut Vec<Effect>) -> Released {
+    pub fn release_owners(&mut self, owners: &BTreeSet<LockOwner>, effects: &mut Vec<Effect>) -> Released {
         let released = Released {
-            ranges: self.remove_owners(|other| other == owner),
-            waiters: self.waiters.remove_where(|waiter| waiter.owner == *owner),
+            ranges: self.remove_owners(|owner| owners.contains(owner)),
+            waiters: self.waiters.remove_where(|waiter| owners.contains(&waiter.owner)),
             shares: 0,
         };
         self.grant_waiters(Change::of(ByteRange::WHOLE), effects);

@@ -389,7 +389,7 @@ fn step(table: &mut FileLocks, model: &mut Model, op: &Op) -> Vec<Effect> {
             }
         }
         Op::ReleaseOwner { owner: index } => {
-            table.release_owner(&owner(*index), &mut effects);
+            table.release_owners(&[owner(*index)].into(), &mut effects);
             forget(model, *index);
         }
     }

@@ -64,6 +64,10 @@ pub(crate) struct Blocks {
     pub(crate) dead_bytes: u64,
     pub(crate) segments: u64,
     pub(crate) available_bytes: u64,
+    /// Memory taken for blocks that are read ahead of streams.
+    pub(crate) read_ahead_bytes: u64,
+    /// Most of that.
+    pub(crate) read_ahead_limit_bytes: u64,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

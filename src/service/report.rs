@@ -90,6 +90,8 @@ impl Service {
                 dead_bytes: blocks.dead_bytes,
                 segments: blocks.segments,
                 available_bytes: self.node.blocks.space().available,
+                read_ahead_bytes: blocks.ahead.bytes,
+                read_ahead_limit_bytes: blocks.ahead.limit,
             },
             volumes: self.node.volumes().await?,
             exports: self.node.exports().await?,

@@ -9,6 +9,7 @@ use atoll::service::{Options as ServiceOptions, Service};
 use atoll_base::block::BlockId;
 use atoll_base::disk::Disk;
 use atoll_base::disk::sim::SimDisk;
+use atoll_base::disk::wrap::WrapDisk;
 use atoll_base::id::Epoch;
 use atoll_base::time::{Clock, Timestamp};
 use atoll_blockstore as blockstore;
@@ -185,7 +186,7 @@ async fn serve(disk: &SimDisk, workers: &mut [Worker], life: &Life) -> Result<()
         _ => None,
     };
     let slow = SlowDisk { disk: disk.clone(), delays: life.delays, groups };
-    let opening = Node::open(Arc::new(slow), node_options(&keys));
+    let opening = Node::open(Arc::new(WrapDisk(slow)), node_options(&keys));
     let node = tokio::time::timeout(START_LIMIT, opening)
         .await
         .map_err(|_| Stop::Wrong("the node does not open".to_owned()))?

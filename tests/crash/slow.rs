@@ -2,7 +2,8 @@
 //! die in the midst of a write of the log.
 
 use atoll_base::disk::sim::SimDisk;
-use atoll_base::disk::{Disk, Entry, File, Open, Space};
+use atoll_base::disk::wrap::{AroundDisk, AroundFile, WrapFile};
+use atoll_base::disk::{Disk, File, Open};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -58,7 +59,11 @@ impl SlowFile {
     }
 }
 
-impl Disk for SlowDisk {
+impl AroundDisk for SlowDisk {
+    fn inner(&self) -> &dyn Disk {
+        &self.disk
+    }
+
     fn open(&self, path: &Path, how: Open) -> io::Result<Arc<dyn File>> {
         if how == Open::Create && path.ends_with(UNFINISHED_SEGMENT) {
             let end = std::time::Instant::now() + self.delays.segment;
@@ -69,39 +74,15 @@ impl Disk for SlowDisk {
         let file = self.disk.open(path, how)?;
         if path.starts_with(LOG) && (!self.delays.append.is_zero() || self.groups.is_some()) {
             let (disk, groups) = (self.disk.clone(), self.groups.clone());
-            return Ok(Arc::new(SlowFile { file, sync: self.delays.append, disk, groups }));
+            return Ok(Arc::new(WrapFile(SlowFile { file, sync: self.delays.append, disk, groups })));
         }
         Ok(file)
     }
-
-    fn create_dir(&self, path: &Path) -> io::Result<()> {
-        self.disk.create_dir(path)
-    }
-
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.disk.rename(from, to)
-    }
-
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        self.disk.remove(path)
-    }
-
-    fn list(&self, dir: &Path) -> io::Result<Vec<Entry>> {
-        self.disk.list(dir)
-    }
-
-    fn sync_dir(&self, dir: &Path, site: &'static str) -> io::Result<()> {
-        self.disk.sync_dir(dir, site)
-    }
-
-    fn space(&self) -> io::Result<Space> {
-        self.disk.space()
-    }
 }
 
-impl File for SlowFile {
-    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
-        self.file.read_at(buf, offset)
+impl AroundFile for SlowFile {
+    fn inner(&self) -> &dyn File {
+        &*self.file
     }
 
     fn write_at(&self, bufs: &[io::IoSlice<'_>], offset: u64) -> io::Result<()> {
@@ -112,21 +93,5 @@ impl File for SlowFile {
     fn sync(&self, site: &'static str) -> io::Result<()> {
         std::thread::sleep(self.sync);
         self.file.sync(site)
-    }
-
-    fn len(&self) -> io::Result<u64> {
-        self.file.len()
-    }
-
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.file.set_len(len)
-    }
-
-    fn allocate(&self, offset: u64, len: u64) -> io::Result<()> {
-        self.file.allocate(offset, len)
-    }
-
-    fn punch_hole(&self, offset: u64, len: u64) -> io::Result<()> {
-        self.file.punch_hole(offset, len)
     }
 }

@@ -1,7 +1,7 @@
-//! Writing past the page cache (`O_DIRECT`).
+//! Reading and writing past the page cache (`O_DIRECT`).
 //!
 //! A second descriptor of the same file does it, so that reads and small writes go on through the cache. The kernel
-//! keeps the two in step: a direct write first writes back, and then drops, what the cache has of its range. What
+//! keeps the two in step: a direct write first writes back, and then drops, what the cache has of its range; a direct read first writes it back. What
 //! makes either durable is `fdatasync` of the file, through any descriptor: it empties the disk's own cache and
 //! commits the changes of the file's extents.
 
@@ -19,6 +19,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// The way past the cache into one file, opened at the first use.
 pub(super) struct Direct {
     path: PathBuf,
+    writes: bool,
     opened: OnceLock<Option<fs::File>>,
     /// The file system does not take what we can offer.
     refused: AtomicBool,
@@ -31,16 +32,21 @@ fn aligned(data: &[u8], offset: u64) -> bool {
 }
 
 /// `None` where there is no such way, or if the path leads to another file by now.
-fn open(path: &Path, file: &fs::File) -> Option<fs::File> {
-    let direct =
-        fs::OpenOptions::new().write(true).custom_flags(OFlags::DIRECT.bits() as i32).open(path).ok()?;
+fn open(path: &Path, writes: bool, file: &fs::File) -> Option<fs::File> {
+    let direct = fs::OpenOptions::new()
+        .read(true)
+        .write(writes)
+        .custom_flags(OFlags::DIRECT.bits() as i32)
+        .open(path)
+        .ok()?;
     let (a, b) = (file.metadata().ok()?, direct.metadata().ok()?);
     ((a.dev(), a.ino()) == (b.dev(), b.ino())).then_some(direct)
 }
 
 impl Direct {
-    pub(super) fn new(path: PathBuf) -> Self {
-        Self { path, opened: OnceLock::new(), refused: AtomicBool::new(false) }
+    /// The way into the file at `path`; for writing too, if `writes`.
+    pub(super) fn new(path: PathBuf, writes: bool) -> Self {
+        Self { path, writes, opened: OnceLock::new(), refused: AtomicBool::new(false) }
     }
 
     /// Writes as much of `data` as goes this way, from its front on, and returns how much that was. What is not
@@ -51,12 +57,33 @@ impl Direct {
             && aligned(&data[done..], offset + done as u64)
             && !self.refused.load(Ordering::Relaxed)
         {
-            let Some(direct) = self.opened.get_or_init(|| open(&self.path, file)) else { break };
+            let Some(direct) = self.opened.get_or_init(|| open(&self.path, self.writes, file)) else { break };
             match rustix::io::pwrite(direct.as_fd(), &data[done..], offset + done as u64) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(n) => done += n,
                 Err(Errno::INTR) => {}
                 // Nothing was written: larger sectors than ours, or a file system that says so only now.
+                Err(Errno::INVAL | Errno::OPNOTSUPP) => self.refused.store(true, Ordering::Relaxed),
+                Err(e) => return Err(e.into()),
+            }
+        }
+        Ok(done)
+    }
+
+    /// Fills as much of `buf` as comes this way, from its front on, and returns how much that was. Stops at the end of
+    /// the file too.
+    pub(super) fn read(&self, file: &fs::File, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        let mut done = 0;
+        while done < buf.len()
+            && aligned(&buf[done..], offset + done as u64)
+            && !self.refused.load(Ordering::Relaxed)
+        {
+            let direct = self.opened.get_or_init(|| open(&self.path, self.writes, file));
+            let Some(direct) = direct else { break };
+            match rustix::io::pread(direct.as_fd(), &mut buf[done..], offset + done as u64) {
+                Ok(0) => break,
+                Ok(n) => done += n,
+                Err(Errno::INTR) => {}
                 Err(Errno::INVAL | Errno::OPNOTSUPP) => self.refused.store(true, Ordering::Relaxed),
                 Err(e) => return Err(e.into()),
             }
@@ -100,6 +127,25 @@ mod tests {
         let mut got = vec![0; 1 << 20];
         assert_eq!(file.read_at(&mut got, 0).unwrap(), got.len());
         assert!(got == want);
+    }
+
+    #[test]
+    fn direct_reads_give_what_was_written_up_to_the_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = RealDisk::new(dir.path());
+        let file = disk.open(Path::new("f"), Open::CreateNew).unwrap();
+        let want: Vec<u8> = (0..DIRECT_ALIGN * 5 + 77).map(|n| (n / 100) as u8 | 1).collect();
+        file.write_at(&[IoSlice::new(&want)], 0).unwrap();
+        for how in [Open::Read, Open::ReadWrite] {
+            let file = disk.open(Path::new("f"), how).unwrap();
+            for (skew, at) in [(0, 0), (0, DIRECT_ALIGN * 4), (1, 0), (0, 5), (0, DIRECT_ALIGN * 6)] {
+                let mut memory = vec![0; DIRECT_ALIGN * 10];
+                let start = memory.as_ptr().align_offset(DIRECT_ALIGN) + skew;
+                let buf = &mut memory[start..start + DIRECT_ALIGN * 8];
+                let n = file.read_direct_at(buf, at as u64).unwrap();
+                assert!(buf[..n] == want[at.min(want.len())..], "{how:?} {skew} {at}");
+            }
+        }
     }
 
     #[test]

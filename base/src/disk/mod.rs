@@ -15,6 +15,8 @@ mod real;
 #[cfg(feature = "sim")]
 pub mod sim;
 mod subdir;
+#[cfg(feature = "sim")]
+pub mod wrap;
 
 pub use real::RealDisk;
 pub use subdir::Subdir;
@@ -23,7 +25,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-/// What [`File::write_direct_at`] wants addresses, offsets and lengths to be multiples of: the block of the usual file
+/// What [`File::write_direct_at`] and [`File::read_direct_at`] want addresses, offsets and lengths to be multiples of: the block of the usual file
 /// systems, and no smaller than the sector of any disk in use.
 pub const DIRECT_ALIGN: usize = 4096;
 
@@ -84,6 +86,12 @@ pub trait File: Send + Sync + 'static {
     /// some of it is not, or if the system cannot tell.
     fn read_cached_at(&self, _buf: &mut [u8], _offset: u64) -> io::Result<Option<usize>> {
         Ok(None)
+    }
+    /// Reads like [`File::read_at`], past the page cache where the system can: for what is read once, in order, and would only
+    /// push out what is read again. `buf` and `offset` should begin at multiples of [`DIRECT_ALIGN`], and `buf` be a multiple of
+    /// it long; what is not, and what the file system refuses to give so, is read the usual way.
+    fn read_direct_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.read_at(buf, offset)
     }
     /// Lets the page cache forget a clean range, so that the next read comes from the disk. A hint.
     fn forget_cached(&self, _offset: u64, _len: u64) {}

@@ -239,11 +239,15 @@ pub enum LockState {
     Held(Stateid),
 }
 
-/// A change of opens and locks. The caller is `client`: a stateid of another one is `BadStateid`.
+/// A change of opens and locks. The caller is `client`, which must be confirmed (else `StaleClient`, or `Expired` of one whose lease ran out lately): a
+/// stateid of another one is `BadStateid`. What is left of a client that ended is freed in steps; who meets it is refused with `Delay`.
+/// Where the file was removed, CLOSE, OPEN_DOWNGRADE and FREE_STATEID still work, all else is `Stale`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum StateOp {
-    /// OPEN (RFC 8881 §18.16, RFC 7530 §16.16): checks the type and the caller's permission, takes the share reservation, makes or upgrades
-    /// the open of this owner and file. Changes: the directory if by name, the file. Outcome: `Opened`.
+    /// OPEN (RFC 8881 §18.16, RFC 7530 §16.16): checks the type (`IsDirectory`, `WrongType`) and the caller's permission, takes the share
+    /// reservation, makes or upgrades the open of this owner and file. The owner of a file may open it whatever its mode if the file itself is named
+    /// ([`OpenTarget::File`]); by a name only who makes it. Cutting an existing file off takes access to write (`Invalid`).
+    /// Changes: the directory if by name, the file. Outcome: `Opened`.
     Open {
         /// Client.
         client: ClientId,
@@ -297,7 +301,7 @@ pub enum StateOp {
         /// Range.
         range: ByteRange,
     },
-    /// FREE_STATEID (RFC 8881 §18.38): `LocksHeld` if there is something under it. Outcome: `State`.
+    /// FREE_STATEID (RFC 8881 §18.38): `LocksHeld` if there is something under it. An open can be freed if its file was removed. Outcome: `State`.
     Free {
         /// Client.
         client: ClientId,

@@ -113,7 +113,7 @@ pub trait MetadataService: Send + Sync + 'static {
     /// A client's sessions.
     fn sessions(&self, client: ClientId) -> impl Future<Output = Read<Vec<Session>>> + Send;
 
-    /// An open or lock state, if there is one.
+    /// An open or lock state, if there is one. What a client that ended leaves behind is not shown, here and below.
     fn state(&self, id: StateId) -> impl Future<Output = Read<Option<State>>> + Send;
 
     /// Opens and lock states of a file, above an id, at most `most`, in order.
@@ -132,7 +132,8 @@ pub trait MetadataService: Send + Sync + 'static {
         most: usize,
     ) -> impl Future<Output = Read<Vec<State>>> + Send;
 
-    /// Whether a share reservation of anybody denies this access to the file (I/O with a special stateid, RFC 8881 §8.2.3).
+    /// Whether a share reservation of anybody denies this access to the file (I/O with a special stateid, RFC 8881 §8.2.3). `Delay` while
+    /// it may be that of a client that ended; so also [`MetadataService::test_lock`].
     fn is_denied(&self, ino: Ino, access: ShareBits) -> impl Future<Output = Read<bool>> + Send;
 
     /// A volume.

@@ -116,6 +116,7 @@ pub struct Engine<M, B> {
     stats: stats::Stats,
     refusals: io::Refusals,
     v4: v4::State,
+    streams: io::Streams,
 }
 
 impl<M, B> std::fmt::Debug for Engine<M, B> {
@@ -187,6 +188,7 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
             stats: stats::Stats::default(),
             refusals: io::Refusals::default(),
             v4: v4::State::new(server_identity),
+            streams: io::Streams::default(),
             config,
         });
         engine.register().await?;

@@ -192,8 +192,9 @@ fn forget<K: KvWrite>(
     owner: &Bytes,
 ) -> Result<(), Stop> {
     for (id, _) in states::of_owner(t.kv, client, kind, owner)? {
-        let state = states::follow(t.kv, id)?;
-        states::remove_with_locks(t, id, &state)?;
+        let record = states::follow(t.kv, id)?;
+        let states = states::with_locks(t, id, record)?;
+        states::remove_of(t, 0, &states, None)?;
     }
     if let Some(record) = load(t.kv, client, kind, owner)? {
         drop_record(t.kv, client, kind, owner, &record)?;

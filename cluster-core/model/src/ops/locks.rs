@@ -5,8 +5,8 @@
 //! clients have not acknowledged.
 
 use super::{lock_clients, nfs4};
-use crate::kv::{KvWrite, Table};
-use crate::transaction::{Step, Transaction, require};
+use crate::kv::{KvError, KvWrite, Table};
+use crate::transaction::{Step, Stop, Transaction, require};
 use crate::{keys, store};
 use atoll_base::id::Ino;
 use atoll_lockd::{
@@ -171,13 +171,25 @@ pub(super) fn unlock<K: KvWrite>(
     Ok(())
 }
 
-/// Gives up the ranges of an owner; a file that was removed has none.
-pub(super) fn release_owner<K: KvWrite>(t: &mut Transaction<'_, K>, ino: Ino, owner: &LockOwner) -> Step<()> {
-    change(t, ino, owner.client(), |locks, effects| {
-        locks.release_owner(owner, effects);
-        Ok(())
-    })?;
-    Ok(())
+/// Gives up opens, and all ranges of some lock owners, of one NFSv4 client in a file. One that was removed has no table any more.
+pub(super) fn leave<K: KvWrite>(
+    t: &mut Transaction<'_, K>,
+    ino: Ino,
+    client: &LockClient,
+    opens: &[Share],
+    owners: &BTreeSet<LockOwner>,
+) -> Step<()> {
+    let Some(mut locks) = load(t, ino)? else { return Ok(()) };
+    for share in opens {
+        locks.close_open(*share).map_err(|_| {
+            Stop::Store(KvError(format!("the lock table of file {ino} does not count an open")))
+        })?;
+    }
+    let mut effects = Vec::new();
+    if !owners.is_empty() {
+        locks.release_owners(owners, &mut effects);
+    }
+    keep(t, ino, &locks, effects, client, None)
 }
 
 fn share<K: KvWrite>(

@@ -2,6 +2,8 @@
 
 mod layers;
 mod read;
+mod streams;
 mod write;
 
+pub(crate) use streams::Streams;
 pub(crate) use write::Refusals;

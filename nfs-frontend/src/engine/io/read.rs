@@ -7,10 +7,11 @@ use crate::engine::{Engine, status};
 use atoll_base::attr::Attr;
 use atoll_base::block::{BlockError, BlockService};
 use atoll_base::id::Ino;
-use atoll_meta::data::FileMap;
+use atoll_meta::data::{Extent, FileMap};
 use atoll_meta::{FsError, MetadataService, Source};
 use bytes::Bytes;
 use futures_util::future::try_join_all;
+use std::ops::Range;
 use tracing::{error, warn};
 
 /// How often extents are fetched again because a block they pointed at was gone, or the store moved past the
@@ -101,6 +102,9 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
             };
             let layer = lay(data(fresh), lay(data(flushing), stored(map, end)));
             let parts = complete(layer, offset, end);
+            if let Some(ahead) = self.streams.note(ino, offset..end, attr.size) {
+                self.read_ahead(ino, ahead).await;
+            }
             match self.fetch(parts).await {
                 Ok(pieces) => {
                     let eof = end == attr.size;
@@ -115,6 +119,17 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
                 }
             }
         }
+    }
+
+    /// Tells the block store what a stream will ask for.
+    async fn read_ahead(&self, ino: Ino, range: Range<u64>) {
+        // Who reads there is told of any trouble.
+        let Ok(map) = self.meta.map(ino, range.start, range.end - range.start).await else { return };
+        let block = |extent: &Extent| match extent.piece.source {
+            Source::Block { id, .. } => Some((id, (extent.piece.end() - extent.piece.offset) as u32)),
+            Source::Inline(_) => None,
+        };
+        self.blocks.expect(&map.extents.iter().filter_map(block).collect::<Vec<_>>());
     }
 
     async fn fetch(&self, parts: Vec<Part>) -> Result<Vec<Bytes>, BlockError> {

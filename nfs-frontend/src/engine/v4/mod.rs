@@ -17,6 +17,7 @@ mod compound;
 mod execute;
 mod expiry;
 mod leases;
+mod opening;
 mod ops;
 mod pseudo;
 mod slots;
@@ -72,6 +73,8 @@ pub(crate) struct State {
     pub(crate) leases: leases::Leases,
     pub(crate) sessions: slots::Sessions,
     pub(crate) joints: pseudo::Cache,
+    /// OPENs of each client that are being executed.
+    pub(crate) opening: opening::Opening,
     /// `so_major_id` and server scope: the same at every frontend of the cluster (RFC 8881 §2.10.4, §2.10.5).
     pub(crate) server_identity: Bytes,
 }
@@ -83,6 +86,7 @@ impl State {
             leases: leases::Leases::new(),
             sessions: slots::Sessions::default(),
             joints: pseudo::Cache::default(),
+            opening: opening::Opening::default(),
             server_identity,
         }
     }

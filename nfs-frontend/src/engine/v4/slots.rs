@@ -4,6 +4,9 @@
 //! state too. After a start nothing is here: a slot then takes its beginning from the stored outcome, accepts as its first number
 //! any that is not below, and from then on exactly the next one.
 //!
+//! Replies are kept within a bound over all sessions. One that found no room is made again from the stored outcome, if the
+//! request changed something; otherwise the client is told that it is not kept.
+//!
 //! Invariant: of one slot at most one request runs. A request that is given up before it changed anything leaves the slot as it
 //! was, so that its retransmission is executed.
 
@@ -11,17 +14,43 @@ use atoll_meta::nfs4::{ClientId, Session, SessionId};
 use atoll_meta::once::SlotOutcome;
 use bytes::Bytes;
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Sessions kept here; one that was forgotten is read again from the replicated state, and its slots begin anew.
-const SESSIONS_MAX: usize = 1 << 16;
+/// Sessions kept here, of some KiB each; one that was forgotten is read again from the replicated state, and its slots begin anew.
+const SESSIONS_MAX: usize = 1 << 14;
+
+/// Bytes of replies that all slots keep together.
+const KEPT_MAX: usize = 64 << 20;
+
+/// Bytes of a reply that is kept, and what is left of the bound for all.
+#[derive(Debug)]
+struct Kept {
+    reply: Bytes,
+    room: Arc<AtomicUsize>,
+}
+
+impl Kept {
+    /// Keeps a reply, if there is room.
+    fn new(reply: Bytes, room: &Arc<AtomicUsize>) -> Option<Self> {
+        let len = reply.len();
+        room.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(len)).ok()?;
+        Some(Self { reply, room: room.clone() })
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        self.room.fetch_add(self.reply.len(), Ordering::Relaxed);
+    }
+}
 
 /// The last request of a slot.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 struct Last {
     fingerprint: u64,
     /// The whole reply, if it is kept.
-    reply: Option<Bytes>,
+    reply: Option<Kept>,
 }
 
 #[derive(Debug, Default)]
@@ -38,6 +67,7 @@ pub(crate) struct Active {
     /// What was agreed.
     pub(crate) session: Session,
     slots: Mutex<Vec<Slot>>,
+    room: Arc<AtomicUsize>,
 }
 
 /// Why a request is not begun.
@@ -63,7 +93,7 @@ pub(crate) enum Begun {
     Uncached,
     /// It was executed, at least up to the operation of the stored outcome, before this frontend knew the slot.
     Resume(Turn, Box<SlotOutcome>),
-    /// The slot's beginning must be read from the replicated state first.
+    /// What the replicated state keeps of the slot must be read first.
     Unknown,
 }
 
@@ -112,8 +142,14 @@ impl Active {
             return match &record.last {
                 _ if record.busy => Err(Refusal::InProgress),
                 kept if kept.fingerprint != fingerprint => Err(Refusal::FalseRetry),
-                Last { reply: Some(reply), .. } => Ok(Begun::Replay(reply.clone())),
-                Last { reply: None, .. } => Ok(Begun::Uncached),
+                Last { reply: Some(kept), .. } => Ok(Begun::Replay(kept.reply.clone())),
+                Last { reply: None, .. } => match stored {
+                    None => Ok(Begun::Unknown),
+                    Some(Some(stored)) if stored.seqid == seqid && stored.fingerprint == fingerprint => {
+                        Ok(Begun::Resume(self.turn(record, index, seqid, fingerprint), Box::new(stored)))
+                    }
+                    Some(_) => Ok(Begun::Uncached),
+                },
             };
         }
         if seqid != last.wrapping_add(1) {
@@ -154,7 +190,7 @@ impl Turn {
         let mut slots = self.session.slots();
         if let Some(slot) = slots.get_mut(self.index) {
             slot.busy = false;
-            slot.last.reply = reply;
+            slot.last.reply = reply.and_then(|reply| Kept::new(reply, &self.session.room));
         }
     }
 }
@@ -170,12 +206,21 @@ impl Drop for Turn {
 }
 
 /// All sessions in use at this frontend.
-#[derive(Debug, Default)]
-pub(crate) struct Sessions(Mutex<HashMap<SessionId, Arc<Active>>>);
+#[derive(Debug)]
+pub(crate) struct Sessions {
+    all: Mutex<HashMap<SessionId, Arc<Active>>>,
+    room: Arc<AtomicUsize>,
+}
+
+impl Default for Sessions {
+    fn default() -> Self {
+        Self { all: Mutex::default(), room: Arc::new(AtomicUsize::new(KEPT_MAX)) }
+    }
+}
 
 impl Sessions {
     fn lock(&self) -> MutexGuard<'_, HashMap<SessionId, Arc<Active>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes a session in. One that was made just now has slots at 0; of others they are unknown.
@@ -190,7 +235,7 @@ impl Sessions {
         }
         let slot = || Slot { seqid: new.then_some(0), ..Slot::default() };
         let slots = (0..session.terms.fore.max_requests).map(|_| slot()).collect();
-        let active = Arc::new(Active { session, slots: Mutex::new(slots) });
+        let active = Arc::new(Active { session, slots: Mutex::new(slots), room: self.room.clone() });
         all.insert(active.session.id, active.clone());
         active
     }
@@ -256,7 +301,9 @@ mod tests {
         assert!(matches!(s.begin(0, 1, 9, None), Ok(Begun::Replay(r)) if r == "r"));
         assert_eq!(s.begin(0, 1, 8, None).err(), Some(Refusal::FalseRetry));
         turn(s.begin(0, 2, 5, None)).finish(None);
-        assert!(matches!(s.begin(0, 2, 5, None), Ok(Begun::Uncached)));
+        assert!(matches!(s.begin(0, 2, 5, None), Ok(Begun::Unknown)));
+        assert!(matches!(s.begin(0, 2, 5, Some(None)), Ok(Begun::Uncached)));
+        assert!(matches!(s.begin(0, 2, 5, Some(Some(stored(1)))), Ok(Begun::Uncached)));
         assert_eq!(s.begin(0, 1, 9, None).err(), Some(Refusal::Misordered));
         // The other slot has its own sequence.
         turn(s.begin(1, 1, 9, None)).finish(None);
@@ -269,6 +316,19 @@ mod tests {
         drop(turn(s.begin(0, 2, 5, None)));
         assert!(matches!(s.begin(0, 1, 9, None), Ok(Begun::Replay(_))));
         turn(s.begin(0, 2, 5, None)).finish(None);
+    }
+
+    #[test]
+    fn a_reply_that_found_no_room_is_made_again_from_the_stored_outcome() {
+        let s = session(true);
+        s.room.store(3, Ordering::Relaxed);
+        turn(s.begin(0, 1, 7, None)).finish(Some(Bytes::from_static(b"long")));
+        assert!(matches!(s.begin(0, 1, 7, None), Ok(Begun::Unknown)));
+        assert!(matches!(s.begin(0, 1, 7, Some(Some(stored(1)))), Ok(Begun::Resume(..))));
+        turn(s.begin(0, 2, 7, None)).finish(Some(Bytes::from_static(b"r")));
+        assert_eq!(s.room.load(Ordering::Relaxed), 2);
+        turn(s.begin(0, 3, 7, None)).finish(None);
+        assert_eq!(s.room.load(Ordering::Relaxed), 3, "given back with the next request");
     }
 
     #[test]

@@ -151,14 +151,16 @@ pub(super) fn free<K: KvWrite>(
     client: ClientId,
     sent: Stateid,
 ) -> Step<StateOutcome> {
-    let (_, record) = states::demand(t, client, sent)?;
+    let (caller, record) = states::demand(t, client, sent)?;
     let held = match record.held {
         Held::Lock { .. } => holds(t, &record)?,
         Held::Open { .. } => t.find(record.ino)?.is_some(),
     };
     require(!held, StateError::LocksHeld.into())?;
-    states::remove_with_locks(t, sent.id, &record)?;
-    Ok(StateOutcome::State(states::last_stateid(sent.id, &record)))
+    let last = states::last_stateid(sent.id, &record);
+    let states = states::with_locks(t, sent.id, record)?;
+    states::remove_of(t, caller.minor(), &states, None)?;
+    Ok(StateOutcome::State(last))
 }
 
 /// RELEASE_LOCKOWNER.
@@ -176,8 +178,6 @@ pub(super) fn release_owner<K: KvWrite>(
     for (_, record) in &its {
         require(!holds(t, record)?, StateError::LocksHeld.into())?;
     }
-    for (id, record) in &its {
-        states::remove_one(t, caller.minor(), *id, record, None)?;
-    }
+    states::remove_of(t, caller.minor(), &its, None)?;
     Ok(StateOutcome::Released)
 }

@@ -3,8 +3,8 @@
 //! # Permission
 //!
 //! As knfsd (`do_open_permission`): reading needs permission to read or, since programs are read to be executed, to execute; writing
-//! permission to write. Whoever made the file by this call, or made it by the same exclusive creation before, may open it
-//! whatever its mode; so may its owner if the file itself is named, not a name in a directory: that is how a client opens again
+//! permission to write. Whoever made the file by this call may open it whatever its mode, and its owner if it comes by the same
+//! exclusive creation again, or if the file itself is named, not a name in a directory: that is how a client opens again
 //! what it had open before the owner took the permission away, while open(2) of a name must fail.
 
 use super::{clients, release, states};
@@ -25,7 +25,7 @@ use bytes::Bytes;
 /// What a name stands for, with search permission on the directory.
 fn look_up<K: KvWrite>(t: &mut Transaction<'_, K>, dir: Ino, name: &Bytes) -> Step<Option<At>> {
     let dir = t.load_dir(dir)?;
-    names::check(name, FsError::Exists)?;
+    names::check(name, FsError::IsDirectory)?;
     require(permits(t.cred, &t[dir].attr, Perm::EXEC), FsError::AccessDenied)?;
     match store::dirent(t.kv, t[dir].attr.ino, name)? {
         Some((ino, _)) => {
@@ -175,6 +175,7 @@ fn check_existing<K: KvWrite>(
         }
         CreateHow::Exclusive(verifier) if t[at].attr.kind == FileKind::Regular => {
             require(t.file(at).verifier == Some(verifier), FsError::Exists)?;
+            check_permission(t, at, wanted.access, false)?;
         }
         CreateHow::Exclusive(_) | CreateHow::Guarded => return Err(FsError::Exists.into()),
     }
@@ -286,17 +287,8 @@ pub(super) fn close<K: KvWrite>(
     sent: Stateid,
 ) -> Step<StateOutcome> {
     let (minor, record, ..) = demand(t, client, sent)?;
-    for lock in states::locks_under(t.kv, sent.id)? {
-        let its = states::follow(t.kv, lock)?;
-        states::remove_one(t, minor, lock, &its, None)?;
-    }
-    states::remove_one(t, minor, sent.id, &record, Some(sent.id))?;
-    Ok(StateOutcome::State(states::last_stateid(sent.id, &record)))
-}
-
-/// Gives up the share of an open. A file that was removed has no table any more.
-pub(super) fn leave<K: KvWrite>(t: &mut Transaction<'_, K>, ino: Ino, share: Share) -> Step<()> {
-    let Some(mut table) = load(t, ino)? else { return Ok(()) };
-    table.close_open(share).map_err(|_| states::damaged("a file's table does not count an open"))?;
-    keep(t, ino, &table)
+    let last = states::last_stateid(sent.id, &record);
+    let states = states::with_locks(t, sent.id, record)?;
+    states::remove_of(t, minor, &states, Some(sent.id))?;
+    Ok(StateOutcome::State(last))
 }

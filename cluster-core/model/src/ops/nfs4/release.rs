@@ -64,11 +64,12 @@ fn rows<K: KvWrite>(
 /// Frees what a client that has ended had; whether that is all.
 fn free<K: KvWrite>(t: &mut Transaction<'_, K>, id: ClientId, budget: &mut usize) -> Step<bool> {
     let (found, complete) = rows(t, Table::ClientState, id, budget)?;
+    let mut all = Vec::new();
     for row in found {
         let state = StateId(keys::parse_pair(Table::ClientState, &row)?.1);
-        let record = states::follow(t.kv, state)?;
-        states::remove(t, state, &record)?;
+        all.push((state, states::follow(t.kv, state)?));
     }
+    states::remove(t, &all)?;
     if !complete {
         return Ok(false);
     }

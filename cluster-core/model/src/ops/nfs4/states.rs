@@ -1,6 +1,6 @@
 //! Opens and lock states as rows, with their indexes.
 
-use super::{clients, opens};
+use super::clients;
 use crate::keys::nfs4 as keys;
 use crate::kv::{KvError, KvRead, KvWrite, Table};
 use crate::limits::STATES_MAX;
@@ -10,10 +10,11 @@ use crate::record::nfs4::{ClientRecord, Held, OwnerKind, StateRecord};
 use crate::store;
 use crate::transaction::{Step, Stop, Transaction, require};
 use atoll_base::id::Ino;
-use atoll_lockd::{LockOwner, OwnerError};
+use atoll_lockd::{LockClient, LockOwner, OwnerError, Share};
 use atoll_meta::FsError;
 use atoll_meta::nfs4::{ClientId, StateError, StateId, Stateid};
 use bytes::Bytes;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
 pub(super) fn damaged(what: &str) -> Stop {
@@ -142,50 +143,60 @@ pub(super) fn add<K: KvWrite>(t: &mut Transaction<'_, K>, minor: u8, record: &St
     Ok(id)
 }
 
-/// Removes a state with its rows, and what it has in its file.
-pub(crate) fn remove<K: KvWrite>(t: &mut Transaction<'_, K>, id: StateId, record: &StateRecord) -> Step<()> {
-    t.kv.delete(Table::State, &keys::state(id))?;
-    t.kv.delete(Table::FileState, &keys::file_state(record.ino, id))?;
-    t.kv.delete(Table::ClientState, &keys::client_state(record.client, id))?;
-    let row = keys::owner_state(record.client, record.kind(), &record.owner, record.ino);
-    t.kv.delete(Table::OwnerState, &row)?;
-    clients::count(t.kv, record.client, |c| c.states -= 1)?;
-    match record.held {
-        Held::Open { share, .. } => opens::leave(t, record.ino, share),
-        Held::Lock { open } => {
-            t.kv.delete(Table::OpenLocks, &keys::open_lock(open, id))?;
-            locks::release_owner(t, record.ino, &lock_owner(record.client, &record.owner)?)
+/// Removes states with their rows, and what they have in their files; each file's table is loaded once, for it can be long.
+pub(crate) fn remove<K: KvWrite>(t: &mut Transaction<'_, K>, states: &[(StateId, StateRecord)]) -> Step<()> {
+    let mut places: BTreeMap<(ClientId, Ino), (Vec<Share>, BTreeSet<LockOwner>)> = BTreeMap::new();
+    for (id, record) in states {
+        t.kv.delete(Table::State, &keys::state(*id))?;
+        t.kv.delete(Table::FileState, &keys::file_state(record.ino, *id))?;
+        t.kv.delete(Table::ClientState, &keys::client_state(record.client, *id))?;
+        let row = keys::owner_state(record.client, record.kind(), &record.owner, record.ino);
+        t.kv.delete(Table::OwnerState, &row)?;
+        clients::count(t.kv, record.client, |c| c.states -= 1)?;
+        let (opens, owners) = places.entry((record.client, record.ino)).or_default();
+        match record.held {
+            Held::Open { share, .. } => opens.push(share),
+            Held::Lock { open } => {
+                t.kv.delete(Table::OpenLocks, &keys::open_lock(open, *id))?;
+                owners.insert(lock_owner(record.client, &record.owner)?);
+            }
         }
     }
-}
-
-/// Removes a state of a client that goes on, with the lock states under it.
-pub(crate) fn remove_with_locks<K: KvWrite>(
-    t: &mut Transaction<'_, K>,
-    id: StateId,
-    record: &StateRecord,
-) -> Step<()> {
-    let minor = clients::follow(t.kv, record.client)?.minor();
-    for lock in locks_under(t.kv, id)? {
-        let lock_record = follow(t.kv, lock)?;
-        remove_one(t, minor, lock, &lock_record, None)?;
-    }
-    remove_one(t, minor, id, record, None)
-}
-
-/// Removes a state of a client that goes on; `closed` if by CLOSE.
-pub(super) fn remove_one<K: KvWrite>(
-    t: &mut Transaction<'_, K>,
-    minor: u8,
-    id: StateId,
-    record: &StateRecord,
-    closed: Option<StateId>,
-) -> Step<()> {
-    remove(t, id, record)?;
-    if minor == 0 {
-        owners::lost(t, record.client, record.kind(), &record.owner, closed)?;
+    for ((client, ino), (opens, owners)) in places {
+        locks::leave(t, ino, &LockClient::V4(client.0), &opens, &owners)?;
     }
     Ok(())
+}
+
+/// Removes states of a client that goes on; `closed` is the one that CLOSE names.
+pub(crate) fn remove_of<K: KvWrite>(
+    t: &mut Transaction<'_, K>,
+    minor: u8,
+    states: &[(StateId, StateRecord)],
+    closed: Option<StateId>,
+) -> Step<()> {
+    remove(t, states)?;
+    if minor != 0 {
+        return Ok(());
+    }
+    for (id, record) in states {
+        owners::lost(t, record.client, record.kind(), &record.owner, closed.filter(|closed| closed == id))?;
+    }
+    Ok(())
+}
+
+/// An open with the lock states under it; of a lock state only itself.
+pub(crate) fn with_locks<K: KvWrite>(
+    t: &Transaction<'_, K>,
+    id: StateId,
+    record: StateRecord,
+) -> Result<Vec<(StateId, StateRecord)>, KvError> {
+    let mut states = Vec::new();
+    for lock in locks_under(t.kv, id)? {
+        states.push((lock, follow(t.kv, lock)?));
+    }
+    states.push((id, record));
+    Ok(states)
 }
 
 /// A lock owner as lock tables know it.

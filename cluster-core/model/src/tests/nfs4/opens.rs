@@ -213,6 +213,11 @@ fn open_makes_a_file() {
     assert_eq!(opened(&first).id, opened(&again).id);
     assert!(matches!(again, StateOutcome::Opened { created: false, .. }));
     assert_eq!(rig.on_state_by(&user(1), exclusive(2)), Err(FsError::Exists));
+    assert_eq!(
+        rig.on_state_by(&user(2), exclusive(1)),
+        Err(FsError::AccessDenied),
+        "verifiers are no secrets"
+    );
     rig.check();
 }
 

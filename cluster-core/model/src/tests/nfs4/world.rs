@@ -358,6 +358,9 @@ impl World {
         let life = self.life(client);
         let (id, Some(open)) = (life.id, life.opens.get(&(owner, file)).cloned()) else { return };
         let known = life.locks.get(&(locker, file)).cloned();
+        if known.is_some() && at.0.is_multiple_of(2) {
+            return self.lock_more(client, locker, file, at, mode);
+        }
         let under = life.locks.values().filter(|lock| lock.open == open.id).count();
         let of_owner = life.locks.keys().filter(|(l, _)| *l == locker).count();
         let crowded = life.states() >= STATES_MAX as usize
@@ -404,16 +407,47 @@ impl World {
         }
     }
 
+    /// The key of the next step of a v4.0 lock owner.
+    fn locker_key(&mut self, client: usize, locker: usize, lock: StateId) -> Option<Once> {
+        if Self::is_v41(client) {
+            return None;
+        }
+        let life = self.life(client);
+        let seqid = life.lock_owners.get_mut(&locker).unwrap();
+        let mut owner = Owner40::new(life.id, &name(locker), *seqid);
+        *seqid += 1;
+        Some(owner.of(lock))
+    }
+
+    /// LOCK by the stateid of the lock state.
+    fn lock_more(&mut self, client: usize, locker: usize, file: usize, at: (usize, usize), mode: LockMode) {
+        let life = self.life(client);
+        let (id, lock) = (life.id, life.locks[&(locker, file)].clone());
+        let access = life.opens.values().find(|open| open.id == lock.open).unwrap().share.access;
+        let once = self.locker_key(client, locker, lock.id);
+        let (state, span) = (LockState::Held(newest(lock.id)), range(at.0 as u64, at.1 as u64));
+        let answer = self.send(client, once, StateOp::Lock { client: id, state, range: span, mode });
+        let needed = if mode == LockMode::Shared { ShareBits::Read } else { ShareBits::Write };
+        let clash = self.lock_conflict(client, locker, file, at, mode);
+        let dead = self.dead_conflict(file, None, Some((at, mode)));
+        match answer {
+            Err(FsError::State(StateError::OpenMode)) => assert!(!access.contains(needed)),
+            Err(FsError::Delay) => assert!(dead),
+            Ok(StateOutcome::Denied(_)) => assert!(clash && access.contains(needed)),
+            other => {
+                assert!(!clash && access.contains(needed));
+                let lock = self.life(client).locks.get_mut(&(locker, file)).unwrap();
+                lock.seqid += 1;
+                lock.held[at.0..at.0 + at.1].fill(Some(mode));
+                assert_eq!(stateid(&other.unwrap()).seqid, lock.seqid);
+            }
+        }
+    }
+
     fn unlock(&mut self, client: usize, locker: usize, file: usize, at: (usize, usize)) {
-        let is_v41 = Self::is_v41(client);
         let life = self.life(client);
         let (id, Some(lock)) = (life.id, life.locks.get(&(locker, file)).cloned()) else { return };
-        let once = (!is_v41).then(|| {
-            let seqid = life.lock_owners.get_mut(&locker).unwrap();
-            let mut owner = Owner40::new(id, &name(locker), *seqid);
-            *seqid += 1;
-            owner.of(lock.id)
-        });
+        let once = self.locker_key(client, locker, lock.id);
         let range = range(at.0 as u64, at.1 as u64);
         let answer = self.send(client, once, StateOp::Unlock { client: id, lock: newest(lock.id), range });
         let lock = self.life(client).locks.get_mut(&(locker, file)).unwrap();

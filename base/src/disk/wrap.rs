@@ -1,0 +1,97 @@
+//! Disks and files around others, for tests: whoever makes one says what differs, and the rest is passed on.
+//!
+//! What is past the page cache is not passed on: it ends in [`File::read_at`] and [`File::write_at`] of the wrapper, so that nothing goes
+//! by what the test does there.
+
+use super::{Disk, Entry, File, Open, Space};
+use std::io::{self, IoSlice};
+use std::path::Path;
+use std::sync::Arc;
+
+/// What a wrapper of a file does; the rest goes to [`AroundFile::inner`].
+pub trait AroundFile: Send + Sync + 'static {
+    /// The file itself.
+    fn inner(&self) -> &dyn File;
+    /// In place of [`File::write_at`].
+    fn write_at(&self, bufs: &[IoSlice<'_>], offset: u64) -> io::Result<()> {
+        self.inner().write_at(bufs, offset)
+    }
+    /// In place of [`File::sync`].
+    fn sync(&self, site: &'static str) -> io::Result<()> {
+        self.inner().sync(site)
+    }
+}
+
+/// What a wrapper of a disk does; the rest goes to [`AroundDisk::inner`].
+pub trait AroundDisk: Send + Sync + 'static {
+    /// The disk itself.
+    fn inner(&self) -> &dyn Disk;
+    /// In place of [`Disk::open`].
+    fn open(&self, path: &Path, how: Open) -> io::Result<Arc<dyn File>>;
+}
+
+/// Makes a [`File`] of a wrapper.
+pub struct WrapFile<W>(pub W);
+
+/// Makes a [`Disk`] of a wrapper.
+pub struct WrapDisk<W>(pub W);
+
+impl<W: AroundFile> File for WrapFile<W> {
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.0.inner().read_at(buf, offset)
+    }
+
+    fn write_at(&self, bufs: &[IoSlice<'_>], offset: u64) -> io::Result<()> {
+        self.0.write_at(bufs, offset)
+    }
+
+    fn sync(&self, site: &'static str) -> io::Result<()> {
+        self.0.sync(site)
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        self.0.inner().len()
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.0.inner().set_len(len)
+    }
+
+    fn allocate(&self, offset: u64, len: u64) -> io::Result<()> {
+        self.0.inner().allocate(offset, len)
+    }
+
+    fn punch_hole(&self, offset: u64, len: u64) -> io::Result<()> {
+        self.0.inner().punch_hole(offset, len)
+    }
+}
+
+impl<W: AroundDisk> Disk for WrapDisk<W> {
+    fn open(&self, path: &Path, how: Open) -> io::Result<Arc<dyn File>> {
+        self.0.open(path, how)
+    }
+
+    fn create_dir(&self, path: &Path) -> io::Result<()> {
+        self.0.inner().create_dir(path)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.0.inner().rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.0.inner().remove(path)
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<Entry>> {
+        self.0.inner().list(dir)
+    }
+
+    fn sync_dir(&self, dir: &Path, site: &'static str) -> io::Result<()> {
+        self.0.inner().sync_dir(dir, site)
+    }
+
+    fn space(&self) -> io::Result<Space> {
+        self.0.inner().space()
+    }
+}
