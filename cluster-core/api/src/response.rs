@@ -59,6 +59,8 @@ pub enum Outcome {
     Client(ClientOutcome),
     /// Of an operation on NFSv4 opens and locks.
     State(StateOutcome),
+    /// Of a removal or a rename: done, and the file that lost its last name stays, without links, while it is open.
+    Unnamed,
 }
 
 /// The answer to a call.

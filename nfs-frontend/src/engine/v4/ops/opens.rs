@@ -4,7 +4,7 @@
 //! frontend refuses by its own checks goes through the state machine, too.
 //!
 //! CLOSE in a session is answered before it is durable if it can only succeed and nothing hangs on it: the open denies nobody
-//! anything and has no locks under it, and no OPEN of the client is under way that could move its stateid on. Should the entry be lost in a
+//! anything and has no locks under it, the file has a name, and no OPEN of the client is under way that could move its stateid on. Should the entry be lost in a
 //! crash, an open comes back that conflicts with nothing, until the client opens the file again or its lease ends.
 
 use crate::engine::Engine;
@@ -383,7 +383,7 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
     }
 
     pub(crate) async fn close(&mut self, args: &Close4Args) -> Done<StateId4> {
-        self.node(NfsStat4::IsDir)?;
+        let node = self.node(NfsStat4::IsDir)?;
         let response = match self.known_in_session().await? {
             Some(response) => response,
             None => {
@@ -391,7 +391,7 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
                 let step = self.step_of(open.id, args.seqid, fingerprint(4, args)).await?;
                 let client = self.client_of(&step)?;
                 let op = StateOp::Close { client, open };
-                if step.is_none() && self.closes_without_doubt(open, client).await? {
+                if step.is_none() && self.closes_without_doubt(&node, open, client).await? {
                     match self.begin_change(op).await? {
                         Some(response) => response,
                         None => {
@@ -411,10 +411,14 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
     }
 
     /// Whether a CLOSE will succeed, and nobody waits for it.
-    async fn closes_without_doubt(&self, open: Stateid, client: ClientId) -> Done<bool> {
+    async fn closes_without_doubt(&self, node: &Node, open: Stateid, client: ClientId) -> Done<bool> {
         let state = self.state(open).await?;
         let StateKind::Open { share, confirmed: true } = state.kind else { return Ok(false) };
         if share.deny != ShareBits::None || self.engine.v4.opening.any(client) {
+            return Ok(false);
+        }
+        // A removed file would come back with its open, and stay as long as the client.
+        if self.node_attr(node).await?.nlink == 0 {
             return Ok(false);
         }
         // Of a file that many have open it is not worth looking for locks.
