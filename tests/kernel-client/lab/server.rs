@@ -5,7 +5,7 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::mpsc::channel;
@@ -130,6 +130,11 @@ impl Server {
             }
             Running::Nothing => panic!("the server is not running"),
         }
+    }
+
+    /// The folder it owns.
+    pub(crate) fn data(&self) -> &Path {
+        &self.data
     }
 
     pub(crate) fn kind(&self) -> Kind {

@@ -4,6 +4,7 @@ mod build;
 mod fsx;
 mod locks;
 mod mount;
+mod namespace;
 mod pjdfstest;
 mod readdir;
 mod restart;
