@@ -10,3 +10,4 @@ mod readdir;
 mod restart;
 mod restart4;
 mod tree;
+mod unlinked;
