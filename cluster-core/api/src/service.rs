@@ -116,6 +116,9 @@ pub trait MetadataService: Send + Sync + 'static {
     /// An open or lock state, if there is one. What a client that ended leaves behind is not shown, here and below.
     fn state(&self, id: StateId) -> impl Future<Output = Read<Option<State>>> + Send;
 
+    /// Whose open this was, if it is the last that its owner closed (v4.0).
+    fn closed_by(&self, id: StateId) -> impl Future<Output = Read<Option<ClientId>>> + Send;
+
     /// Opens and lock states of a file, above an id, at most `most`, in order.
     fn states_of(
         &self,

@@ -272,6 +272,10 @@ impl MetadataService for LocalMetadata {
         self.shared.read(|kv| read::state(kv, id).map(Ok)).await
     }
 
+    async fn closed_by(&self, id: StateId) -> Read<Option<ClientId>> {
+        self.shared.read(|kv| read::closed_by(kv, id).map(Ok)).await
+    }
+
     async fn states_of(&self, ino: Ino, after: StateId, most: usize) -> Read<Vec<State>> {
         self.shared.read(|kv| read::states_of(kv, ino, after, most).map(Ok)).await
     }

@@ -119,6 +119,13 @@ pub fn state(kv: &impl KvRead, id: StateId) -> Result<Option<State>, KvError> {
     }
 }
 
+/// Whose open this was, if it is the last that its owner closed: a CLOSE of v4.0 that comes again is answered from the owner's sequence.
+pub fn closed_by(kv: &impl KvRead, id: StateId) -> Result<Option<ClientId>, KvError> {
+    kv.get(Table::ClosedState, &keys::state(id), |row| {
+        row.map(|row| Ok(keys::parse_owner(Table::ClosedState, row)?.0)).transpose()
+    })?
+}
+
 /// States that an index lists under `first` above an id.
 fn listed(
     kv: &impl KvRead,

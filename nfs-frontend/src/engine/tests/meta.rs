@@ -210,6 +210,10 @@ impl MetadataService for Meta {
         self.read(|kv| Ok(Ok(read::state(kv, id)?)))
     }
 
+    async fn closed_by(&self, id: StateId) -> Read<Option<ClientId>> {
+        self.read(|kv| Ok(Ok(read::closed_by(kv, id)?)))
+    }
+
     async fn states_of(&self, ino: Ino, after: StateId, most: usize) -> Read<Vec<OpenState>> {
         self.read(|kv| Ok(Ok(read::states_of(kv, ino, after, most)?)))
     }

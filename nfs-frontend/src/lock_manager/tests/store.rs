@@ -183,6 +183,9 @@ impl MetadataService for Store {
     async fn state(&self, id: StateId) -> Read<Option<OpenState>> {
         Ok(self.read(|kv| read::state(kv, id)).unwrap())
     }
+    async fn closed_by(&self, id: StateId) -> Read<Option<ClientId>> {
+        Ok(self.read(|kv| read::closed_by(kv, id)).unwrap())
+    }
     async fn states_of(&self, ino: Ino, after: StateId, most: usize) -> Read<Vec<OpenState>> {
         Ok(self.read(|kv| read::states_of(kv, ino, after, most)).unwrap())
     }

@@ -86,7 +86,15 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
             }),
             None => self.once(),
         };
-        self.change_once(cred, Op::State(op), once).await
+        let in_sequence = matches!(once, Once::Owner(_));
+        let response = self.change_once(cred, Op::State(op), once).await?;
+        self.stepped = true;
+        match response.result {
+            // DELAY would count in the client's sequence, and the state machine does not count this (RFC 7530 §9.1.7).
+            Err(FsError::TableFull) if in_sequence => Err(NfsStat4::Resource.into()),
+            Err(FsError::Fenced) if in_sequence => Err(Halt::Unknown),
+            _ => Ok(response),
+        }
     }
 
     /// Lets a refusal of the frontend count in an owner's sequence. Some do not count (RFC 7530 §9.1.7), and in a session none does.
@@ -101,7 +109,6 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
                 | NfsStat4::Resource
                 | NfsStat4::NoFileHandle
                 | NfsStat4::Moved
-                | NfsStat4::Delay
         );
         match step {
             Some(step) if !uncounted => {
@@ -334,8 +341,11 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
         if self.minor > 0 {
             return Ok(None);
         }
-        let known = self.engine.meta().state(state).await?;
-        let client = known.map(|s| s.client).ok_or(NfsStat4::BadStateId)?;
+        let client = match self.engine.meta().state(state).await? {
+            Some(known) => known.client,
+            // A CLOSE whose reply was lost comes again when the state is gone; it gets its first reply (RFC 7530 §9.1.8).
+            None => self.engine.meta().closed_by(state).await?.ok_or(NfsStat4::BadStateId)?,
+        };
         self.engine.v4.leases.renew(client);
         Ok(Some(Step { client, sequence: OwnerSequence::Of(state), seqid, fingerprint }))
     }
