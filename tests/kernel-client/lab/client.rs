@@ -30,7 +30,7 @@ const BOOT_LIMIT: Duration = Duration::from_secs(120);
 const JOB_LIMIT: Duration = Duration::from_secs(120);
 
 /// Kernel messages that mean a wrong answer by the server, or a fault of the client.
-const COMPLAINTS: [&str; 8] = [
+const COMPLAINTS: [&str; 9] = [
     "WARNING: ",
     "BUG: ",
     "blocked for more than",
@@ -38,6 +38,7 @@ const COMPLAINTS: [&str; 8] = [
     "fileid changed",
     "Buggy server",
     "unexpected unlock status",
+    "bad sequence-id",
     "not responding",
 ];
 
