@@ -15,7 +15,7 @@ use atoll_base::disk::Disk;
 use atoll_base::id::{Cookie, Ino, VolumeId};
 use atoll_base::time::{Clock, Timestamp};
 use atoll_lockd::{GrantId, ShareBits};
-use atoll_meta::data::FileMap;
+use atoll_meta::data::{FileMap, Stretch};
 use atoll_meta::export::Volume;
 use atoll_meta::lock::{Conflict, GrantedWaiter, LockTest};
 use atoll_meta::nfs4::{Client, ClientId, Session, SessionId, State, StateId};
@@ -231,6 +231,10 @@ impl MetadataService for LocalMetadata {
         self.shared.published.map(ino, offset, len).unwrap_or_else(|error| Err(unreadable(&error)))
     }
 
+    async fn stretch(&self, ino: Ino, offset: u64) -> Read<Stretch> {
+        self.shared.read(|kv| read::stretch(kv, ino, offset)).await
+    }
+
     async fn get_xattr(&self, ino: Ino, name: &[u8]) -> Read<Bytes> {
         self.shared.read(|kv| read::get_xattr(kv, ino, name)).await
     }
@@ -260,6 +264,10 @@ impl MetadataService for LocalMetadata {
         self.shared.read(|kv| read::clients(kv, after, most).map(Ok)).await
     }
 
+    async fn standing(&self, id: ClientId, minor: u8) -> Read<()> {
+        self.shared.read(|kv| read::standing(kv, id, minor)).await
+    }
+
     async fn session(&self, id: SessionId) -> Read<Option<Session>> {
         self.shared.read(|kv| read::session(kv, id).map(Ok)).await
     }
@@ -272,8 +280,8 @@ impl MetadataService for LocalMetadata {
         self.shared.read(|kv| read::state(kv, id).map(Ok)).await
     }
 
-    async fn closed_by(&self, id: StateId) -> Read<Option<ClientId>> {
-        self.shared.read(|kv| read::closed_by(kv, id).map(Ok)).await
+    async fn client_of(&self, id: StateId) -> Read<Option<ClientId>> {
+        self.shared.read(|kv| read::client_of(kv, id).map(Ok)).await
     }
 
     async fn states_of(&self, ino: Ino, after: StateId, most: usize) -> Read<Vec<State>> {

@@ -4,6 +4,7 @@ use super::Read;
 use super::namespace::inode;
 use crate::keys::nfs4 as keys;
 use crate::kv::{KvError, KvRead, Table};
+use crate::once::owners;
 use crate::ops::nfs4::{clients, release, sessions, states};
 use crate::record::nfs4::{ClientRecord, Held, MinorRecord, SessionRecord, StateRecord};
 use crate::store;
@@ -47,6 +48,11 @@ fn shown_client(kv: &impl KvRead, id: ClientId, record: ClientRecord) -> Result<
 /// A client, if there is one.
 pub fn client(kv: &impl KvRead, id: ClientId) -> Result<Option<Client>, KvError> {
     clients::load(kv, id)?.map(|record| shown_client(kv, id, record)).transpose()
+}
+
+/// Whether there is such a confirmed client of this minor version.
+pub fn standing(kv: &impl KvRead, id: ClientId, minor: u8) -> Result<Read<()>, KvError> {
+    Ok(clients::confirmed(kv, id, Some(minor))?.map(|_client| ()))
 }
 
 /// Clients above an id, at most `most`, in order.
@@ -119,11 +125,16 @@ pub fn state(kv: &impl KvRead, id: StateId) -> Result<Option<State>, KvError> {
     }
 }
 
-/// Whose open this was, if it is the last that its owner closed: a CLOSE of v4.0 that comes again is answered from the owner's sequence.
-pub fn closed_by(kv: &impl KvRead, id: StateId) -> Result<Option<ClientId>, KvError> {
-    kv.get(Table::ClosedState, &keys::state(id), |row| {
-        row.map(|row| Ok(keys::parse_owner(Table::ClosedState, row)?.0)).transpose()
-    })?
+/// The client whose state this is, or was until the last step of its v4.0 owner closed it.
+pub fn client_of(kv: &impl KvRead, id: StateId) -> Result<Option<ClientId>, KvError> {
+    let client = match states::load(kv, id)? {
+        Some(record) => Some(record.client),
+        None => owners::closed(kv, id)?.map(|(client, ..)| client),
+    };
+    match client {
+        Some(client) if clients::exists(kv, client)? => Ok(Some(client)),
+        _ => Ok(None),
+    }
 }
 
 /// States that an index lists under `first` above an id.

@@ -5,7 +5,7 @@ use atoll_base::attr::Attr;
 use atoll_base::id::{Cookie, Ino, VolumeId};
 use atoll_base::time::Timestamp;
 use atoll_lockd::ShareBits;
-use atoll_meta::data::FileMap;
+use atoll_meta::data::{FileMap, Stretch};
 use atoll_meta::export::{Exports, Volume};
 use atoll_meta::lock::{Conflict, GrantedWaiter, LockTest};
 use atoll_meta::nfs4::{Client, ClientId, Session, SessionId, State as OpenState, StateId};
@@ -169,6 +169,10 @@ impl MetadataService for Meta {
         map
     }
 
+    async fn stretch(&self, ino: Ino, offset: u64) -> Read<Stretch> {
+        self.read_held(|kv| read::stretch(kv, ino, offset)).await
+    }
+
     async fn get_xattr(&self, ino: Ino, name: &[u8]) -> Read<Bytes> {
         self.read(|kv| read::get_xattr(kv, ino, name))
     }
@@ -198,6 +202,10 @@ impl MetadataService for Meta {
         self.read(|kv| Ok(Ok(read::clients(kv, after, most)?)))
     }
 
+    async fn standing(&self, id: ClientId, minor: u8) -> Read<()> {
+        self.read(|kv| read::standing(kv, id, minor))
+    }
+
     async fn session(&self, id: SessionId) -> Read<Option<Session>> {
         self.read(|kv| Ok(Ok(read::session(kv, id)?)))
     }
@@ -210,8 +218,8 @@ impl MetadataService for Meta {
         self.read(|kv| Ok(Ok(read::state(kv, id)?)))
     }
 
-    async fn closed_by(&self, id: StateId) -> Read<Option<ClientId>> {
-        self.read(|kv| Ok(Ok(read::closed_by(kv, id)?)))
+    async fn client_of(&self, id: StateId) -> Read<Option<ClientId>> {
+        self.read(|kv| Ok(Ok(read::client_of(kv, id)?)))
     }
 
     async fn states_of(&self, ino: Ino, after: StateId, most: usize) -> Read<Vec<OpenState>> {

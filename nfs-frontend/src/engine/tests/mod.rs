@@ -11,6 +11,8 @@ mod basics;
 mod crash;
 mod early;
 mod listing;
+mod nfs4;
 mod once;
 mod told;
 mod unstable;
+mod v42;

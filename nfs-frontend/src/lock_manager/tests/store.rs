@@ -7,7 +7,7 @@ use atoll_base::attr::{Attr, SetAttr};
 use atoll_base::id::{Cookie, Ino, VolumeId};
 use atoll_base::time::Timestamp;
 use atoll_lockd::ShareBits;
-use atoll_meta::data::FileMap;
+use atoll_meta::data::{FileMap, Stretch};
 use atoll_meta::export::{Exports, Volume};
 use atoll_meta::lock::{Conflict, GrantedWaiter, LockTest};
 use atoll_meta::nfs4::{Client, ClientId, Session, SessionId, State as OpenState, StateId};
@@ -152,6 +152,9 @@ impl MetadataService for Store {
     async fn map(&self, ino: Ino, offset: u64, len: u64) -> Read<FileMap> {
         self.read(|kv| read::map(kv, ino, offset, len)).unwrap()
     }
+    async fn stretch(&self, ino: Ino, offset: u64) -> Read<Stretch> {
+        self.read(|kv| read::stretch(kv, ino, offset)).unwrap()
+    }
     async fn get_xattr(&self, ino: Ino, name: &[u8]) -> Read<Bytes> {
         self.read(|kv| read::get_xattr(kv, ino, name)).unwrap()
     }
@@ -174,6 +177,9 @@ impl MetadataService for Store {
     async fn clients(&self, after: ClientId, most: usize) -> Read<Vec<Client>> {
         Ok(self.read(|kv| read::clients(kv, after, most)).unwrap())
     }
+    async fn standing(&self, id: ClientId, minor: u8) -> Read<()> {
+        self.read(|kv| read::standing(kv, id, minor)).unwrap()
+    }
     async fn session(&self, id: SessionId) -> Read<Option<Session>> {
         Ok(self.read(|kv| read::session(kv, id)).unwrap())
     }
@@ -183,8 +189,8 @@ impl MetadataService for Store {
     async fn state(&self, id: StateId) -> Read<Option<OpenState>> {
         Ok(self.read(|kv| read::state(kv, id)).unwrap())
     }
-    async fn closed_by(&self, id: StateId) -> Read<Option<ClientId>> {
-        Ok(self.read(|kv| read::closed_by(kv, id)).unwrap())
+    async fn client_of(&self, id: StateId) -> Read<Option<ClientId>> {
+        Ok(self.read(|kv| read::client_of(kv, id)).unwrap())
     }
     async fn states_of(&self, ino: Ino, after: StateId, most: usize) -> Read<Vec<OpenState>> {
         Ok(self.read(|kv| read::states_of(kv, ino, after, most)).unwrap())

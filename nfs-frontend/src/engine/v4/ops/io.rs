@@ -1,6 +1,10 @@
 //! READ, WRITE, COMMIT (RFC 8881 §18.3, §18.22, §18.32).
+//!
+//! A stateid is no permission: it is sent in the clear and is the same for all users of a client. So the caller's own is checked as in
+//! version 3, and as there an owner keeps what the mode takes away, for who opened a file before that goes on.
 
 use super::stateids::Use;
+use crate::engine::io::Contents;
 use crate::engine::resolve::same_object;
 use crate::engine::v4::compound::{Compound, Done};
 use crate::engine::v4::status;
@@ -15,11 +19,9 @@ use atoll_proto::nfs4::{
     Commit4Args, Commit4Ok, NfsStat4, Read4Args, StableHow4, Write4Args, Write4Ok, encode_read_ok,
 };
 
-/// On whose behalf a file is written that was opened for it: permission was checked by OPEN, and is not lost with a later
-/// change of the mode.
-pub(crate) fn writer(cred: Cred, attr: &Attr) -> Cred {
-    let allowed = cred.uid == attr.uid || permits(&cred, attr, Perm::WRITE);
-    if allowed { cred } else { Cred::new(attr.uid, attr.gid, Vec::new()) }
+/// Whether the caller may read a file's data.
+pub(crate) fn may_read(cred: &Cred, attr: &Attr) -> bool {
+    cred.uid == attr.uid || permits(cred, attr, Perm::READ)
 }
 
 impl<M: MetadataService, B: BlockService> Compound<M, B> {
@@ -35,27 +37,29 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
 
     /// Writes the whole result.
     pub(crate) async fn read(&mut self, args: &Read4Args) -> Done<()> {
+        let contents = self.read_contents(args).await?;
+        let read = encode_read_ok(&mut self.reply, contents.eof, contents.pieces);
+        self.engine.stats.read(u64::from(read));
+        Ok(())
+    }
+
+    /// What READ and READ_PLUS are asked for.
+    pub(crate) async fn read_contents(&self, args: &Read4Args) -> Done<Contents> {
         let node = self.node(NfsStat4::IsDir)?;
         let attr = self.node_attr(&node).await?;
         self.require_file(&attr)?;
-        let opened = self.check_use(&args.stateid, &node, Use::Read).await?;
+        self.check_use(&args.stateid, &node, Use::Read).await?;
         let cred = self.cred(&node.export).await;
         let check = |attr: &Attr| {
             same_object(&node.handle, attr)?;
-            let allowed = opened
-                || cred.uid == attr.uid
-                || permits(&cred, attr, Perm::READ)
-                || permits(&cred, attr, Perm::EXEC);
+            let allowed = may_read(&cred, attr) || permits(&cred, attr, Perm::EXEC);
             if allowed { Ok(()) } else { Err(FsError::AccessDenied) }
         };
         let count = args.count.min(IO_MAX);
-        let engine = self.engine.clone();
-        match engine.read_file(node.handle.ino, args.offset, count, check).await {
+        match self.engine.read_file(node.handle.ino, args.offset, count, check).await {
             Ok(mut contents) => {
-                engine.accessed(&node.export, &mut contents.attr);
-                let read = encode_read_ok(&mut self.reply, contents.eof, contents.pieces);
-                engine.stats.read(u64::from(read));
-                Ok(())
+                self.engine.accessed(&node.export, &mut contents.attr);
+                Ok(contents)
             }
             Err((e, _)) => Err(e.into()),
         }
@@ -71,7 +75,7 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
             None => {
                 let attr = self.node_attr(&node).await?;
                 self.require_file(&attr)?;
-                let opened = self.check_use(&args.stateid, &node, Use::Write).await?;
+                self.check_use(&args.stateid, &node, Use::Write).await?;
                 Engine::<M, B>::check_writable(&node.export).map_err(|_| NfsStat4::RoFs)?;
                 match args.offset.checked_add(u64::from(count)) {
                     Some(end) if end <= FILE_SIZE_MAX => {}
@@ -79,7 +83,6 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
                     _ => return Err(NfsStat4::FBig.into()),
                 }
                 let cred = self.cred(&node.export).await;
-                let cred = if opened { writer(cred, &attr) } else { cred };
                 let once = self.once();
                 let key = match &once {
                     Once::Request(key) => Some(*key),

@@ -2,6 +2,7 @@
 //! §18.24, §18.30, §18.31).
 
 use super::stateids::Use;
+use super::xattrs;
 use crate::engine::Engine;
 use crate::engine::resolve::same_object;
 use crate::engine::v3::access_granted;
@@ -20,19 +21,26 @@ use atoll_proto::nfs4::{
 const ACCESS_BITS: u32 =
     bits::READ | bits::LOOKUP | bits::MODIFY | bits::EXTEND | bits::DELETE | bits::EXECUTE;
 
+/// Those that 4.2 adds (RFC 8276 §8.5).
+const XATTR_BITS: u32 = bits::XAREAD | bits::XAWRITE | bits::XALIST;
+
 impl<M: MetadataService, B: BlockService> Compound<M, B> {
     pub(crate) async fn access(&self, asked: u32) -> Done<Access4Ok> {
         let object = self.object()?;
         let attr = self.attr(object).await?;
-        let meaningful = match attr.kind {
-            FileKind::Directory => ACCESS_BITS & !bits::EXECUTE,
-            _ => ACCESS_BITS & !(bits::LOOKUP | bits::DELETE),
-        };
+        let xattrs = if self.minor < 2 { 0 } else { asked & XATTR_BITS };
+        let meaningful = xattrs
+            | match attr.kind {
+                FileKind::Directory => ACCESS_BITS & !bits::EXECUTE,
+                _ => ACCESS_BITS & !(bits::LOOKUP | bits::DELETE),
+            };
         let access = match object {
             Object::Pseudo(..) => asked & (bits::READ | bits::LOOKUP),
             Object::Real(node) => {
                 let cred = self.cred(&node.export).await;
-                access_granted(&cred, &attr, node.export.spec.read_only, asked & ACCESS_BITS)
+                let read_only = node.export.spec.read_only;
+                access_granted(&cred, &attr, read_only, asked & ACCESS_BITS)
+                    | xattrs::access_granted(&cred, &attr, read_only, xattrs)
             }
         };
         Ok(Access4Ok { supported: asked & meaningful, access: access & meaningful })
@@ -124,7 +132,7 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
                 let wanted = wanted(&args.obj_attributes, self.minor, false)?;
                 Engine::<M, B>::check_writable(&node.export).map_err(|_| NfsStat4::RoFs)?;
                 let set = wanted.set;
-                let mut cred = self.cred(&node.export).await;
+                let cred = self.cred(&node.export).await;
                 if set.size.is_some() {
                     // Truncation is a write: the stateid says by which open (RFC 8881 §18.30.3).
                     let attr = self.node_attr(&node).await?;
@@ -133,9 +141,7 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
                         FileKind::Directory => return Err(NfsStat4::IsDir.into()),
                         _ => return Err(NfsStat4::Inval.into()),
                     }
-                    if self.check_use(&args.stateid, &node, Use::Write).await? {
-                        cred = super::io::writer(cred, &attr);
-                    }
+                    self.check_use(&args.stateid, &node, Use::Write).await?;
                 }
                 let (ino, generation) = (node.handle.ino, node.handle.generation);
                 let engine = self.engine.clone();
