@@ -53,10 +53,6 @@ pub(crate) async fn run(options: Options) -> Result<()> {
         true => DataDir::open_with_new_secret(&options.dir)?,
         false => DataDir::open_or_create(&options.dir)?,
     };
-    let mut node = NodeOptions::for_disk(&data.identity, data.disk.as_ref())?;
-    node.progress = Arc::new(|words| eprintln!("{words}"));
-    let node = Arc::new(Node::open(data.disk.clone(), node).await?);
-    export_what_was_asked(&node, &options.export).await?;
     let service = ServiceOptions {
         nfs: options.nfs.unwrap_or_else(|| any_address(NFS_PORT)),
         limits: Limits::default(),
@@ -67,7 +63,14 @@ pub(crate) async fn run(options: Options) -> Result<()> {
         portmap: portmap::Config::default(),
         secret: data.secret,
     };
-    let service = Service::start(node, data.identity.cluster_id.clone(), service).await?;
+    // A client that lost its connection to a server that was killed is refused once and then waits: Linux comes back after 3 s, then 6 s.
+    // Connections that come while the data are being opened wait less.
+    let sockets = Service::listen(&service)?;
+    let mut node = NodeOptions::for_disk(&data.identity, data.disk.as_ref())?;
+    node.progress = Arc::new(|words| eprintln!("{words}"));
+    let node = Arc::new(Node::open(data.disk.clone(), node).await?);
+    export_what_was_asked(&node, &options.export).await?;
+    let service = Service::start_on(sockets, node, data.identity.cluster_id.clone(), service).await?;
     admin::server::serve_unix(service.clone(), &data.admin_socket(), service.stopping()).await?;
     let listener = TcpListener::bind(options.admin)
         .await

@@ -56,10 +56,25 @@ pub struct Service {
 }
 
 impl Service {
+    /// Binds the sockets, without serving them yet: who connects waits.
+    pub fn listen(options: &Options) -> Result<Server> {
+        Server::bind(options.nfs, options.limits.clone(), &dispatch::datagram_programs())
+            .with_context(|| format!("cannot listen on {}", options.nfs))
+    }
+
     /// Binds the sockets and serves. When it returns, clients are answered.
     pub async fn start(node: Arc<Node>, cluster_id: String, options: Options) -> Result<Arc<Self>> {
-        let mut server = Server::bind(options.nfs, options.limits, &dispatch::datagram_programs())
-            .with_context(|| format!("cannot listen on {}", options.nfs))?;
+        let server = Self::listen(&options)?;
+        Self::start_on(server, node, cluster_id, options).await
+    }
+
+    /// Serves on sockets that are bound already.
+    pub async fn start_on(
+        mut server: Server,
+        node: Arc<Node>,
+        cluster_id: String,
+        options: Options,
+    ) -> Result<Arc<Self>> {
         let address = server.tcp_addresses()[0];
         let parts = Parts {
             meta: node.meta.clone(),

@@ -66,6 +66,8 @@ pub enum Outcome {
         /// The write verifier (loss epoch) in force.
         verifier: u64,
     },
+    /// Of a removal or a rename: done, and the file that lost its last name stays, without links, while it is open.
+    Unnamed,
 }
 
 /// The answer to a call.

@@ -458,14 +458,14 @@ pub(crate) fn truncate<K: KvWrite>(t: &mut Transaction<'_, K>, at: At, size: u64
     update_repack_hint(t, at)
 }
 
-/// Releases the data of a file that is being removed.
-pub(crate) fn release_all<K: KvWrite>(t: &mut Transaction<'_, K>, at: At) -> Step<()> {
+/// Releases the data of a file that is being removed, or leaves it to Sweep if there are more than `max` extents.
+pub(crate) fn release_all<K: KvWrite>(t: &mut Transaction<'_, K>, at: At, max: usize) -> Step<()> {
     let (ino, volume) = (t[at].attr.ino, t[at].attr.volume);
     if t.file(at).repack {
         t.kv.delete(Table::Repack, &keys::ino(ino))?;
     }
     let key = keys::ino(ino);
-    if t.file(at).extents > RELEASE_ROWS_MAX as u64 {
+    if t.file(at).extents > max as u64 {
         return Ok(store::put(t.kv, Table::Orphan, &key, &Orphan::Removed { volume })?);
     }
     if !t.file(at).cuts.is_empty() {

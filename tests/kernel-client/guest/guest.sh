@@ -38,7 +38,7 @@ case $mode in
             release=$(uname -r)
             mkdir -p "/lib/modules/$release"
             mount -t hostfs -o "$kc_modules" none "/lib/modules/$release"
-            modprobe -a nfs nfsv3
+            modprobe -a nfs nfsv3 nfsv4
         fi
         ;;
     direct)

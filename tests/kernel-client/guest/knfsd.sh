@@ -15,4 +15,5 @@ rpcbind -w
 rpc.statd
 exportfs -ra
 rpc.mountd --port 20048
-rpc.nfsd --no-nfs-version 4 4
+mkdir -p /var/lib/nfs/v4recovery
+rpc.nfsd 4

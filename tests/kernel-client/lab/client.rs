@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use super::Lab;
 use super::process::{Finished, Process};
-use super::server::Server;
+use super::server::{NFS_PORT, Server};
 
 /// Where scenarios mount.
 pub(crate) const MNT: &str = "/mnt/nfs";
@@ -30,7 +30,7 @@ const BOOT_LIMIT: Duration = Duration::from_secs(120);
 const JOB_LIMIT: Duration = Duration::from_secs(120);
 
 /// Kernel messages that mean a wrong answer by the server, or a fault of the client.
-const COMPLAINTS: [&str; 8] = [
+const COMPLAINTS: [&str; 9] = [
     "WARNING: ",
     "BUG: ",
     "blocked for more than",
@@ -38,6 +38,7 @@ const COMPLAINTS: [&str; 8] = [
     "fileid changed",
     "Buggy server",
     "unexpected unlock status",
+    "bad sequence-id",
     "not responding",
 ];
 
@@ -147,11 +148,30 @@ impl Client {
         }
     }
 
-    /// Mounts the server's export on [`MNT`], with `options` beside the ones that find the server.
+    /// Mounts the server's export by version 3 on [`MNT`], with `options` beside the ones that find the server.
     pub(crate) fn mount(&mut self, server: &Server, options: &str) {
         let found = server.mount_options();
         let source = server.mount_source();
         self.sh(&format!("mount -t nfs -o vers=3,{found},{options} {source} {MNT}"));
+    }
+
+    /// Mounts it by version `4.0`, `4.1` or `4.2` on `at`, which is made if it is not there.
+    pub(crate) fn mount4(&mut self, server: &Server, version: &str, at: &str) {
+        let source = server.mount_source();
+        self.sh(&format!(
+            "mkdir -p {at}; mount -t nfs -o vers={version},proto=tcp,port={NFS_PORT} {source} {at}"
+        ));
+    }
+
+    /// How often it has sent each operation on the mount at `at`, by its kernel's counters.
+    pub(crate) fn operations(&mut self, at: &str) -> HashMap<String, u64> {
+        let text = self.sh(&format!("sed -n '\\,mounted on {at} ,,/^device/p' /proc/self/mountstats"));
+        let count = |line: &str| {
+            let (name, numbers) = line.trim().split_once(": ")?;
+            let first = numbers.split_whitespace().next()?.parse().ok()?;
+            name.chars().all(|c| c.is_ascii_uppercase() || c == '_').then(|| (name.to_owned(), first))
+        };
+        text.lines().filter_map(count).collect()
     }
 
     /// Runs a shell script (`sh -eu`) that must succeed; returns its output.

@@ -22,11 +22,11 @@ pub(crate) fn start_ganesha(lab: &Lab, data: &Path) -> Process {
     let config = lab.dir().join("ganesha.conf");
     fs::create_dir_all(data.join("export")).unwrap();
     let text = format!(
-        "NFS_CORE_PARAM {{ Protocols = 3; NFS_Port = 2049; MNT_Port = {MOUNT_PORT}; NLM_Port = 32803;\n\
+        "NFS_CORE_PARAM {{ Protocols = 3, 4; NFS_Port = 2049; MNT_Port = {MOUNT_PORT}; NLM_Port = 32803;\n\
            Enable_NLM = true; Nsm_Use_Caller_Name = true; Enable_UDP = true; mount_path_pseudo = true; }}\n\
-         NFSv4 {{ Graceless = true; RecoveryRoot = {data}/ganesha; }}\n\
+         NFSv4 {{ Graceless = true; Lease_Lifetime = 10; Grace_Period = 10; RecoveryRoot = {data}/ganesha; }}\n\
          EXPORT {{ Export_Id = 1; Path = {data}/export; Pseudo = /export; Tag = export; Access_Type = RW;\n\
-           Squash = No_Root_Squash; SecType = sys; Protocols = 3; Transports = TCP, UDP;\n\
+           Squash = No_Root_Squash; SecType = sys; Protocols = 3, 4; Transports = TCP, UDP;\n\
            FSAL {{ Name = VFS; }} }}\n\
          LOG {{ Default_Log_Level = EVENT; }}\n",
         data = data.display(),

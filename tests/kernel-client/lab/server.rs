@@ -5,7 +5,7 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::mpsc::channel;
@@ -15,7 +15,10 @@ use super::client::Client;
 use super::process::{Process, code};
 use super::{HOST_ADDR, Lab, peers};
 
-const PORT: u16 = 2049;
+/// Where it answers NFS.
+pub(crate) const NFS_PORT: u16 = 2049;
+/// Lease of NFSv4 clients, in seconds: scenarios wait for ends of leases.
+const LEASE: &str = "10";
 /// Recovery included.
 const START_LIMIT: Duration = Duration::from_secs(60);
 /// What `atoll serve` promises for a graceful stop is 10 s; the rest is for a loaded machine.
@@ -75,7 +78,8 @@ impl Server {
     fn start_atoll(&self) -> Process {
         let mut cmd = self.lab.command(env!("CARGO_BIN_EXE_atoll"));
         cmd.arg("serve").arg(&self.data);
-        cmd.args(["--nfs", &format!("{HOST_ADDR}:{PORT}"), "--export", "/=*,rw,no_root_squash"]);
+        cmd.args(["--nfs", &format!("{HOST_ADDR}:{NFS_PORT}"), "--export", "/=*,rw,no_root_squash"]);
+        cmd.args(["--lease", LEASE]);
         let log_path = self.lab.dir().join("server.log");
         let log = File::options().create(true).append(true).open(&log_path).unwrap();
         cmd.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
@@ -91,7 +95,7 @@ impl Server {
                 panic!("atoll serve: no ready line ({e}); its log:\n{log}")
             });
             if let Some(rest) = line.strip_prefix("ready ") {
-                assert!(rest.split(' ').any(|w| w == format!("nfs={HOST_ADDR}:{PORT}")), "{line}");
+                assert!(rest.split(' ').any(|w| w == format!("nfs={HOST_ADDR}:{NFS_PORT}")), "{line}");
                 // Its standard output is read on by the thread until it ends.
                 std::thread::spawn(move || lines.iter().for_each(drop));
                 return process;
@@ -128,6 +132,11 @@ impl Server {
         }
     }
 
+    /// The folder it owns.
+    pub(crate) fn data(&self) -> &Path {
+        &self.data
+    }
+
     pub(crate) fn kind(&self) -> Kind {
         self.kind
     }
@@ -139,12 +148,12 @@ impl Server {
 
     /// Mount options that find it without a portmapper.
     pub(crate) fn mount_options(&self) -> String {
-        format!("proto=tcp,port={PORT},mountport={}", self.mount_port())
+        format!("proto=tcp,port={NFS_PORT},mountport={}", self.mount_port())
     }
 
     /// Where it answers MOUNT, over TCP and UDP.
     pub(crate) fn mount_port(&self) -> u16 {
-        if self.kind == Kind::Atoll { PORT } else { peers::MOUNT_PORT }
+        if self.kind == Kind::Atoll { NFS_PORT } else { peers::MOUNT_PORT }
     }
 
     /// The path it exports.

@@ -1,11 +1,11 @@
-//! POSIX locks over NLM between two clients: conflicts, waiting, release by every way a holder can go, and the
+//! POSIX locks between two clients, over NLM and over NFSv4.1: conflicts, waiting, release by every way a holder can go, and the
 //! promise that a restart of the server loses no lock and needs no grace period.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::lab::Lab;
-use crate::lab::client::{Client, Job};
+use crate::lab::client::{Client, Job, MNT};
 use crate::lab::server::{Kind, Server};
 
 /// For an answer that needs no waiting. The client polls a blocked lock by itself every 30 s, so that a grant
@@ -65,18 +65,27 @@ const UNLOCK: &str = "unlock f 0 0";
 
 #[test]
 fn locks_between_two_clients() {
-    let lab = Arc::new(Lab::new("locks"));
+    scenario("locks", |client, server| client.mount(server, "mountproto=tcp"));
+}
+
+#[test]
+fn locks_between_two_clients_of_v4_1() {
+    scenario("locks41", |client, server| client.mount4(server, "4.1", MNT));
+}
+
+fn scenario(name: &str, mount: fn(&mut Client, &Server)) {
+    let lab = Arc::new(Lab::new(name));
     let (mut a, mut b) = (Client::boot(&lab, 'a'), Client::boot(&lab, 'b'));
     let mut server = Server::start(&lab);
-    a.mount(&server, "mountproto=tcp");
-    b.mount(&server, "mountproto=tcp");
+    mount(&mut a, &server);
+    mount(&mut b, &server);
     a.sh("echo shared > /mnt/nfs/shared");
     let (mut a, mut b) = (Locker::new(a), Locker::new(b));
 
     conflicts(&mut a, &mut b);
     waiting(&mut a, &mut b);
     release_at_close_and_death(&mut a, &mut b);
-    let mut a = reboot_of_a_client(&lab, &server, a, &mut b);
+    let mut a = reboot_of_a_client(&lab, &server, a, &mut b, mount);
     restart_of_the_server(&mut a, &mut b, &mut server);
     a.client.no_complaints();
     b.client.no_complaints();
@@ -151,17 +160,23 @@ fn release_at_close_and_death(a: &mut Locker, b: &mut Locker) {
 }
 
 /// Returns the client that has come back.
-fn reboot_of_a_client(lab: &Arc<Lab>, server: &Server, mut a: Locker, b: &mut Locker) -> Locker {
+fn reboot_of_a_client(
+    lab: &Arc<Lab>,
+    server: &Server,
+    mut a: Locker,
+    b: &mut Locker,
+    mount: fn(&mut Client, &Server),
+) -> Locker {
     a.expect(EX, "ok");
     b.expect(EX, "busy");
     a.client.crash();
-    // A silent client keeps its locks: NLM has no leases.
+    // A silent client keeps its locks: NLM has no leases, and the one of version 4 is longer than this.
     b.wait_for(EX_WAIT);
     let mut again = Client::boot(lab, 'a');
     again.ready();
-    // Its status monitor tells the server, which frees what the client held before.
+    // Its status monitor tells the server, which frees what the client held before; in version 4 the lease runs out.
     b.granted(NOTICE);
-    again.mount(server, "mountproto=tcp");
+    mount(&mut again, server);
     let mut again = Locker::new(again);
     again.expect(EX, "busy");
     b.expect(UNLOCK, "ok");

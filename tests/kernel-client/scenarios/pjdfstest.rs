@@ -1,13 +1,13 @@
 //! The POSIX conformance suite `pjdfstest`, whole, as root over the mount.
 //!
-//! `pjdfstest.expected` lists the cases that do not pass with any NFSv3 server, the kernel's own included, each with
+//! `pjdfstest.expected` and `pjdfstest4.expected` list the cases that do not pass with any server of the version, the kernel's own included, each with
 //! its reason. A case that does not pass and is not listed fails the test, and so does one that is listed and passes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::lab::client::Client;
+use crate::lab::client::{Client, MNT};
 use crate::lab::server::{Kind, Server};
 use crate::lab::{Lab, tools_dir};
 
@@ -29,30 +29,76 @@ entries = [["nobody", "nogroup"], ["daemon", "daemon"]]
 /// How many cases version 0.2.2 has on Linux with these features.
 const CASES: usize = 398;
 
+/// How many the selection for 4.0 and 4.1 has at least.
+const SOME_CASES: usize = 60;
+
 #[test]
 fn pjdfstest() {
-    assert!(tools_dir().join("bin/pjdfstest").exists(), "no pjdfstest: run .ci/setup-client.sh");
     let lab = Arc::new(Lab::new("pjdfstest"));
     let mut client = Client::boot(&lab, 'a');
     let server = Server::start(&lab);
     client.mount(&server, "mountproto=tcp,nolock");
-    let mut run = |remount: &str, cases: &str| {
-        let config = CONFIG.replace("REMOUNT", remount);
-        let output = client.sh_within(
-            &format!(
-                "cat > /tmp/config.toml <<'END'\n{config}\nEND\n\
-                 mkdir -p /tmp/other /mnt/nfs/work; chmod 755 /mnt/nfs/work\n\
-                 mountpoint -q /tmp/other || mount -t tmpfs other /tmp/other\n\
-                 pjdfstest -c /tmp/config.toml -s /tmp/other -p /mnt/nfs/work {cases} || true"
-            ),
-            Duration::from_secs(900),
-        );
-        assert!(output.contains("Summary: "), "it did not come to its end:\n{output}");
-        output
-    };
+    whole(&lab, client, &server, include_str!("../pjdfstest.expected"));
+}
+
+#[test]
+fn pjdfstest_v4_2() {
+    let lab = Arc::new(Lab::new("pjdfstest4"));
+    let mut client = Client::boot(&lab, 'a');
+    let server = Server::start(&lab);
+    client.mount4(&server, "4.2", MNT);
+    whole(&lab, client, &server, include_str!("../pjdfstest4.expected"));
+}
+
+/// The parts in which the minor versions differ: 4.0 has other opens, and neither has the operations of 4.2.
+#[test]
+fn pjdfstest_v4_0_and_v4_1() {
+    let lab = Arc::new(Lab::new("pjdfstest40"));
+    let mut client = Client::boot(&lab, 'a');
+    let server = Server::start(&lab);
+    let expected = parse_expected(include_str!("../pjdfstest4.expected"));
+    for version in ["4.0", "4.1"] {
+        client.mount4(&server, version, MNT);
+        let mut ran = 0;
+        for part in ["open::", "unlink::", "truncate::", "posix_fallocate"] {
+            let output = suite(&mut client, "false", part);
+            let results = parse_results(&output);
+            ran += results.len();
+            let strange = |(name, result): (&_, &_)| {
+                (*result == "FAILED" && !expected.contains_key(name)).then_some(*name)
+            };
+            let unexpected: Vec<&str> = results.iter().filter_map(strange).collect();
+            let unexpected: Vec<&&str> = unexpected.iter().collect();
+            assert!(unexpected.is_empty(), "{version}: {unexpected:#?}\n{}", details(&output, &unexpected));
+        }
+        assert!(ran >= SOME_CASES, "{version}: only {ran} cases ran");
+        client.sh(&format!("rm -r {MNT}/work; umount {MNT}"));
+    }
+    client.no_complaints();
+}
+
+/// Runs the cases that `cases` selects.
+fn suite(client: &mut Client, remount: &str, cases: &str) -> String {
+    assert!(tools_dir().join("bin/pjdfstest").exists(), "no pjdfstest: run .ci/setup-client.sh");
+    let config = CONFIG.replace("REMOUNT", remount);
+    let output = client.sh_within(
+        &format!(
+            "cat > /tmp/config.toml <<'END'\n{config}\nEND\n\
+             mkdir -p /tmp/other /mnt/nfs/work; chmod 755 /mnt/nfs/work\n\
+             mountpoint -q /tmp/other || mount -t tmpfs other /tmp/other\n\
+             pjdfstest -c /tmp/config.toml -s /tmp/other -p /mnt/nfs/work {cases} || true"
+        ),
+        Duration::from_secs(900),
+    );
+    assert!(output.contains("Summary: "), "it did not come to its end:\n{output}");
+    output
+}
+
+/// Runs all of it on a client that has mounted.
+fn whole(lab: &Lab, mut client: Client, server: &Server, expected: &str) {
     // The suite leaves a file open for writing, so the cases that remount read-only need a run of their own.
-    let most = run("false", "");
-    let read_only = run("true", "erofs");
+    let most = suite(&mut client, "false", "");
+    let read_only = suite(&mut client, "true", "erofs");
     let output = format!("{most}\n{read_only}");
     std::fs::write(lab.dir().join("pjdfstest.txt"), &output).unwrap();
 
@@ -60,7 +106,7 @@ fn pjdfstest() {
     let mut results = parse_results(&most);
     results.retain(|name, _| !name.contains("erofs"));
     results.extend(parse_results(&read_only));
-    let expected = parse_expected(include_str!("../pjdfstest.expected"));
+    let expected = parse_expected(expected);
     assert!(results.len() >= CASES, "only {} cases ran:\n{output}", results.len());
     let failed: BTreeSet<&str> = results.iter().filter(|(_, r)| **r != "ok").map(|(name, _)| *name).collect();
     let listed: BTreeSet<&str> = expected.keys().copied().collect();

@@ -156,7 +156,11 @@ impl<K: KvRead> Checker<'_, K> {
         let mut wrong = Vec::new();
         for (ino, node) in &self.nodes {
             let is_root = node.parent == Some(*ino);
-            if node.links == 0 && !is_root {
+            // A removed file stays while it is open.
+            let is_open = node.kind == FileKind::Regular
+                && node.nlink == 0
+                && self.has_prefixed(Table::FileState, &keys::ino(*ino));
+            if node.links == 0 && !is_root && !is_open {
                 wrong.push((*ino, "no name leads to it".to_owned()));
             }
             match node.parent {

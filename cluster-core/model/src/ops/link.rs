@@ -7,12 +7,16 @@
 //! - a directory that changes its parent needs permission to write itself, because its `..` changes;
 //! - a directory into itself or below is `Invalid`: the parents of the target directory are followed up to the root.
 //!
+//! A file that loses its last name while NFSv4 clients have it open stays, without links, until the last of its states goes (RFC 8881
+//! §18.25.4: "until last CLOSE of the file, the server MAY continue to allow access to the file via its filehandle"): a program that has
+//! it open need not notice that another client removed it.
+//!
 //! A name that is replaced keeps its cookie, so a listing under way shows it once; a name that moves gets a new one.
 
 use super::create::add_name;
-use super::{locks, names};
+use super::{locks, names, nfs4};
 use crate::kv::{KvWrite, Table};
-use crate::limits::DEPTH_MAX;
+use crate::limits::{DEPTH_MAX, RELEASE_ROWS_MAX};
 use crate::transaction::{At, Step, Stop, Transaction, require};
 use crate::{extents, keys, kv, store};
 use atoll_base::access::{Perm, permits, sticky_forbids};
@@ -22,6 +26,9 @@ use atoll_base::limits::LINK_MAX;
 use atoll_meta::{FsError, Outcome, RemoveKind};
 use bytes::Bytes;
 use std::ops::ControlFlow;
+
+/// Extents of a file that are released in the step in which it is closed for the last time.
+const CLOSED_ROWS_MAX: usize = 4;
 
 /// LINK.
 pub(crate) fn link<K: KvWrite>(
@@ -40,6 +47,8 @@ pub(crate) fn link<K: KvWrite>(
     require(store::dirent(t.kv, t[dir].attr.ino, name)?.is_none(), FsError::Exists)?;
     require(t[dir].attr.volume == t[at].attr.volume, FsError::CrossVolume)?;
     require(t[at].attr.nlink < LINK_MAX, FsError::TooManyLinks)?;
+    // As Linux: a file without a name does not get one again.
+    require(t[at].attr.nlink > 0, FsError::NotFound)?;
 
     t.data_changed(dir)?;
     t.changed(at)?;
@@ -71,8 +80,7 @@ pub(crate) fn remove<K: KvWrite>(
 
     t.data_changed(dir)?;
     take_name(t, dir, name, cookie)?;
-    drop_link(t, dir, victim)?;
-    Ok(Outcome::Done)
+    drop_link(t, dir, victim)
 }
 
 /// Whether it is no directory with entries.
@@ -90,8 +98,8 @@ fn take_name<K: KvWrite>(t: &mut Transaction<'_, K>, dir: At, name: &Bytes, cook
     Ok(())
 }
 
-/// Takes away the link that an entry of `parent` was.
-fn drop_link<K: KvWrite>(t: &mut Transaction<'_, K>, parent: At, at: At) -> Step<()> {
+/// Takes away the link that an entry of `parent` was, and says whether the file stays without a name.
+fn drop_link<K: KvWrite>(t: &mut Transaction<'_, K>, parent: At, at: At) -> Step<Outcome> {
     t.changed(at)?;
     if t[at].is_dir() {
         t[parent].attr.nlink -= 1;
@@ -99,18 +107,37 @@ fn drop_link<K: KvWrite>(t: &mut Transaction<'_, K>, parent: At, at: At) -> Step
     } else {
         t[at].attr.nlink -= 1;
     }
-    if t[at].attr.nlink == 0 { destroy(t, at) } else { Ok(()) }
+    if t[at].attr.nlink > 0 {
+        return Ok(Outcome::Done);
+    }
+    if nfs4::states::any_of(t.kv, t[at].attr.ino)? {
+        return Ok(Outcome::Unnamed);
+    }
+    destroy(t, at, RELEASE_ROWS_MAX)?;
+    Ok(Outcome::Done)
 }
 
-/// Removes an inode that has no name any more, and all that belongs to it.
-fn destroy<K: KvWrite>(t: &mut Transaction<'_, K>, at: At) -> Step<()> {
+/// Removes a file that lost its last name before, if the last of its states has just gone. One command can do this to many files, so
+/// what is not small is left to Sweep.
+pub(crate) fn closed<K: KvWrite>(t: &mut Transaction<'_, K>, ino: Ino) -> Step<()> {
+    if nfs4::states::any_of(t.kv, ino)? {
+        return Ok(());
+    }
+    match t.find(ino)? {
+        Some(at) if t[at].attr.nlink == 0 => destroy(t, at, CLOSED_ROWS_MAX),
+        _ => Ok(()),
+    }
+}
+
+/// Removes an inode that has no name any more, and all that belongs to it; more than `rows` extents later.
+fn destroy<K: KvWrite>(t: &mut Transaction<'_, K>, at: At, rows: usize) -> Step<()> {
     let ino = t[at].attr.ino;
     let key = keys::ino(ino);
     match t[at].attr.kind {
         FileKind::Regular => {
             super::lease::end(t, at)?;
             locks::drop_file(t, ino)?;
-            extents::release_all(t, at)?;
+            extents::release_all(t, at, rows)?;
         }
         FileKind::Symlink => t.kv.delete(Table::Symlink, &key)?,
         _ => {}
@@ -162,12 +189,13 @@ pub(crate) fn rename<K: KvWrite>(
     t.data_changed(to)?;
     t.changed(moved)?;
     take_name(t, from, from_name, cookie)?;
+    let mut outcome = Outcome::Done;
     match target {
         None => add_name(t, to, to_name, ino)?,
         Some((victim, cookie)) => {
             store::put_dirent(t.kv, to_dir, to_name, ino, cookie)?;
             t.touch_name(to_dir, to_name);
-            drop_link(t, to, victim)?;
+            outcome = drop_link(t, to, victim)?;
         }
     }
     if t[moved].is_dir() && from != to {
@@ -175,7 +203,7 @@ pub(crate) fn rename<K: KvWrite>(
         t[to].attr.nlink += 1;
         t[moved].dir.as_mut().expect("a directory without its part").parent = to_dir;
     }
-    Ok(Outcome::Done)
+    Ok(outcome)
 }
 
 fn check_rename<K: KvWrite>(

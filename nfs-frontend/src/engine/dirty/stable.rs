@@ -4,9 +4,11 @@ use super::flush::InRoom;
 use super::room::{Guard, Kind};
 use super::table::Pin;
 use crate::engine::Engine;
+use atoll_base::attr::Attr;
 use atoll_base::block::BlockService;
 use atoll_base::id::Ino;
-use atoll_meta::{MetadataService, Response};
+use atoll_meta::nfs4::StateId;
+use atoll_meta::{MetadataService, Outcome, Response};
 
 /// Keeps UNSTABLE writes away from a file.
 #[derive(Debug)]
@@ -52,7 +54,7 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
                 && let Ok(child) = found.child
                 && self.dirty.is_leased(child.ino)
             {
-                objects.push((child.ino, !goes || child.nlink > 1));
+                objects.push((child.ino, !goes || self.stays(&child).await));
             }
         }
         objects.sort_unstable();
@@ -65,6 +67,12 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
             settled.push(if flushed { self.settle(ino).await } else { self.keep_out(ino).await });
         }
         settled
+    }
+
+    /// Whether a file stays when it loses a name. Should it be opened after this, what is dirty stays with it.
+    async fn stays(&self, file: &Attr) -> bool {
+        let is_open = || async { self.meta.states_of(file.ino, StateId(0), 1).await };
+        file.nlink > 1 || is_open().await.is_ok_and(|states| !states.is_empty())
     }
 
     /// The same for two files, which may be one: in order of inode, as [`Self::settle_rename`].
@@ -91,7 +99,7 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
         }
         let found = self.meta.lookup(dir, name).await.ok()?;
         let child = found.child.ok()?;
-        if child.nlink > 1 {
+        if self.stays(&child).await {
             return self.settle_name(dir, name).await;
         }
         self.dirty.pin_leased(child.ino)?;
@@ -106,7 +114,8 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
         }
         for change in &response.changes {
             if let Some(file) = self.dirty.pin_leased(change.after.ino) {
-                if change.after.nlink == 0 {
+                let is_gone = change.after.nlink == 0 && !matches!(response.result, Ok(Outcome::Unnamed));
+                if is_gone {
                     // A flush that is under way finds the file stale and forgets the rest.
                     if let Ok(_turn) = file.flush.try_lock() {
                         self.forget_dirty(&file);

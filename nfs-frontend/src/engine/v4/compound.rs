@@ -124,6 +124,8 @@ pub(crate) struct Compound<M: MetadataService, B: BlockService> {
     pub(crate) index: u32,
     /// How often this operation was tried before, after whoever was in the way had gone.
     pub(crate) attempt: u32,
+    /// Whether this operation has gone through the state machine as a step of its owner's sequence.
+    pub(crate) stepped: bool,
     /// Whether an operation may have changed something.
     pub(crate) changed: bool,
     /// The outcome to go on from.
@@ -155,6 +157,7 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
             begin,
             index: 0,
             attempt: 0,
+            stepped: false,
             changed: false,
             resume: None,
             after: Vec::new(),

@@ -231,6 +231,7 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
         use ArgOp4 as A;
         use ResOp4 as R;
         let number = op.op();
+        self.stepped = false;
         let result = match op {
             A::Access(a) => {
                 let res: Access4Res = result!(self.access(a.access).await);
@@ -336,9 +337,19 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
             _ => number.failed(NfsStat4::NotSupp),
         };
         let status = result.status();
+        if status == Err(NfsStat4::Delay) && self.minor == 0 && !self.stepped && is_step(number) {
+            // The client would count it (RFC 7530 §9.1.7), and its next step would be out of order: it is to send this one again.
+            return Err(Halt::Unknown);
+        }
         self.reply.put(&result);
         Ok(status)
     }
+}
+
+/// Whether an operation is a step in the sequence of an owner of v4.0.
+fn is_step(op: OpNum4) -> bool {
+    use OpNum4 as O;
+    matches!(op, O::Close | O::Lock | O::LockU | O::Open | O::OpenConfirm | O::OpenDowngrade)
 }
 
 /// How a COMPOUND ended.

@@ -128,6 +128,14 @@ impl Joints {
         self.below.get(&(dir, name.clone())).copied()
     }
 
+    /// The names in a directory at which other exports begin, in order.
+    pub(crate) fn names_in(&self, dir: Ino) -> Vec<Bytes> {
+        let mut names: Vec<Bytes> =
+            self.below.keys().filter(|(at, _)| *at == dir).map(|(_, name)| name.clone()).collect();
+        names.sort_unstable();
+        names
+    }
+
     /// Where an export's root hangs inside of another export.
     pub(crate) fn above(&self, export: ExportId) -> Option<(ExportId, Ino)> {
         self.above.get(&export).copied()

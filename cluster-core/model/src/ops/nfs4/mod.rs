@@ -3,8 +3,7 @@
 //! Everything has a row of its own, so that each operation writes a few small rows however many others there are. What opens and
 //! locks mean for a file is in the file's lock table beside that of NLM: byte ranges by owner, opens as counts.
 //!
-//! A state whose file was removed stays, and holds nothing: it goes with CLOSE, FREE_STATEID or its client; all else that
-//! needs the file is `Stale`.
+//! A file whose last name was removed stays until the last of its states goes, with CLOSE or with its client.
 
 pub(crate) mod clients;
 mod exchange_id;

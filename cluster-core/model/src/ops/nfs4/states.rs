@@ -5,7 +5,7 @@ use crate::keys::nfs4 as keys;
 use crate::kv::{KvError, KvRead, KvWrite, Table};
 use crate::limits::STATES_MAX;
 use crate::once::owners;
-use crate::ops::locks;
+use crate::ops::{link, locks};
 use crate::record::nfs4::{ClientRecord, Held, OwnerKind, StateRecord};
 use crate::store;
 use crate::transaction::{Step, Stop, Transaction, require};
@@ -143,6 +143,16 @@ pub(super) fn add<K: KvWrite>(t: &mut Transaction<'_, K>, minor: u8, record: &St
     Ok(id)
 }
 
+/// Whether anybody has opens or locks of a file.
+pub(crate) fn any_of(kv: &impl KvRead, ino: Ino) -> Result<bool, KvError> {
+    let mut any = false;
+    store::each_prefixed(kv, Table::FileState, &crate::keys::ino(ino), |_, _| {
+        any = true;
+        Ok(ControlFlow::Break(()))
+    })?;
+    Ok(any)
+}
+
 /// Removes states with their rows, and what they have in their files; each file's table is loaded once, for it can be long.
 pub(crate) fn remove<K: KvWrite>(t: &mut Transaction<'_, K>, states: &[(StateId, StateRecord)]) -> Step<()> {
     let mut places: BTreeMap<(ClientId, Ino), (Vec<Share>, BTreeSet<LockOwner>)> = BTreeMap::new();
@@ -162,8 +172,12 @@ pub(crate) fn remove<K: KvWrite>(t: &mut Transaction<'_, K>, states: &[(StateId,
             }
         }
     }
+    let files: BTreeSet<Ino> = places.keys().map(|(_, ino)| *ino).collect();
     for ((client, ino), (opens, owners)) in places {
         locks::leave(t, ino, &LockClient::V4(client.0), &opens, &owners)?;
+    }
+    for ino in files {
+        link::closed(t, ino)?;
     }
     Ok(())
 }

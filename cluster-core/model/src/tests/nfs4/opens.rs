@@ -8,9 +8,9 @@ use atoll_base::attr::{FileKind, SetAttr};
 use atoll_lockd::{Share, ShareBits};
 use atoll_meta::lock::LockOp;
 use atoll_meta::nfs4::{
-    ClientId, OpenTarget, StateError, StateId, StateKind, StateOp, StateOutcome, Stateid,
+    ClientId, ClientOp, OpenTarget, StateError, StateId, StateKind, StateOp, StateOutcome, Stateid,
 };
-use atoll_meta::{CreateHow, FsError, NewNode, Op, RemoveKind};
+use atoll_meta::{CreateHow, FsError, NewNode, Op, Outcome, RemoveKind};
 
 fn share(access: ShareBits, deny: ShareBits) -> Share {
     Share { access, deny }
@@ -245,30 +245,50 @@ fn open_cuts_a_file_off() {
 }
 
 #[test]
-fn states_of_a_removed_file_go_with_close() {
+fn a_removed_file_stays_until_it_is_closed_for_the_last_time() {
     let mut rig = Rig::new();
     let f = rig.file("f");
+    let inodes = rig.rows(Table::Inode);
     let (client, _) = rig.v41("c");
+    let (other, _) = rig.v41("d");
     let open = rig.open(client, "o", &f, BOTH).unwrap();
-    let other = rig.open(client, "p", &f, BOTH).unwrap();
+    let others = rig.open(other, "p", &f, READ).unwrap();
     let all = super::range(0, 10);
     let exclusive = atoll_lockd::LockMode::Exclusive;
-    let lock = stateid(&rig.lock4(client, open.id, "l", all, exclusive).unwrap());
-    rig.root(Op::Remove { dir: ROOT, name: bytes("f"), kind: RemoveKind::Any }).unwrap();
+    rig.lock4(client, open.id, "l", all, exclusive).unwrap();
+    let removed = rig.root(Op::Remove { dir: ROOT, name: bytes("f"), kind: RemoveKind::Any });
+    assert_eq!(removed, Ok(Outcome::Unnamed));
     rig.check();
-    assert_eq!(rig.rows(Table::Lock), 0);
-    assert_eq!(rig.open(client, "o", &f, READ), Err(FsError::Stale));
-    assert_eq!(rig.lock4(client, open.id, "l", all, exclusive), Err(FsError::Stale));
-    assert_eq!(
-        rig.on_state(StateOp::Unlock { client, lock: newest(lock.id), range: all }),
-        Err(FsError::Stale)
-    );
+    // All goes on by its handle, but it gets no name again.
+    let link = Op::Link { ino: f.ino, generation: f.generation, dir: ROOT, name: bytes("g") };
+    assert_eq!(rig.root(link), Err(FsError::NotFound));
+    let reader = rig.open(client, "o", &f, READ).unwrap();
+    assert_eq!(reader.id, open.id);
     rig.on_state(StateOp::Downgrade { client, open: newest(open.id), share: BOTH }).unwrap();
     rig.check();
     rig.close(client, open.id).unwrap();
-    assert_eq!(rig.rows(Table::State), 1);
-    rig.on_state(StateOp::Free { client, state: newest(other.id) }).unwrap();
-    assert_eq!(rig.rows(Table::State), 0);
+    assert_eq!((rig.rows(Table::Inode), rig.rows(Table::Lock)), (inodes, 1));
+    rig.check();
+    rig.close(other, others.id).unwrap();
+    assert_eq!((rig.rows(Table::Inode), rig.rows(Table::Lock), rig.rows(Table::State)), (inodes - 1, 0, 0));
+    rig.check();
+    assert_eq!(rig.open(client, "o", &f, READ), Err(FsError::Stale));
+}
+
+#[test]
+fn a_file_that_a_rename_replaced_goes_with_its_client() {
+    let mut rig = Rig::new();
+    let f = rig.file("f");
+    rig.file("g");
+    let inodes = rig.rows(Table::Inode);
+    let (client, _) = rig.v41("c");
+    rig.open(client, "o", &f, BOTH).unwrap();
+    let rename = Op::Rename { from_dir: ROOT, from_name: bytes("g"), to_dir: ROOT, to_name: bytes("f") };
+    assert_eq!(rig.root(rename), Ok(Outcome::Unnamed));
+    assert_eq!(rig.rows(Table::Inode), inodes);
+    rig.check();
+    rig.root(Op::Client(ClientOp::Expire(client))).unwrap();
+    assert_eq!(rig.rows(Table::Inode), inodes - 1);
     rig.check();
 }
 

@@ -1,4 +1,6 @@
 //! READDIR (RFC 8881 §18.23). There are no entries for `.` and `..`; cookies are those of version 3.
+//!
+//! Where another export begins at a name that the directory itself does not have, the name is listed behind its own.
 
 use crate::engine::resolve::{Node, same_object};
 use crate::engine::v4::attributes::{FileSystem, View, asks_file_system, asks_write_only, supported};
@@ -22,6 +24,9 @@ const ENTRY_MIN: usize = 4 + 8 + 8 + 8;
 
 /// The first cookie of an entry; 1 and 2 are reserved (§18.23.3).
 const FIRST: u64 = Cookie::FIRST_ENTRY.0;
+
+/// Cookies from here on are of names at which other exports begin; a directory's own do not come so far.
+const JOINED: u64 = 1 << 62;
 
 /// What every entry is shown with.
 struct Shown {
@@ -167,9 +172,39 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
                 Err(_) => break,
             }
         }
+        if end && room {
+            room = self.list_joined(node, &joints, args.cookie, &mut writer, shown).await;
+        }
         let finished = writer.finish(end && room);
         self.reply = reply;
         finished.map(|_| ()).map_err(|_| NfsStat4::TooSmall.into())
+    }
+
+    /// Adds the exports that begin in a directory at names which it does not have itself. Says whether all found room.
+    async fn list_joined(
+        &self,
+        node: &Node,
+        joints: &Joints,
+        after: u64,
+        writer: &mut ReadDirWriter<'_>,
+        shown: &Shown,
+    ) -> bool {
+        let dir = node.handle.ino;
+        for (index, name) in joints.names_in(dir).into_iter().enumerate() {
+            let cookie = JOINED + index as u64;
+            let own = self.engine.find(dir, &name).await.is_ok_and(|found| found.child.is_ok());
+            if cookie <= after || own {
+                continue;
+            }
+            let Ok(wire) = atoll_proto::nfs4::Name4::new(name.clone()) else { continue };
+            // What this client may not use is not there for it.
+            let Ok(object) = self.look_up(&Object::Real(node.clone()), &wire).await else { continue };
+            let Ok(attr) = self.attr(&object).await else { continue };
+            if !self.push(writer, shown, cookie, &name, &object, &attr).await {
+                return false;
+            }
+        }
+        true
     }
 
     /// What an entry stands for: where another export begins, its root.

@@ -4,7 +4,7 @@
 //! frontend refuses by its own checks goes through the state machine, too.
 //!
 //! CLOSE in a session is answered before it is durable if it can only succeed and nothing hangs on it: the open denies nobody
-//! anything and has no locks under it, and no OPEN of the client is under way that could move its stateid on. Should the entry be lost in a
+//! anything and has no locks under it, the file has a name, and no OPEN of the client is under way that could move its stateid on. Should the entry be lost in a
 //! crash, an open comes back that conflicts with nothing, until the client opens the file again or its lease ends.
 
 use crate::engine::Engine;
@@ -85,7 +85,15 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
             }),
             None => self.once(),
         };
-        self.change_once(cred, Op::State(op), once).await
+        let in_sequence = matches!(once, Once::Owner(_));
+        let response = self.change_once(cred, Op::State(op), once).await?;
+        self.stepped = true;
+        match response.result {
+            // DELAY would count in the client's sequence, and the state machine does not count this (RFC 7530 §9.1.7).
+            Err(FsError::TableFull) if in_sequence => Err(NfsStat4::Resource.into()),
+            Err(FsError::Fenced) if in_sequence => Err(Halt::Unknown),
+            _ => Ok(response),
+        }
     }
 
     /// Lets a refusal of the frontend count in an owner's sequence. Some do not count (RFC 7530 §9.1.7), and in a session none does.
@@ -100,7 +108,6 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
                 | NfsStat4::Resource
                 | NfsStat4::NoFileHandle
                 | NfsStat4::Moved
-                | NfsStat4::Delay
         );
         match step {
             Some(step) if !uncounted => {
@@ -395,7 +402,7 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
     }
 
     pub(crate) async fn close(&mut self, args: &Close4Args) -> Done<StateId4> {
-        self.node(NfsStat4::IsDir)?;
+        let node = self.node(NfsStat4::IsDir)?;
         let response = match self.known_in_session().await? {
             Some(response) => response,
             None => {
@@ -403,7 +410,7 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
                 let step = self.step_of(&args.open_stateid, args.seqid, fingerprint(4, args)).await?;
                 let client = self.client_of(&step)?;
                 let op = StateOp::Close { client, open };
-                if step.is_none() && self.closes_without_doubt(&args.open_stateid, client).await? {
+                if step.is_none() && self.closes_without_doubt(&node, &args.open_stateid, client).await? {
                     match self.begin_change(op).await? {
                         Some(response) => response,
                         None => {
@@ -423,10 +430,14 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
     }
 
     /// Whether a CLOSE will succeed, and nobody waits for it.
-    async fn closes_without_doubt(&self, wire: &StateId4, client: ClientId) -> Done<bool> {
+    async fn closes_without_doubt(&self, node: &Node, wire: &StateId4, client: ClientId) -> Done<bool> {
         let state = self.state(wire).await?;
         let StateKind::Open { share, confirmed: true } = state.kind else { return Ok(false) };
         if share.deny != ShareBits::None || self.engine.v4.opening.any(client) {
+            return Ok(false);
+        }
+        // A removed file would come back with its open, and stay as long as the client.
+        if self.node_attr(node).await?.nlink == 0 {
             return Ok(false);
         }
         // Of a file that many have open it is not worth looking for locks.
