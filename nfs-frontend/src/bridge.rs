@@ -162,6 +162,7 @@ mod tests {
             version: 3,
             procedure: 0,
             credential: Credential::None,
+            connection: None,
             args: Decoder::new(Bytes::new()),
         };
         let size = size_of_val(&world.engine.nfs3(call, Encoder::new()));
