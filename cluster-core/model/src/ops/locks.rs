@@ -11,7 +11,7 @@ use crate::{keys, store};
 use atoll_base::id::Ino;
 use atoll_lockd::{
     ByteRange, CancelOutcome, ClientMatch, Effect, FileLocks, GrantId, GrantOutcome, LockClient, LockError,
-    LockOwner, LockRequest, Share, ShareError,
+    LockMode, LockOwner, LockRequest, Share, ShareError,
 };
 use atoll_meta::lock::{GrantedWaiter, LockOp, LockOutcome};
 use atoll_meta::{FsError, Outcome};
@@ -158,6 +158,18 @@ pub(super) fn lock<K: KvWrite>(
         keep(t, ino, &locks, effects, &client, Some(life))?;
     }
     Ok(outcome)
+}
+
+/// Forgets a request that waits, or a grant of it that is pending.
+pub(super) fn forget<K: KvWrite>(
+    t: &mut Transaction<'_, K>,
+    ino: Ino,
+    owner: &LockOwner,
+    range: ByteRange,
+    mode: LockMode,
+) -> Step<()> {
+    change(t, ino, owner.client(), |locks, effects| Ok(locks.cancel(owner, range, mode, effects)))?;
+    Ok(())
 }
 
 /// Unlocks a range.
