@@ -9,7 +9,7 @@
 //! Their numbers are kept here alone. A slot whose number is not known for sure, because this frontend was started after the session
 //! was made or because a call remained without answer, is asked by a CB_SEQUENCE that stands alone: whatever the client says but
 //! "misordered", it has then this number. One that is misordered is lost; without any left the channel is at fault, and the client makes a new
-//! session (§2.10.13.1.1, SEQ4_STATUS_BACKCHANNEL_FAULT). What is sent again after a break of the connection has the same slot and number (§2.10.6.2).
+//! session (§18.46.3, SEQ4_STATUS_BACKCHANNEL_FAULT). What is sent again after a break of the connection has the same slot and number (§2.10.6.2).
 
 use atoll_meta::nfs4::Session;
 use atoll_proto::nfs4::callback::{
@@ -216,11 +216,11 @@ impl Backchannel {
             }
             // Alone, so nothing is executed twice or left out.
             let seqid = slot.slot.seqid;
-            if self.exchange(&mut slot, session, seqid, None, deadline).await.is_ok() {
-                break slot;
-            }
-            if !slot.slot.lost {
-                return Err(BackError::Unanswered);
+            match self.exchange(&mut slot, session, seqid, None, deadline).await {
+                Ok(_) => break slot,
+                // Another may do.
+                Err(_) if slot.slot.lost => {}
+                Err(error) => return Err(error),
             }
         };
         let seqid = slot.slot.seqid.wrapping_add(1);

@@ -18,7 +18,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep};
 
 /// Time for the answer to a callback; what the connection lost meanwhile is sent again within it.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -161,10 +161,4 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
         }
         Err(last)
     }
-}
-
-/// Keeps [`timeout_at`] out of the operations: waits until a moment at most.
-#[cfg(test)]
-pub(crate) async fn within<F: Future>(time: Duration, f: F) -> Option<F::Output> {
-    timeout_at(Instant::now() + time, f).await.ok()
 }
