@@ -64,7 +64,8 @@ pub(crate) const FORE: ChannelLimits = ChannelLimits {
 pub(crate) const BACK: ChannelLimits = ChannelLimits {
     header_pad: 0,
     max_request: 4 << 10,
-    max_response: 4 << 10,
+    // Linux refuses a session that lowers its own offer, a page.
+    max_response: 64 << 10,
     max_response_cached: 4 << 10,
     max_operations: 8,
     max_requests: 16,

@@ -18,7 +18,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, timeout};
 
 /// Time for the answer to a callback; what the connection lost meanwhile is sent again within it.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -116,22 +116,18 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
     pub(crate) async fn offer_lock(&self, waiter: &GrantedWaiter) -> bool {
         let offer = self.v4.offers.enter(waiter);
         let begin = Instant::now();
-        let told = async {
-            while let Err(error) = self.notify_lock(waiter).await {
-                tracing::debug!(ino = waiter.ino.0, owner = ?waiter.owner, %error, "telling of a free lock");
-                let is_over = begin.elapsed() >= self.lease() / 2;
-                if is_over || matches!(error, BackError::Refused) {
-                    return false;
-                }
-                sleep(RETRY).await;
+        // A callback on its way is not given up though the lock is taken meanwhile: its slot would be in doubt.
+        while let Err(error) = self.notify_lock(waiter).await {
+            tracing::debug!(ino = waiter.ino.0, owner = ?waiter.owner, %error, "telling of a free lock");
+            let is_over = begin.elapsed() >= self.lease() / 2;
+            if is_over || matches!(error, BackError::Refused) {
+                return false;
             }
-            sleep(self.lease()).await;
-            false
-        };
-        tokio::select! {
-            () = offer.taken.notified() => true,
-            told = told => told,
+            if timeout(RETRY, offer.taken.notified()).await.is_ok() {
+                return true;
+            }
         }
+        timeout(self.lease(), offer.taken.notified()).await.is_ok()
     }
 
     /// CB_NOTIFY_LOCK, by any session of the client.
