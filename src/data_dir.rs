@@ -23,8 +23,8 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Format of the directory as a whole. A newer one is refused.
-const FORMAT: u32 = 1;
+/// Format of the directory as a whole. Others are refused: a newer one, and those before it, which no release has written.
+const FORMAT: u32 = 2;
 
 const IDENTITY: &str = "atoll.json";
 const SECRET: &str = "secret.key";
@@ -171,6 +171,12 @@ impl Keys {
         if identity.format > FORMAT {
             bail!(
                 "the directory has format {}, this program knows formats up to {FORMAT}: use the newer program that wrote it",
+                identity.format
+            );
+        }
+        if identity.format < FORMAT {
+            bail!(
+                "the directory has format {}, from before the first release; this program knows format {FORMAT} only",
                 identity.format
             );
         }
@@ -382,14 +388,17 @@ mod tests {
     }
 
     #[test]
-    fn a_newer_format_is_refused() {
-        let dir = tempfile::tempdir().unwrap();
-        drop(DataDir::open_or_create(dir.path()).unwrap());
-        let path = dir.path().join(IDENTITY);
-        let text = std::fs::read_to_string(&path).unwrap().replace("\"format\": 1", "\"format\": 99");
-        std::fs::write(&path, text).unwrap();
-        let error = DataDir::open(dir.path()).err().unwrap();
-        assert!(format!("{error:#}").contains("format 99"), "{error:#}");
+    fn another_format_is_refused() {
+        for other in [FORMAT - 1, 99] {
+            let dir = tempfile::tempdir().unwrap();
+            drop(DataDir::open_or_create(dir.path()).unwrap());
+            let path = dir.path().join(IDENTITY);
+            let text = std::fs::read_to_string(&path).unwrap();
+            let text = text.replace(&format!("\"format\": {FORMAT}"), &format!("\"format\": {other}"));
+            std::fs::write(&path, text).unwrap();
+            let error = DataDir::open(dir.path()).err().unwrap();
+            assert!(format!("{error:#}").contains(&format!("has format {other}")), "{error:#}");
+        }
     }
 
     #[test]

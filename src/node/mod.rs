@@ -44,7 +44,7 @@ const LOG_CACHE: usize = 8 << 20;
 /// Pages of the metadata in memory, beside the system's page cache and the caches of attributes and names. With both bounds a
 /// node with a million files and 64 idle clients had 118 MiB resident, and 195 with 32 MiB of the log and 64 MiB of
 /// pages; CREATE, REMOVE, LOOKUP and small WRITEs took the same CPU.
-const STATE_CACHE: usize = 32 << 20;
+const STATE_CACHE: usize = 16 << 20;
 
 /// Told in words what a start that takes seconds is doing.
 pub type OnProgress = Arc<dyn Fn(String) + Send + Sync>;

@@ -35,6 +35,16 @@ pub(crate) fn encode<T: Serialize + ?Sized>(value: &T) -> Vec<u8> {
     }
 }
 
+/// Appends the bytes of a value to others.
+pub(crate) fn encode_into<T: Serialize + ?Sized>(value: &T, bytes: &mut Vec<u8>) {
+    bytes.push(FORMAT);
+    match postcard::to_extend(value, std::mem::take(bytes)) {
+        Ok(longer) => *bytes = longer,
+        // As for `encode`.
+        Err(e) => panic!("a value of {} cannot be encoded: {e}", std::any::type_name::<T>()),
+    }
+}
+
 /// The value of bytes.
 pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
     let (&version, body) = bytes.split_first().ok_or(DecodeError::Empty)?;

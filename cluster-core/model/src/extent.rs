@@ -1,21 +1,23 @@
 //! Rows of the extent table: how they are encoded, and how to find them.
 //!
-//! Value: version 1, kind 1 (0 inline, 1 block), birth 8; then of an inline extent its bytes, of a block extent len 4,
-//! block 16, offset within it 4.
+//! Value: version 1, kind 1 (0 inline, 1 block), birth 8, len 4; then of a block extent block 16, offset within it 4, of an inline
+//! one its first bytes ([`INLINE_HEAD`]). If it has more, those are a row of their own, in `Inline` under the same key: what is
+//! planned looks at many rows and at the bytes of hardly any.
 //!
 //! Invariants: no row is empty; live rows of a file do not overlap and end at or before its size; dead rows (see
 //! [`crate::record::Cut`]) may lie anywhere, also over live ones, but never share a key with one. An inline row is at
 //! most [`crate::limits::INLINE_EXTENT_MAX`] long, a block row at most `BLOCK_MAX`.
 
 use crate::keys::{self, Parts};
-use crate::kv::{KvError, KvRead, Table};
+use crate::kv::{KvError, KvRead, KvWrite, Table};
+use crate::limits::INLINE_HEAD;
 use crate::record::File;
 use crate::store::{RAW, check_raw, each_from};
 use atoll_base::block::BlockId;
 use atoll_base::id::Ino;
 use atoll_base::limits::{BLOCK_MAX, FILE_SIZE_MAX};
 use atoll_meta::{Extent, Piece, Source};
-use bytes::Bytes;
+use bytes::BytesMut;
 use std::ops::{Bound, ControlFlow};
 
 const INLINE: u8 = 0;
@@ -29,6 +31,8 @@ pub(crate) struct Head {
     pub(crate) birth: u64,
     /// `None` if inline.
     pub(crate) block: Option<BlockId>,
+    /// Where in the block it begins; 0 if inline.
+    pub(crate) within: u32,
 }
 
 impl Head {
@@ -37,33 +41,46 @@ impl Head {
     }
 
     pub(crate) fn of(extent: &Extent) -> Self {
-        let block = match &extent.piece.source {
-            Source::Inline(_) => None,
-            Source::Block { id, .. } => Some(*id),
+        let (block, within) = match &extent.piece.source {
+            Source::Inline(_) => (None, 0),
+            Source::Block { id, offset } => (Some(*id), *offset),
         };
-        Self { offset: extent.piece.offset, len: extent.piece.len, birth: extent.birth, block }
+        Self { offset: extent.piece.offset, len: extent.piece.len, birth: extent.birth, block, within }
     }
 }
 
-/// The value of a row.
-pub(crate) fn encode(extent: &Extent) -> Vec<u8> {
-    let mut value = Vec::with_capacity(64);
+/// Puts a row in. There must be none with its key.
+pub(crate) fn put(kv: &mut impl KvWrite, ino: Ino, extent: &Extent) -> Result<(), KvError> {
+    let head = Head::of(extent);
+    let key = keys::with_u64(ino, head.offset);
+    let mut value = Vec::with_capacity(14 + INLINE_HEAD);
+    value.extend_from_slice(&[RAW, if head.block.is_some() { BLOCK } else { INLINE }]);
+    value.extend_from_slice(&head.birth.to_be_bytes());
+    value.extend_from_slice(&head.len.to_be_bytes());
     match &extent.piece.source {
         Source::Inline(bytes) => {
-            debug_assert_eq!(bytes.len(), extent.piece.len as usize);
-            value.extend_from_slice(&[RAW, INLINE]);
-            value.extend_from_slice(&extent.birth.to_be_bytes());
-            value.extend_from_slice(bytes);
+            debug_assert_eq!(bytes.len(), head.len as usize);
+            let (first, rest) = bytes.split_at(bytes.len().min(INLINE_HEAD));
+            value.extend_from_slice(first);
+            if !rest.is_empty() {
+                kv.put(Table::Inline, &key, rest)?;
+            }
         }
         Source::Block { id, offset } => {
-            value.extend_from_slice(&[RAW, BLOCK]);
-            value.extend_from_slice(&extent.birth.to_be_bytes());
-            value.extend_from_slice(&extent.piece.len.to_be_bytes());
             value.extend_from_slice(&id.0.to_be_bytes());
             value.extend_from_slice(&offset.to_be_bytes());
         }
     }
-    value
+    kv.put(Table::Extent, &key, &value)
+}
+
+/// Takes a row out.
+pub(crate) fn delete(kv: &mut impl KvWrite, ino: Ino, row: &Head) -> Result<(), KvError> {
+    let key = keys::with_u64(ino, row.offset);
+    if row.block.is_none() && row.len as usize > INLINE_HEAD {
+        kv.delete(Table::Inline, &key)?;
+    }
+    kv.delete(Table::Extent, &key)
 }
 
 /// A row's file and place.
@@ -78,46 +95,58 @@ fn broken(what: &str) -> KvError {
     KvError(format!("an extent row {what}"))
 }
 
-fn parse(offset: u64, value: &[u8]) -> Result<(Head, &[u8], u32), KvError> {
+pub(crate) fn parse_head(offset: u64, value: &[u8]) -> Result<Head, KvError> {
+    parse(offset, value).map(|(head, _)| head)
+}
+
+/// A row and its first bytes, if they are inline.
+fn parse(offset: u64, value: &[u8]) -> Result<(Head, &[u8]), KvError> {
     let mut parts = Parts::new(Table::Extent, value);
     check_raw(Table::Extent, parts.take()?)?;
     let [kind] = parts.take()?;
-    let birth = parts.u64()?;
-    let (head, bytes, within) = match kind {
-        INLINE => {
-            let bytes = parts.rest();
-            let len = u32::try_from(bytes.len()).map_err(|_| broken("is too long"))?;
-            (Head { offset, len, birth, block: None }, bytes, 0)
-        }
+    let mut head = Head { offset, birth: parts.u64()?, len: parts.u32()?, block: None, within: 0 };
+    let mut first = &[][..];
+    match kind {
+        INLINE => first = parts.bytes(INLINE_HEAD.min(head.len as usize))?,
         BLOCK => {
-            let len = parts.u32()?;
-            let id = BlockId(u128::from_be_bytes(parts.take()?));
-            let within = parts.u32()?;
-            parts.end()?;
-            if within.checked_add(len).is_none_or(|end| end > BLOCK_MAX) {
+            head.block = Some(BlockId(u128::from_be_bytes(parts.take()?)));
+            head.within = parts.u32()?;
+            if head.within.checked_add(head.len).is_none_or(|end| end > BLOCK_MAX) {
                 return Err(broken("points behind its block"));
             }
-            (Head { offset, len, birth, block: Some(id) }, &[][..], within)
         }
         _ => return Err(broken("is of no known kind")),
-    };
+    }
+    parts.end()?;
     if head.len == 0 || head.offset.checked_add(head.len.into()).is_none_or(|end| end > FILE_SIZE_MAX) {
         return Err(broken("is empty or behind the largest file"));
     }
-    Ok((head, bytes, within))
+    Ok((head, first))
 }
 
-pub(crate) fn parse_head(offset: u64, value: &[u8]) -> Result<Head, KvError> {
-    parse(offset, value).map(|(head, _, _)| head)
-}
-
-pub(crate) fn parse_extent(offset: u64, value: &[u8]) -> Result<Extent, KvError> {
-    let (head, bytes, within) = parse(offset, value)?;
-    let source = match head.block {
-        None => Source::Inline(Bytes::copy_from_slice(bytes)),
-        Some(id) => Source::Block { id, offset: within },
+/// A row with its bytes, if they are inline.
+pub(crate) fn load(kv: &impl KvRead, ino: Ino, row: Head) -> Result<Extent, KvError> {
+    let source = match row.block {
+        Some(id) => Source::Block { id, offset: row.within },
+        None => {
+            let key = keys::with_u64(ino, row.offset);
+            let mut bytes = BytesMut::with_capacity(row.len as usize);
+            let first = |value: Option<&[u8]>| -> Result<(), KvError> {
+                let value = value.ok_or_else(|| broken("is gone"))?;
+                bytes.extend_from_slice(parse(row.offset, value)?.1);
+                Ok(())
+            };
+            kv.get(Table::Extent, &key, first)??;
+            if row.len as usize > INLINE_HEAD {
+                kv.get(Table::Inline, &key, |rest| bytes.extend_from_slice(rest.unwrap_or_default()))?;
+            }
+            if bytes.len() != row.len as usize {
+                return Err(broken("does not have as many bytes as it says"));
+            }
+            Source::Inline(bytes.freeze())
+        }
     };
-    Ok(Extent { piece: Piece { offset, len: head.len, source }, birth: head.birth })
+    Ok(Extent { piece: Piece { offset: row.offset, len: row.len, source }, birth: row.birth })
 }
 
 /// The part of an extent within `start..end`; `None` if there is none.
@@ -139,17 +168,12 @@ pub fn clip(extent: &Extent, start: u64, end: u64) -> Option<Extent> {
 }
 
 /// The row with this key.
-pub(crate) fn at(kv: &impl KvRead, ino: Ino, offset: u64) -> Result<Option<Extent>, KvError> {
-    kv.get(Table::Extent, &keys::with_u64(ino, offset), |v| v.map(|v| parse_extent(offset, v)).transpose())?
+pub(crate) fn at(kv: &impl KvRead, ino: Ino, offset: u64) -> Result<Option<Head>, KvError> {
+    kv.get(Table::Extent, &keys::with_u64(ino, offset), |v| v.map(|v| parse_head(offset, v)).transpose())?
 }
 
 /// The live row that begins before `offset` and reaches beyond it.
-pub(crate) fn across(
-    kv: &impl KvRead,
-    ino: Ino,
-    file: &File,
-    offset: u64,
-) -> Result<Option<Extent>, KvError> {
+pub(crate) fn across(kv: &impl KvRead, ino: Ino, file: &File, offset: u64) -> Result<Option<Head>, KvError> {
     before(kv, ino, file, offset, |head| head.end() > offset)
 }
 
@@ -159,7 +183,7 @@ pub(crate) fn ending_at(
     ino: Ino,
     file: &File,
     offset: u64,
-) -> Result<Option<Extent>, KvError> {
+) -> Result<Option<Head>, KvError> {
     before(kv, ino, file, offset, |head| head.end() == offset)
 }
 
@@ -170,32 +194,26 @@ fn before(
     file: &File,
     offset: u64,
     fits: impl Fn(&Head) -> bool,
-) -> Result<Option<Extent>, KvError> {
+) -> Result<Option<Head>, KvError> {
     // Nothing longer than a block: what begins earlier cannot reach here. Live rows do not overlap, so the last one
     // decides; before it may lie dead ones.
     let from = keys::with_u64(ino, offset.saturating_sub(BLOCK_MAX.into()));
     let to = keys::with_u64(ino, offset);
     let mut found = None;
     let mut failed = None;
-    kv.scan_back(Table::Extent, Bound::Included(&from), Bound::Excluded(&to), |key, value| {
-        let step = || -> Result<Option<Option<Extent>>, KvError> {
-            let (_, at) = parse_key(key)?;
-            let head = parse_head(at, value)?;
-            if !file.is_live(head.offset, head.birth) {
-                return Ok(None);
-            }
-            Ok(Some(if fits(&head) { Some(parse_extent(at, value)?) } else { None }))
-        };
-        match step() {
-            Ok(None) => ControlFlow::Continue(()),
-            Ok(Some(last)) => {
-                found = last;
-                ControlFlow::Break(())
-            }
-            Err(e) => {
-                failed = Some(e);
-                ControlFlow::Break(())
-            }
+    kv.scan_back(Table::Extent, Bound::Included(&from), Bound::Excluded(&to), |key, value| match parse_key(
+        key,
+    )
+    .and_then(|(_, at)| parse_head(at, value))
+    {
+        Ok(head) if !file.is_live(head.offset, head.birth) => ControlFlow::Continue(()),
+        Ok(head) => {
+            found = Some(head).filter(&fits);
+            ControlFlow::Break(())
+        }
+        Err(e) => {
+            failed = Some(e);
+            ControlFlow::Break(())
         }
     })?;
     failed.map_or(Ok(found), Err)
@@ -208,7 +226,7 @@ pub(crate) fn each(
     ino: Ino,
     start: u64,
     end: u64,
-    mut f: impl FnMut(Head, &[u8]) -> Result<ControlFlow<()>, KvError>,
+    mut f: impl FnMut(Head) -> Result<ControlFlow<()>, KvError>,
 ) -> Result<(), KvError> {
     if start >= end {
         return Ok(());
@@ -218,6 +236,6 @@ pub(crate) fn each(
     let to = if end == u64::MAX { Bound::Included(&to[..]) } else { Bound::Excluded(&to[..]) };
     each_from(kv, Table::Extent, Bound::Included(&from), to, |key, value| {
         let (_, offset) = parse_key(key)?;
-        f(parse_head(offset, value)?, value)
+        f(parse_head(offset, value)?)
     })
 }

@@ -105,16 +105,16 @@ fn put_row<K: KvWrite>(t: &mut Transaction<'_, K>, at: At, extent: &Extent) -> S
         && let Some(dead) = extent::at(t.kv, ino, offset)?
     {
         assert!(!t.file(at).is_live(offset, dead.birth), "inode {ino} has two live extents at {offset}");
-        drop_row(t, at, Head::of(&dead))?;
+        drop_row(t, at, dead)?;
     }
     count_row(t, at, Head::of(extent), true);
-    Ok(t.kv.put(Table::Extent, &keys::with_u64(ino, offset), &extent::encode(extent))?)
+    Ok(extent::put(t.kv, ino, extent)?)
 }
 
 /// Takes a row out, with its reference.
 fn drop_row<K: KvWrite>(t: &mut Transaction<'_, K>, at: At, row: Head) -> Step<()> {
     let ino = t[at].attr.ino;
-    t.kv.delete(Table::Extent, &keys::with_u64(ino, row.offset))?;
+    extent::delete(t.kv, ino, &row)?;
     count_row(t, at, row, false);
     row.block.map_or(Ok(()), |id| unreference(t, id))
 }
@@ -127,7 +127,8 @@ fn shorten_row<K: KvWrite>(t: &mut Transaction<'_, K>, at: At, row: &Extent, end
         extent::clip(row, offset, end).unwrap_or_else(|| panic!("extent of {ino} shortened to nothing"));
     count_row(t, at, Head::of(row), false);
     count_row(t, at, Head::of(&shorter), true);
-    Ok(t.kv.put(Table::Extent, &keys::with_u64(ino, offset), &extent::encode(&shorter))?)
+    extent::delete(t.kv, ino, &Head::of(row))?;
+    Ok(extent::put(t.kv, ino, &shorter)?)
 }
 
 /// Rows that begin in `start..end`, dead ones included; `None` if there are more than `most`.
@@ -140,7 +141,7 @@ fn rows_within<K: KvWrite>(
 ) -> Step<Option<Vec<Head>>> {
     let mut rows = Vec::new();
     let mut too_many = false;
-    extent::each(t.kv, t[at].attr.ino, start, end, |head, _| {
+    extent::each(t.kv, t[at].attr.ino, start, end, |head| {
         if rows.len() >= most {
             too_many = true;
             return Ok(ControlFlow::Break(()));
@@ -173,7 +174,19 @@ fn add_cut<K: KvWrite>(t: &mut Transaction<'_, K>, at: At, start: u64, end: u64)
 /// Takes out every live byte of `start..end`: by rows, or if `by_cut` by a new cut.
 fn clear<K: KvWrite>(t: &mut Transaction<'_, K>, at: At, start: u64, end: u64, by_cut: bool) -> Step<()> {
     let ino = t[at].attr.ino;
+    if start >= t[at].attr.size {
+        // No live row reaches there.
+        return Ok(());
+    }
+    if t.file(at).cuts.is_empty()
+        && let Some(same) = extent::at(t.kv, ino, start)?
+        && same.end() == end
+    {
+        // The same bytes again, written anew: most writes into a file that is full of small ones.
+        return drop_row(t, at, same);
+    }
     if let Some(left) = extent::across(t.kv, ino, t.file(at), start)? {
+        let left = extent::load(t.kv, ino, left)?;
         let behind = extent::clip(&left, end, u64::MAX);
         shorten_row(t, at, &left, start)?;
         if let Some(rest) = behind {
@@ -183,20 +196,22 @@ fn clear<K: KvWrite>(t: &mut Transaction<'_, K>, at: At, start: u64, end: u64, b
     }
     if by_cut {
         if let Some(right) = extent::across(t.kv, ino, t.file(at), end)? {
-            split_at(t, at, &right, end)?;
+            split_at(t, at, &extent::load(t.kv, ino, right)?, end)?;
         }
         return add_cut(t, at, start, end);
     }
     let mut rows = Vec::new();
     let mut last_live = None;
-    extent::each(t.kv, ino, start, end, |head, value| {
+    extent::each(t.kv, ino, start, end, |head| {
         rows.push(head);
         if head.end() > end && t.file(at).is_live(head.offset, head.birth) {
-            last_live = Some(extent::parse_extent(head.offset, value)?);
+            last_live = Some(head);
         }
         Ok(ControlFlow::Continue(()))
     })?;
-    if let Some(rest) = last_live.and_then(|last| extent::clip(&last, end, u64::MAX)) {
+    if let Some(last) = last_live
+        && let Some(rest) = extent::clip(&extent::load(t.kv, ino, last)?, end, u64::MAX)
+    {
         put_row(t, at, &rest)?;
     }
     for row in rows {
@@ -319,7 +334,9 @@ fn take_before<K: KvWrite>(t: &mut Transaction<'_, K>, at: At, start: u64) -> St
     if page == start {
         return Ok(None);
     }
-    let Some(row) = extent::ending_at(t.kv, t[at].attr.ino, t.file(at), start)? else { return Ok(None) };
+    let ino = t[at].attr.ino;
+    let row = extent::ending_at(t.kv, ino, t.file(at), start)?.filter(|row| row.block.is_none());
+    let Some(row) = row.map(|row| extent::load(t.kv, ino, row)).transpose()? else { return Ok(None) };
     let Some(Extent { piece: Piece { source: Source::Inline(bytes), .. }, .. }) =
         extent::clip(&row, page, start)
     else {
@@ -339,10 +356,12 @@ fn take_after<K: KvWrite>(t: &mut Transaction<'_, K>, at: At, end: u64) -> Step<
         return Ok(None);
     }
     let page_end = end.next_multiple_of(PAGE);
-    let Some(row) = extent::at(t.kv, t[at].attr.ino, end)? else { return Ok(None) };
-    if !t.file(at).is_live(end, row.birth) {
+    let ino = t[at].attr.ino;
+    let row = extent::at(t.kv, ino, end)?;
+    let Some(row) = row.filter(|row| row.block.is_none() && t.file(at).is_live(end, row.birth)) else {
         return Ok(None);
-    }
+    };
+    let row = extent::load(t.kv, ino, row)?;
     let Some(Extent { piece: Piece { source: Source::Inline(bytes), .. }, .. }) =
         extent::clip(&row, end, page_end)
     else {
@@ -398,7 +417,7 @@ pub(crate) fn truncate<K: KvWrite>(t: &mut Transaction<'_, K>, at: At, size: u64
         require(stay < CUTS_MAX, FsError::Delay)?;
     }
     if let Some(last) = extent::across(t.kv, ino, t.file(at), size)? {
-        shorten_row(t, at, &last, size)?;
+        shorten_row(t, at, &extent::load(t.kv, ino, last)?, size)?;
     }
     match rows {
         None => add_cut(t, at, size, u64::MAX)?,
@@ -449,7 +468,7 @@ pub(crate) fn release_rows<K: KvWrite>(
     rows: &[Head],
 ) -> Step<()> {
     for row in rows {
-        t.kv.delete(Table::Extent, &keys::with_u64(ino, row.offset))?;
+        extent::delete(t.kv, ino, row)?;
         count_bytes(t, volume, 0, row.len.into());
         if let Some(id) = row.block {
             unreference(t, id)?;

@@ -6,15 +6,15 @@
 //! | `Inode` | ino 8 | [`crate::record::Inode`] |
 //! | `Dirent` | dir 8, name | version 1, ino 8, cookie 8 |
 //! | `DirCookie` | dir 8, cookie 8 | version 1, ino 8, name |
-//! | `Extent` | ino 8, offset 8 | [`crate::extent`]: version 1, kind 1, birth 8, then bytes, or len 4, block 16, offset 4 |
+//! | `Extent` | ino 8, offset 8 | [`crate::extent`]: version 1, kind 1, birth 8, len 4; in a block: block 16, offset 4; inline: the first 64 bytes |
+//! | `Inline` | ino 8, offset 8 | further bytes of the inline extent with this key |
 //! | `Symlink` | ino 8 | the target |
 //! | `Xattr` | ino 8, name | the value |
 //! | `Block` | block 16 | number of extents that reference it, 8 |
 //! | `Garbage` | block 16 | [`crate::record::Garbage`]: since when nothing references it |
 //! | `Orphan` | ino 8 | [`crate::record::Orphan`] |
 //! | `Dirty` | frontend 4, ino 8 | [`crate::record::Lease`] |
-//! | `Outcome` | client 16, xid 4, fingerprint 8 | [`crate::record::StoredOutcome`] |
-//! | `OutcomeAge` | number 8 | [`crate::record::OutcomeAge`] |
+//! | `Outcome` | number 8, of the first in the row | [`crate::once::row`] |
 //! | `Lock` | ino 8 | [`atoll_lockd::FileLocks`] |
 //! | `LockClient` | client (below), ino 8 | life 4: in which of the client's lives it last took something there |
 //! | `LockClient` | by address (below), ino 8 | nothing |

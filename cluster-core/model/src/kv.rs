@@ -37,10 +37,8 @@ pub enum Table {
     Orphan,
     /// Write leases.
     Dirty,
-    /// Stored responses by exactly-once key.
+    /// Stored responses in order of age.
     Outcome,
-    /// The same in order of age.
-    OutcomeAge,
     /// Lock tables of files.
     Lock,
     /// Files in which a client holds something.
@@ -93,6 +91,8 @@ pub enum Table {
     IdleOwner,
     /// Opens whose CLOSE was the last step of an owner.
     ClosedState,
+    /// Bytes of inline extents, but for the first.
+    Inline,
 }
 
 impl Table {
@@ -110,7 +110,6 @@ impl Table {
         Table::Orphan,
         Table::Dirty,
         Table::Outcome,
-        Table::OutcomeAge,
         Table::Lock,
         Table::LockClient,
         Table::PendingGrant,
@@ -137,6 +136,7 @@ impl Table {
         Table::Owner,
         Table::IdleOwner,
         Table::ClosedState,
+        Table::Inline,
     ];
 
     /// The table's name in the store.
@@ -154,7 +154,6 @@ impl Table {
             Table::Orphan => "orphan",
             Table::Dirty => "dirty",
             Table::Outcome => "outcome",
-            Table::OutcomeAge => "outcome_age",
             Table::Lock => "lock",
             Table::LockClient => "lock_client",
             Table::PendingGrant => "pending_grant",
@@ -181,6 +180,7 @@ impl Table {
             Table::Owner => "owner",
             Table::IdleOwner => "owner_idle",
             Table::ClosedState => "state_closed",
+            Table::Inline => "inline",
         }
     }
 }

@@ -27,6 +27,7 @@ pub use codec::DecodeError;
 pub use command::{Command, decode_response, encode_response};
 pub use kv::{KvError, KvRead, KvWrite, MemKv, Table};
 pub use model::{Applied, Model};
+pub use once::OnceIndex;
 pub use transaction::Touched;
 
 #[cfg(test)]

@@ -32,6 +32,10 @@ limits! {
     /// Longest inline extent: the most that one command can bring anyway; splits of larger merges keep rows below this.
     INLINE_EXTENT_MAX: u32 = 64 << 10, 8 << 10;
 
+    /// Bytes of an inline extent that are in its own row. Without these, 4 KiB and what the store adds fit into one of its pages of
+    /// 4 KiB; with them they would take two.
+    INLINE_HEAD: usize = 64, 4;
+
     /// Touching inline extents are merged within one page of this alignment: what page caches write.
     PAGE: u64 = 4096, 16;
 
@@ -53,14 +57,20 @@ limits! {
     /// Least time for which an outcome is kept for replay (unless there are [`OUTCOMES_MAX`]).
     OUTCOME_KEEP: Duration = Duration::from_secs(600), Duration::from_nanos(2000);
 
-    /// Most outcomes kept; the oldest go earlier then. About 1.5 GB in the store.
+    /// Most outcomes kept; the oldest go earlier then. About 1 GB in the store, and up to 80 MB in memory.
     OUTCOMES_MAX: u64 = 4 << 20, 40;
 
-    /// Expired outcomes removed by each command that stores one: more than one, so the table shrinks again.
-    EXPIRE_STEP: usize = 4, 2;
+    /// Outcomes in one row.
+    OUTCOME_ROW: usize = 64, 3;
 
-    /// Expired outcomes removed by one Sweep.
-    SWEEP_OUTCOMES: usize = 1024, 3;
+    /// Bytes from which a row of outcomes is full: with one more it still fits into one page of the store.
+    OUTCOME_ROW_BYTES: usize = 3500, 3500;
+
+    /// Rows of expired outcomes removed by each command that begins one: more than one, so the table shrinks again.
+    EXPIRE_ROWS: usize = 2, 2;
+
+    /// Rows of expired outcomes removed by one Sweep.
+    SWEEP_OUTCOME_ROWS: usize = 64, 3;
 
     /// Most extended attributes of one inode: removing it removes all at once.
     XATTRS_MAX: u32 = 1024, 4;

@@ -2,14 +2,15 @@
 //!
 //! [`Model`] holds only what it can read back from the store: the singletons, the volumes' counters, the frontends. They change
 //! with nearly every command and are written once per batch, by [`Model::end_batch`], which must come before the store's
-//! transaction is committed or read by others.
+//! transaction is committed or read by others. So is the row of outcomes that is being filled; where outcomes are
+//! ([`OnceIndex`]) is never written.
 
 use crate::command::Command;
 use crate::keys::{self, Parts};
 use crate::kv::{KvError, KvRead, KvWrite, Table};
-use crate::once::{self, Admitted};
+use crate::once::{self, Admitted, OnceIndex, Outcomes};
 use crate::record::nfs4::Meta4;
-use crate::record::{FrontendRecord, Meta, OutcomeAge, VolumeRecord};
+use crate::record::{FrontendRecord, Meta, VolumeRecord};
 use crate::transaction::{Stop, Touched, Transaction};
 use crate::{ops, store};
 use atoll_base::id::{Epoch, FrontendId, GroupId, Ino, ROOT_VOLUME, VolumeId};
@@ -17,6 +18,7 @@ use atoll_base::time::Timestamp;
 use atoll_meta::{FsError, Response};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Bound, ControlFlow};
+use std::sync::Arc;
 
 /// The one Raft group there is so far.
 pub(crate) const GROUP: GroupId = GroupId(0);
@@ -31,15 +33,14 @@ pub struct Applied {
 }
 
 /// The part of the state that is kept in memory.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Model {
     pub(crate) meta: Meta,
     volumes: BTreeMap<VolumeId, VolumeRecord>,
     frontends: BTreeMap<FrontendId, FrontendRecord>,
     changed_volumes: BTreeSet<VolumeId>,
     changed_frontends: BTreeSet<FrontendId>,
-    /// The first row of `OutcomeAge`.
-    pub(crate) oldest_outcome: Option<(u64, OutcomeAge)>,
+    pub(crate) outcomes: Outcomes,
 }
 
 impl Model {
@@ -76,12 +77,12 @@ impl Model {
 
     fn empty(meta: Meta) -> Self {
         Self {
+            outcomes: Outcomes::empty(meta.cluster_id),
             meta,
             volumes: BTreeMap::new(),
             frontends: BTreeMap::new(),
             changed_volumes: BTreeSet::new(),
             changed_frontends: BTreeSet::new(),
-            oldest_outcome: None,
         }
     }
 
@@ -99,7 +100,7 @@ impl Model {
             model.frontends.insert(id, store::parse(Table::Frontend, key, value)?);
             Ok(ControlFlow::Continue(()))
         })?;
-        model.oldest_outcome = once::oldest(kv)?;
+        model.outcomes = Outcomes::load(kv, model.meta.cluster_id)?;
         Ok(model)
     }
 
@@ -121,7 +122,7 @@ impl Model {
         }
         let admitted = match &call.once {
             None => Admitted::Free,
-            Some(key) => match once::admit(kv, key, &call.op)? {
+            Some(key) => match once::admit(kv, self, key, &call.op)? {
                 Ok(admitted) => admitted,
                 Err(response) => return Ok(Applied { response, touched: Touched::default() }),
             },
@@ -148,6 +149,7 @@ impl Model {
     /// Writes what is kept in memory. To be called after the last command of a batch, before the store's commit.
     pub fn end_batch(&mut self, kv: &mut impl KvWrite) -> Result<(), KvError> {
         store::put(kv, Table::Meta, keys::STATE, &self.meta)?;
+        once::end_batch(kv, self)?;
         for id in std::mem::take(&mut self.changed_volumes) {
             store::put(kv, Table::Volume, &keys::volume(id), &self.volumes[&id])?;
         }
@@ -155,6 +157,11 @@ impl Model {
             store::put(kv, Table::Frontend, &keys::frontend(id), &self.frontends[&id])?;
         }
         Ok(())
+    }
+
+    /// Where stored outcomes are; shared with those who read states that this one is published as.
+    pub fn once_index(&self) -> &Arc<OnceIndex> {
+        &self.outcomes.index
     }
 
     /// Time as counted here: never behind any time that a command was given.

@@ -5,7 +5,6 @@ pub mod nfs4;
 use atoll_base::attr::{Attr, FileKind};
 use atoll_base::id::{Epoch, Ino, VolumeId};
 use atoll_base::time::Timestamp;
-use atoll_meta::{OnceKey, Response};
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 
@@ -117,24 +116,6 @@ pub struct Garbage {
     pub since: Timestamp,
 }
 
-/// A stored outcome.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct StoredOutcome {
-    /// Its key in the order of age.
-    pub number: u64,
-    /// What was answered.
-    pub response: Response,
-}
-
-/// The age of a stored outcome.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct OutcomeAge {
-    /// When it was stored.
-    pub time: Timestamp,
-    /// Under which key.
-    pub key: OnceKey,
-}
-
 /// In which life a lock client is. No record: life 0, state unknown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClientLife {
@@ -189,7 +170,7 @@ pub struct Meta {
     pub loss_epoch: u32,
     /// Number of the next stored outcome.
     pub next_outcome: u64,
-    /// Stored outcomes.
+    /// Stored outcomes, without those that others have taken the place of.
     pub outcomes: u64,
     /// Rows of `NsmState`.
     pub nsm_clients: u64,

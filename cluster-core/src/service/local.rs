@@ -244,7 +244,8 @@ impl MetadataService for LocalMetadata {
     }
 
     async fn outcome(&self, key: &OnceKey) -> Read<Option<Response>> {
-        self.shared.read(|kv| read::outcome(kv, key).map(Ok)).await
+        self.shared.ready().await?;
+        self.shared.published.outcome(key).map_err(|error| unreadable(&error))
     }
 
     async fn slot(&self, session: SessionId, slot: u32) -> Read<Option<SlotOutcome>> {

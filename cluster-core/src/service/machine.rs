@@ -61,6 +61,7 @@ impl MetaMachine {
         if self.model.is_none() {
             Model::bootstrap(state, cluster, stamp)?;
             let model = Model::load(state)?;
+            self.published.set_once_index(model.once_index());
             // As if everything had been touched: there was nothing that a cache could hold.
             self.changes.add(first_touch(&model), std::iter::empty());
             self.published.advance_time(stamp);
@@ -80,7 +81,9 @@ impl Machine for MetaMachine {
         self.changes = BatchChanges::default();
         self.model = None;
         if Model::is_bootstrapped(view.reader())? {
-            self.model = Some(Model::load(view.reader())?);
+            let model = Model::load(view.reader())?;
+            self.published.set_once_index(model.once_index());
+            self.model = Some(model);
             self.published.replace(view)?;
         }
         Ok(())

@@ -9,15 +9,15 @@
 
 use super::file_maps::{self, FileMaps, Look};
 use crate::state::View;
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use atoll_base::attr::{Attr, FileKind};
 use atoll_base::clock_cache::{CacheStatus, ClockCache};
 use atoll_base::id::Ino;
 use atoll_base::time::Timestamp;
 use atoll_meta::data::FileMap;
 use atoll_meta::service::Found;
-use atoll_meta::{Exports, FsError};
-use atoll_model::{KvError, Touched, read};
+use atoll_meta::{Exports, FsError, OnceKey, Response};
+use atoll_model::{KvError, OnceIndex, Touched, read};
 use bytes::Bytes;
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -116,6 +116,8 @@ pub(super) struct Published {
     maps: FileMaps,
     hasher: RandomState,
     exports: ArcSwap<Exports>,
+    /// Of the state machine whose states are published; there is none before the first.
+    once: ArcSwapOption<OnceIndex>,
     verifier: AtomicU64,
     /// Latest time handed out, in nanoseconds since the epoch.
     time: AtomicU64,
@@ -134,6 +136,7 @@ impl Published {
             maps: FileMaps::new(sizes.maps),
             hasher: RandomState::new(),
             exports: ArcSwap::from_pointee(Exports::default()),
+            once: ArcSwapOption::empty(),
             verifier: AtomicU64::new(0),
             time: AtomicU64::new(0),
             grants: Notify::new(),
@@ -171,6 +174,11 @@ impl Published {
             self.grants.notify_waiters();
         }
         Ok(())
+    }
+
+    /// Takes the index of stored outcomes of the state that is published next.
+    pub(super) fn set_once_index(&self, index: &Arc<OnceIndex>) {
+        self.once.store(Some(index.clone()));
     }
 
     /// Publishes a state that has nothing to do with the former one.
@@ -318,6 +326,14 @@ impl Published {
             self.names.fill(key, Name { dir, name: name.into(), child }, version);
         }
         Ok(found)
+    }
+
+    /// The stored response of a request.
+    pub(super) fn outcome(&self, key: &OnceKey) -> Result<Option<Response>, KvError> {
+        let index = self.once.load();
+        let Some(index) = &*index else { return Ok(None) };
+        let mut current = None;
+        read::outcome(index, key, || current.insert(self.current()).view.reader())
     }
 
     /// The exports in force.

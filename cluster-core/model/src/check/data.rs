@@ -4,13 +4,12 @@ use super::Checker;
 use crate::extent::{self, Head};
 use crate::keys::{self, Parts};
 use crate::kv::{KvError, KvRead, Table};
-use crate::limits::INLINE_EXTENT_MAX;
+use crate::limits::{INLINE_EXTENT_MAX, INLINE_HEAD};
 use crate::record::{File, Garbage, Inode, Orphan};
 use crate::store;
 use atoll_base::attr::FileKind;
 use atoll_base::block::BlockId;
 use atoll_base::id::Ino;
-use atoll_meta::Source;
 use std::ops::{Bound, ControlFlow};
 
 fn block_key(table: Table, key: &[u8]) -> Result<BlockId, KvError> {
@@ -38,11 +37,11 @@ impl<K: KvRead> Checker<'_, K> {
         let (mut rows, mut used, mut inline, mut live_end) = (0, 0, 0, 0);
         let mut wrong: Vec<String> = Vec::new();
         let kv = self.kv;
-        extent::each(kv, ino, 0, u64::MAX, |head, value| {
+        extent::each(kv, ino, 0, u64::MAX, |head| {
             rows += 1;
             used += u64::from(head.len);
             inline += if head.block.is_none() { u64::from(head.len) } else { 0 };
-            self.row(head, value, &mut wrong)?;
+            self.row(ino, head, &mut wrong)?;
             if !file.is_live(head.offset, head.birth) {
                 return Ok(ControlFlow::Continue(()));
             }
@@ -80,19 +79,24 @@ impl<K: KvRead> Checker<'_, K> {
     }
 
     /// One extent, of whatever inode: its rules, and its block.
-    fn row(&mut self, head: Head, value: &[u8], wrong: &mut Vec<String>) -> Result<(), KvError> {
+    fn row(&mut self, ino: Ino, head: Head, wrong: &mut Vec<String>) -> Result<(), KvError> {
         if head.birth > self.meta.last_txn {
             wrong.push(format!("the extent at {} is from the future", head.offset));
         }
         if head.block.is_none() && head.len > INLINE_EXTENT_MAX {
             wrong.push(format!("the inline extent at {} is too long", head.offset));
         }
-        let extent = extent::parse_extent(head.offset, value)?;
-        if let Source::Block { id, offset } = extent.piece.source {
-            let end = offset + extent.piece.len;
-            let block = self.blocks.entry(id).or_default();
-            block.0 += 1;
-            block.1 = block.1.max(end);
+        match head.block {
+            Some(id) => {
+                let block = self.blocks.entry(id).or_default();
+                block.0 += 1;
+                block.1 = block.1.max(head.within + head.len);
+            }
+            None => {
+                if let Err(KvError(what)) = extent::load(self.kv, ino, head) {
+                    wrong.push(format!("at {}, {what}", head.offset));
+                }
+            }
         }
         Ok(())
     }
@@ -123,6 +127,13 @@ impl<K: KvRead> Checker<'_, K> {
                 from = next;
             }
         }
+        self.rows(Table::Inline, |c, key, _| {
+            let Some((ino, offset)) = c.noted(extent::parse_key(key)) else { return };
+            let row = c.noted(extent::at(c.kv, ino, offset));
+            if !matches!(row, Some(Some(Head { block: None, len, .. })) if len as usize > INLINE_HEAD) {
+                c.general(format!("there are bytes of inode {ino} at {offset}, but no inline extent"));
+            }
+        })?;
         self.rows(Table::Symlink, |c, key, _| {
             let Some(ino) = c.ino_key(Table::Symlink, key) else { return };
             if c.nodes.get(&ino).is_none_or(|node| node.kind != FileKind::Symlink) {
@@ -151,9 +162,9 @@ impl<K: KvRead> Checker<'_, K> {
         let mut wrong = Vec::new();
         let mut bytes = 0;
         let kv = self.kv;
-        extent::each(kv, ino, 0, u64::MAX, |head, value| {
+        extent::each(kv, ino, 0, u64::MAX, |head| {
             bytes += u64::from(head.len);
-            self.row(head, value, &mut wrong)?;
+            self.row(ino, head, &mut wrong)?;
             Ok(ControlFlow::Continue(()))
         })?;
         self.volumes.entry(volume).or_default().1 += bytes;

@@ -3,18 +3,13 @@
 use super::Checker;
 use crate::keys::{self, Parts};
 use crate::kv::{KvError, KvRead, Table};
-use crate::record::{FrontendRecord, Inode, Lease, OutcomeAge, StoredOutcome, VolumeRecord};
+use crate::once::row::{self, Row};
+use crate::record::{FrontendRecord, Inode, Lease, VolumeRecord};
 use crate::{codec, store};
 use atoll_base::id::{ExportId, FrontendId, VolumeId};
 use atoll_base::time::Timestamp;
-use atoll_meta::{ExportSpec, OnceKey};
+use atoll_meta::ExportSpec;
 use std::collections::{BTreeMap, BTreeSet};
-
-fn once_key(key: &[u8]) -> Result<OnceKey, KvError> {
-    let mut parts = Parts::new(Table::Outcome, key);
-    let key = OnceKey { client: parts.take()?, xid: parts.u32()?, fingerprint: parts.u64()? };
-    parts.end().map(|()| key)
-}
 
 impl<K: KvRead> Checker<'_, K> {
     pub(super) fn volume_counts(&mut self) -> Result<(), KvError> {
@@ -100,38 +95,31 @@ impl<K: KvRead> Checker<'_, K> {
     }
 
     pub(super) fn outcomes(&mut self) -> Result<(), KvError> {
-        let mut count = 0;
+        let (mut known, mut next) = (BTreeSet::new(), 0);
+        let mut latest = Timestamp { secs: i64::MIN, nanos: 0 };
         self.rows(Table::Outcome, |c, key, value| {
-            count += 1;
-            let Some(once) = c.noted(once_key(key)) else { return };
-            let Some(stored) = c.decode::<StoredOutcome>(Table::Outcome, key, value) else { return };
-            let number = stored.number.to_be_bytes();
-            let age: Option<OutcomeAge> =
-                c.kv.get(Table::OutcomeAge, &number, |v| v.and_then(|v| codec::decode(v).ok()))
-                    .ok()
-                    .flatten();
-            if age.map(|age| age.key) != Some(once) || stored.number >= c.meta.next_outcome {
-                c.general(format!("outcome {} is not in the order of age", stored.number));
+            let Some(first) = c.noted(row::number(key)) else { return };
+            let Some(row) = c.noted(Row::parse(value)) else { return };
+            if row.since < latest || row.last < row.since {
+                c.general(format!("outcome {first} is older than one before it"));
             }
+            latest = row.last;
+            let mut count = 0;
+            for stored in row {
+                let Some(stored) = c.noted(stored) else { break };
+                c.noted(stored.response());
+                known.insert(stored.key);
+                count += 1;
+            }
+            let after = first.saturating_add(count);
+            if count == 0 || first < next || after > c.meta.next_outcome {
+                c.general(format!("{count} outcomes from {first} on do not fit between their neighbours"));
+            }
+            next = after;
         })?;
-        let (mut ages, mut last) = (0, Timestamp { secs: i64::MIN, nanos: 0 });
-        self.rows(Table::OutcomeAge, |c, key, value| {
-            ages += 1;
-            let Some(number) = c.noted(Parts::new(Table::OutcomeAge, key).u64()) else { return };
-            let Some(age) = c.decode::<OutcomeAge>(Table::OutcomeAge, key, value) else { return };
-            if age.time < last {
-                c.general(format!("outcome {number} is older than one before it"));
-            }
-            last = age.time;
-            let key = keys::once(&age.key);
-            let stored: Option<StoredOutcome> = store::get(c.kv, Table::Outcome, &key).ok().flatten();
-            if stored.map(|s| s.number) != Some(number) {
-                c.general(format!("outcome {number} is listed by age but not stored"));
-            }
-        })?;
-        if (count, ages) != (self.meta.outcomes, self.meta.outcomes) {
-            let what = format!("{} outcomes are counted, {count} stored, {ages} listed", self.meta.outcomes);
-            self.general(what);
+        let count = known.len() as u64;
+        if count != self.meta.outcomes {
+            self.general(format!("{} outcomes are counted, {count} stored", self.meta.outcomes));
         }
         Ok(())
     }

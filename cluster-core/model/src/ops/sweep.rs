@@ -4,7 +4,7 @@ use super::{lock_clients, nfs4};
 use crate::extent::{self, Head};
 use crate::keys::{self, Parts};
 use crate::kv::{KvError, KvWrite, Table};
-use crate::limits::{COLLECTED_MAX, SWEEP_OUTCOMES, SWEEP_ROWS};
+use crate::limits::{COLLECTED_MAX, SWEEP_OUTCOME_ROWS, SWEEP_ROWS};
 use crate::record::Orphan;
 use crate::transaction::{Step, Transaction, require};
 use crate::{extents, once, store};
@@ -15,7 +15,7 @@ use std::ops::{Bound, ControlFlow};
 
 /// Sweep.
 pub(crate) fn sweep<K: KvWrite>(t: &mut Transaction<'_, K>) -> Step<Outcome> {
-    once::expire(t.kv, t.model, SWEEP_OUTCOMES)?;
+    once::expire(t.kv, t.model, SWEEP_OUTCOME_ROWS)?;
     let mut budget = SWEEP_ROWS;
     lock_clients::sweep(t, &mut budget)?;
     nfs4::release::sweep(t, &mut budget)?;
@@ -36,7 +36,7 @@ pub(crate) fn sweep<K: KvWrite>(t: &mut Transaction<'_, K>) -> Step<Outcome> {
     let more = store::any(t.kv, Table::Orphan)?
         || store::any(t.kv, Table::LockRelease)?
         || store::any(t.kv, Table::ClientRelease)?
-        || once::has_expired(t.model.oldest_outcome, t.now);
+        || once::has_work(t.model);
     Ok(Outcome::More(more))
 }
 
@@ -60,7 +60,7 @@ fn rows<K: KvWrite>(
 ) -> Result<(Vec<Head>, bool), KvError> {
     let mut rows = Vec::new();
     let mut complete = true;
-    extent::each(t.kv, ino, start, end, |head, _| {
+    extent::each(t.kv, ino, start, end, |head| {
         if *budget == 0 {
             complete = false;
             return Ok(ControlFlow::Break(()));

@@ -154,9 +154,9 @@ pub(crate) fn repack<K: KvWrite>(
     let (mut found, mut holds, mut dead) = (Vec::new(), Vec::new(), 0);
     if let Some(left) = extent::across(t.kv, ino, t.file(at), start)? {
         found.push((left.birth, start));
-        cover(&mut holds, start, left.piece.end().min(end));
+        cover(&mut holds, start, left.end().min(end));
     }
-    extent::each(t.kv, ino, start, end, |head, _| {
+    extent::each(t.kv, ino, start, end, |head| {
         if t.file(at).is_live(head.offset, head.birth) {
             found.push((head.birth, head.offset));
             cover(&mut holds, head.offset, head.end().min(end));

@@ -41,9 +41,9 @@ pub fn map_up_to(
     let mut complete_to = end;
     let mut extents: Vec<Extent> = Vec::new();
     if let Some(first) = extent::across(kv, ino, file, offset)? {
-        extents.extend(extent::clip(&first, offset, end));
+        extents.extend(extent::clip(&extent::load(kv, ino, first)?, offset, end));
     }
-    extent::each(kv, ino, offset, end, |head, value| {
+    extent::each(kv, ino, offset, end, |head| {
         if !file.is_live(head.offset, head.birth) {
             return Ok(ControlFlow::Continue(()));
         }
@@ -51,7 +51,7 @@ pub fn map_up_to(
             complete_to = head.offset;
             return Ok(ControlFlow::Break(()));
         }
-        extents.extend(extent::clip(&extent::parse_extent(head.offset, value)?, offset, end));
+        extents.extend(extent::clip(&extent::load(kv, ino, head)?, offset, end));
         Ok(ControlFlow::Continue(()))
     })?;
     Ok(Ok(FileMap { attr: inode.attr, extents, complete_to }))
@@ -119,7 +119,7 @@ pub fn dirty_leases(
     Ok(found)
 }
 
-/// A row of the extent table without its bytes.
+/// A row of the extent table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ExtentRow {
     /// The file.
@@ -128,7 +128,7 @@ pub struct ExtentRow {
     pub offset: u64,
     /// Bytes.
     pub len: u32,
-    /// The block that holds them; `None` if they are in the row.
+    /// The block that holds them; `None` if they are inline.
     pub block: Option<BlockId>,
 }
 

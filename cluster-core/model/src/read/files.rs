@@ -7,7 +7,6 @@ use crate::record::VolumeRecord;
 use crate::store;
 use atoll_base::block::BlockId;
 use atoll_base::id::Ino;
-use atoll_meta::data::Source;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Bound, ControlFlow};
 
@@ -27,7 +26,7 @@ pub fn files_of_blocks(kv: &impl KvRead, blocks: &BTreeSet<BlockId>) -> Result<V
     let mut users = BTreeSet::new();
     store::each_from(kv, Table::Extent, Bound::Unbounded, Bound::Unbounded, |key, value| {
         let (ino, offset) = extent::parse_key(key)?;
-        if let Source::Block { id, .. } = extent::parse_extent(offset, value)?.piece.source
+        if let Some(id) = extent::parse_head(offset, value)?.block
             && blocks.contains(&id)
         {
             users.insert((id, ino));

@@ -4,6 +4,7 @@ use super::Read;
 use crate::keys::{self, Parts};
 use crate::kv::{KvError, KvRead, Table};
 use crate::model;
+use crate::once::OnceIndex;
 use crate::record::VolumeRecord;
 use crate::{once, store};
 use atoll_base::id::{ExportId, VolumeId};
@@ -12,9 +13,14 @@ use atoll_meta::export::{Export, Exports, Volume};
 use atoll_meta::{FsError, OnceKey, Response};
 use std::ops::{Bound, ControlFlow};
 
-/// The stored response of a request, if it was executed before.
-pub fn outcome(kv: &impl KvRead, key: &OnceKey) -> Result<Option<Response>, KvError> {
-    once::lookup(kv, key)
+/// The stored response of a request, if it was executed before. `kv` is called after the look into the index and only if there is
+/// something to be read; the state it gives must not be older than the call, or what the index says is not in it.
+pub fn outcome<'k, K: KvRead + 'k>(
+    index: &OnceIndex,
+    key: &OnceKey,
+    kv: impl FnOnce() -> &'k K,
+) -> Result<Option<Response>, KvError> {
+    once::read(index, key, kv)
 }
 
 fn shown(id: VolumeId, record: VolumeRecord) -> Volume {
@@ -112,7 +118,7 @@ pub fn counters(kv: &impl KvRead) -> Result<Counters, KvError> {
         inodes: volumes.iter().map(|v| v.inodes).sum(),
         bytes: volumes.iter().map(|v| v.bytes).sum(),
         outcomes: meta.outcomes,
-        oldest_outcome: once::oldest(kv)?.map(|(_, age)| age.time),
+        oldest_outcome: once::oldest_time(kv)?,
         garbage_blocks: meta.garbage,
         leases,
         frontends,

@@ -50,7 +50,7 @@ fn a_flush_makes_true_what_was_shown() {
     rig.by(origin, write(&f, pieces.clone(), plan.clone())).unwrap();
     let after = rig.attr(f.ino);
     assert_eq!(after, Attr { used: 4, ..seen });
-    assert!(read::outcome(&rig.kv, &key(1)).unwrap().is_some());
+    assert!(rig.outcome(&key(1)).is_some());
     assert_eq!(read::dirty_leases(&rig.kv, None, 9).unwrap(), []);
     // The same again, as after an uncertain answer: refused, nothing is put over what came since.
     assert_eq!(rig.by(origin, write(&f, pieces, plan)), Err(FsError::Conflict));

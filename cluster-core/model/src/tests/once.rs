@@ -1,8 +1,8 @@
 //! Exactly once: replay, expiry, bounds.
 
-use super::rig::{ROOT, Rig, key, user};
-use crate::limits::{OUTCOME_KEEP, OUTCOMES_MAX};
-use crate::read;
+use super::rig::{ROOT, Rig, at, key, user};
+use crate::limits::{OUTCOME_KEEP, OUTCOME_ROW, OUTCOMES_MAX};
+use crate::{Command, MemKv, Model, read};
 use atoll_base::access::Cred;
 use atoll_meta::{Call, FsError, NewNode, OnceKey, Op, Outcome, RemoveKind, Response};
 
@@ -22,10 +22,10 @@ fn a_retransmission_gets_the_first_answer_and_does_nothing() {
     assert_eq!(rig.call(remove(key(1))), first);
     assert_eq!(rig.attr(ROOT), before);
     assert!(rig.applied.as_ref().unwrap().touched.inos.is_empty());
-    assert_eq!(read::outcome(&rig.kv, &key(1)).unwrap(), Some(first));
+    assert_eq!(rig.outcome(&key(1)), Some(first));
     // Of another client, or with other arguments, it is another request.
     for other in [OnceKey { client: [2; 16], ..key(1) }, OnceKey { fingerprint: 1, ..key(1) }] {
-        assert_eq!(read::outcome(&rig.kv, &other).unwrap(), None);
+        assert_eq!(rig.outcome(&other), None);
     }
     rig.call(remove(OnceKey { fingerprint: 1, ..key(1) })).result.unwrap();
     rig.check();
@@ -45,11 +45,11 @@ fn refusals_are_final_but_for_passing_ones() {
     };
     while rig.call(make(rig.txn as u32, None)).result.is_ok() {}
     assert_eq!(rig.call(make(0, Some(key(2).into()))).result, Err(FsError::TableFull));
-    assert_eq!(read::outcome(&rig.kv, &key(2)).unwrap(), None);
+    assert_eq!(rig.outcome(&key(2)), None);
     let fenced = Call { origin: Some(rig.register(1)), ..remove(key(3)) };
     rig.register(1);
     assert_eq!(rig.call(fenced.clone()).result, Err(FsError::Fenced));
-    assert_eq!(read::outcome(&rig.kv, &key(3)).unwrap(), None);
+    assert_eq!(rig.outcome(&key(3)), None);
     // Nor may a fenced frontend hand out what is stored.
     assert_eq!(rig.call(Call { once: Some(key(1).into()), ..fenced }).result, Err(FsError::Fenced));
 }
@@ -57,38 +57,71 @@ fn refusals_are_final_but_for_passing_ones() {
 #[test]
 fn outcomes_are_kept_for_their_time_and_then_go() {
     let mut rig = Rig::new();
-    rig.call(remove(key(1)));
-    rig.clock += OUTCOME_KEEP.as_nanos() as i128 - 10;
-    rig.call(remove(key(2)));
-    assert!(read::outcome(&rig.kv, &key(1)).unwrap().is_some());
+    let keep = OUTCOME_KEEP.as_nanos() as i128;
+    let row = OUTCOME_ROW as u32;
+    (0..row).for_each(|n| drop(rig.call(remove(key(n)))));
+    rig.clock += keep - 20;
+    rig.call(remove(key(row)));
+    // The first of the row is expired, the last is not, and no row is begun.
+    rig.clock += 10;
+    assert!((0..=row).all(|n| rig.outcome(&key(n)).is_some()));
     assert!(!read::has_work(&rig.kv).unwrap());
-    rig.call(remove(key(3)));
-    assert!(read::outcome(&rig.kv, &key(1)).unwrap().is_none());
-    let counters = read::counters(&rig.kv).unwrap();
-    assert_eq!(counters.outcomes, 2);
-    // With nothing stored any more, Sweep removes them.
-    rig.clock += OUTCOME_KEEP.as_nanos() as i128 + 10;
+    rig.clock += 100;
+    (row + 1..=2 * row).for_each(|n| drop(rig.call(remove(key(n)))));
+    for n in 0..=2 * row {
+        assert_eq!(rig.outcome(&key(n)).is_some(), n >= row, "outcome {n}");
+    }
+    assert_eq!(read::counters(&rig.kv).unwrap().outcomes, u64::from(row) + 1);
+    rig.check();
+    // With nothing stored any more, Sweep removes them, also the row that is not full.
+    rig.clock += keep + 10;
     rig.root(Op::Touch(Vec::new())).unwrap();
     assert!(read::has_work(&rig.kv).unwrap());
     rig.sweep();
     let counters = read::counters(&rig.kv).unwrap();
     assert_eq!((counters.outcomes, counters.oldest_outcome), (0, None));
     rig.check();
+    rig.call(remove(key(0)));
+    assert!(rig.outcome(&key(0)).is_some());
+    rig.check();
 }
 
 #[test]
 fn their_number_is_bounded_and_the_oldest_go_first() {
     let mut rig = Rig::new();
-    for n in 0..OUTCOMES_MAX as u32 + 5 {
-        rig.call(remove(key(n)));
-    }
+    let all = OUTCOMES_MAX as u32 + 3 * OUTCOME_ROW as u32 + 1;
+    (0..all).for_each(|n| drop(rig.call(remove(key(n)))));
     let counters = read::counters(&rig.kv).unwrap();
-    assert_eq!(counters.outcomes, OUTCOMES_MAX);
-    for n in 0..OUTCOMES_MAX as u32 + 5 {
-        assert_eq!(read::outcome(&rig.kv, &key(n)).unwrap().is_some(), n >= 5);
-    }
+    // A row is begun when there is room for one outcome, and goes as a whole.
+    let row = OUTCOME_ROW as u64;
+    assert!((OUTCOMES_MAX - row..OUTCOMES_MAX + row).contains(&counters.outcomes), "{}", counters.outcomes);
+    let first = all - counters.outcomes as u32;
+    assert!((0..all).all(|n| rig.outcome(&key(n)).is_some() == (n >= first)));
     assert!(counters.oldest_outcome.is_some());
     rig.check();
+}
+
+#[test]
+fn commands_of_one_batch_make_the_same_rows_as_batches_of_one() {
+    let mut states = [1, 2, 7].map(|batch| {
+        let mut kv = MemKv::default();
+        Model::bootstrap(&mut kv, [3; 16], at(0)).unwrap();
+        let mut model = Model::load(&kv).unwrap();
+        for n in 0..60_u32 {
+            // Some are retransmissions, of this batch and of former ones; some expire.
+            let stamp = at(i128::from(n) * 60 + if n > 40 { 2000 } else { 0 });
+            let command = Command { stamp, call: remove(key(n - n % 5 % 3)) };
+            model.apply(&mut kv, u64::from(n) + 1, &command).unwrap();
+            if n % batch == batch - 1 {
+                model.end_batch(&mut kv).unwrap();
+            }
+        }
+        model.end_batch(&mut kv).unwrap();
+        assert_eq!(Model::load(&kv).unwrap(), model);
+        (kv, model)
+    });
+    let first = states[0].0.clone();
+    states.iter_mut().for_each(|(kv, _)| assert!(*kv == first));
 }
 
 #[test]
@@ -113,7 +146,7 @@ fn an_outcome_stored_again_takes_the_new_answer_and_age() {
         };
         let op = Op::Write { ino: f.ino, generation: f.generation, pieces: Vec::new(), flush: Some(flush) };
         rig.by(origin, op).unwrap();
-        assert_eq!(read::outcome(&rig.kv, &key(1)).unwrap().unwrap().result, Err(error));
+        assert_eq!(rig.outcome(&key(1)).unwrap().result, Err(error));
         rig.check();
     }
     assert_eq!(read::counters(&rig.kv).unwrap().outcomes, 2);

@@ -382,13 +382,13 @@ impl Run {
         {
             for (key, covered) in &flush.covered {
                 self.stores += 1;
-                assert_eq!(read::outcome(&self.rig.kv, key).unwrap().as_ref(), Some(&**covered));
+                assert_eq!(self.rig.outcome(key).as_ref(), Some(&**covered));
             }
         }
         let transient = [FsError::Delay, FsError::Fenced, FsError::TableFull].map(Err);
         if let Some(key) = once {
             if transient.contains(&response.result) {
-                assert_eq!(read::outcome(&self.rig.kv, &key).unwrap(), None);
+                assert_eq!(self.rig.outcome(&key), None);
             } else {
                 self.stores += 1;
                 let (time, number) = (self.world.now, self.stores);
@@ -473,7 +473,7 @@ impl Run {
         if old || fenced || self.stores - stored.number + 2 >= OUTCOMES_MAX {
             return;
         }
-        assert_eq!(read::outcome(&self.rig.kv, &stored.key).unwrap().as_ref(), Some(&stored.response));
+        assert_eq!(self.rig.outcome(&stored.key).as_ref(), Some(&stored.response));
         let (call, response) = (stored.call.clone(), stored.response.clone());
         assert_eq!(self.rig.call(call), response);
         self.world.now = self.rig.model.now();

@@ -55,7 +55,7 @@ impl Rig {
         let mut kv = MemKv::default();
         Model::bootstrap(&mut kv, [3; 16], at(0)).unwrap();
         let model = Model::load(&kv).unwrap();
-        let twin = (kv.clone(), model.clone());
+        let twin = (kv.clone(), Model::load(&kv).unwrap());
         Self { kv, model, twin, txn: 0, clock: 0, blocks: BTreeMap::new(), next_block: 1, applied: None }
     }
 
@@ -102,6 +102,10 @@ impl Rig {
             assert!(self.blocks[&id].len() >= end as usize, "{id:?} is referred to up to {end}");
             assert!(read::block_is_referenced(&self.kv, id).unwrap());
         }
+    }
+
+    pub(super) fn outcome(&self, key: &OnceKey) -> Option<Response> {
+        read::outcome(self.model.once_index(), key, || &self.kv).unwrap()
     }
 
     pub(super) fn attr(&self, ino: Ino) -> Attr {

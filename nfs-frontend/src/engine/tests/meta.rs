@@ -187,7 +187,8 @@ impl MetadataService for Meta {
     }
 
     async fn outcome(&self, key: &OnceKey) -> Read<Option<Response>> {
-        self.read(|kv| Ok(Ok(read::outcome(kv, key)?)))
+        let state = self.lock();
+        Ok(read::outcome(state.model.once_index(), key, || &state.kv).unwrap())
     }
 
     async fn slot(&self, session: SessionId, slot: u32) -> Read<Option<SlotOutcome>> {

@@ -219,7 +219,7 @@ impl View<'_> {
             Attr4::CaseInsensitive => V::CaseInsensitive(false),
             Attr4::CasePreserving => V::CasePreserving(true),
             Attr4::ChownRestricted => V::ChownRestricted(true),
-            Attr4::FileHandle => V::FileHandle(self.handle.clone()),
+            Attr4::FileHandle => V::FileHandle(*self.handle),
             Attr4::FileId => V::FileId(a.ino.0),
             Attr4::FilesAvail => V::FilesAvail(files(|_, free| free)),
             Attr4::FilesFree => V::FilesFree(files(|_, free| free)),

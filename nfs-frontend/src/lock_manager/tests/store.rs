@@ -166,7 +166,8 @@ impl MetadataService for Store {
         self.read(|kv| read::test_lock(kv, &test)).unwrap()
     }
     async fn outcome(&self, key: &OnceKey) -> Read<Option<Response>> {
-        Ok(self.read(|kv| read::outcome(kv, key)).unwrap())
+        let state = self.state.lock().unwrap();
+        Ok(read::outcome(state.model.once_index(), key, || &state.kv).unwrap())
     }
     async fn slot(&self, session: SessionId, slot: u32) -> Read<Option<SlotOutcome>> {
         self.read(|kv| read::slot(kv, session, slot)).unwrap()
