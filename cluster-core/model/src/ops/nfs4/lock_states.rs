@@ -143,7 +143,7 @@ pub(super) fn lock<K: KvWrite>(
 /// given up without a word.
 fn remember<K: KvWrite>(t: &mut Transaction<'_, K>, ino: Ino, request: &LockRequest) -> Step<bool> {
     match locks::lock(t, ino, request, 0) {
-        Ok(_) => Ok(true),
+        Ok(outcome) => Ok(matches!(outcome, LockOutcome::Blocked(_))),
         Err(Stop::Refused(FsError::TableFull | FsError::Deadlock)) => Ok(false),
         Err(stop) => Err(stop),
     }

@@ -163,6 +163,42 @@ fn close_and_the_end_of_a_client_forget_what_waits() {
     }
 }
 
+/// A reservation is no lock yet: the client must not lose by it what it holds.
+#[test]
+fn waiting_for_a_shared_lock_weakens_no_exclusive_one() {
+    let mut s = Scene::new(3);
+    for exclusive_first in [true, false] {
+        let other = stateid(&s.lock(0, range(10, 10), Exclusive, false));
+        if exclusive_first {
+            stateid(&s.lock(1, range(0, 10), Exclusive, false));
+            s.denied(1, range(0, 20), Shared, true);
+        } else {
+            s.denied(1, range(0, 20), Shared, true);
+            stateid(&s.lock(1, range(0, 10), Exclusive, false));
+        }
+        s.unlock(0, other.id, range(10, 10));
+        assert_eq!(s.granted(), []);
+        s.denied(2, range(0, 1), Shared, false);
+        let all = stateid(&s.lock(1, range(0, 20), Shared, true));
+        stateid(&s.lock(2, range(0, 1), Shared, false));
+        s.unlock(1, all.id, range(0, 20));
+        let (client, open) = s.clients[2];
+        s.rig.close(client, open).unwrap();
+        let file = s.file.clone();
+        s.clients[2].1 = s.rig.open(client, "o", &file, BOTH).unwrap().id;
+    }
+    // The other way round nothing is lost: the exclusive one lies above.
+    let other = stateid(&s.lock(0, range(10, 10), Shared, false));
+    let shared = stateid(&s.lock(1, range(0, 20), Shared, false));
+    s.denied(1, range(0, 20), Exclusive, true);
+    s.unlock(0, other.id, range(10, 10));
+    let grant = s.only_grant(1);
+    s.settle(grant);
+    stateid(&s.lock(2, range(0, 20), Shared, false));
+    s.denied(0, range(0, 1), Exclusive, false);
+    s.unlock(1, shared.id, range(0, 20));
+}
+
 /// Who waits may have given up without a word, so it stands in nobody's way.
 #[test]
 fn waiting_requests_hold_nobody_up() {
