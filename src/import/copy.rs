@@ -10,7 +10,9 @@ use atoll_base::block::BlockService;
 use atoll_base::id::{Ino, ROOT_VOLUME};
 use atoll_base::limits::{BLOCK_MAX, INLINE_WRITE_MAX};
 use atoll_meta::service::MetadataService;
-use atoll_meta::{Call, CreateHow, FsError, NewNode, Op, Outcome, Piece, RemoveKind, Response, Source};
+use atoll_meta::{
+    Call, CreateHow, FsError, NewNode, Op, Outcome, Piece, RemoveKind, Response, Source, XattrHow,
+};
 use bytes::Bytes;
 use indicatif::ProgressBar;
 use std::collections::HashMap;
@@ -208,8 +210,13 @@ impl<M: MetadataService, B: BlockService> Copier<M, B> {
         }
         for (name, value) in xattrs.kept {
             let words = || format!("its extended attribute user.{} is refused", name.escape_ascii());
-            let op =
-                Op::SetXattr { ino, generation: attr.generation, name: name.clone(), value: Some(value) };
+            let op = Op::SetXattr {
+                ino,
+                generation: attr.generation,
+                name: name.clone(),
+                value: Some(value),
+                how: XattrHow::Either,
+            };
             self.run(op).await.with_context(words)?;
         }
         // One step: the mode is set after the owner, whose change clears set-uid.

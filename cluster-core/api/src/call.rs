@@ -63,6 +63,17 @@ pub enum CreateHow {
     Exclusive([u8; 8]),
 }
 
+/// Whether an extended attribute that is set has to exist (RFC 8276 §8.4.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum XattrHow {
+    /// Or not.
+    Either,
+    /// It must not (`Exists`).
+    Create,
+    /// It must (`NoXattr`).
+    Replace,
+}
+
 /// Which types REMOVE accepts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RemoveKind {
@@ -177,16 +188,19 @@ pub enum Op {
     Touch(Vec<(Ino, Timestamp)>),
     /// A lock operation.
     Lock(LockOp),
-    /// Sets (`Some`) or removes an extended attribute. Changes: the inode.
+    /// Sets (`Some`) or removes an extended attribute (RFC 8276 §8.4.2, §8.4.4). A value that it has already changes nothing.
+    /// Changes: the inode.
     SetXattr {
         /// Inode.
         ino: Ino,
         /// Its generation.
         generation: u32,
-        /// Name, 1 to 255 bytes.
+        /// Name, 1 to 255 bytes, without the prefix `user.` that it has on Linux.
         name: Bytes,
         /// Value.
         value: Option<Bytes>,
+        /// Whether it has to exist; of a removal it has to.
+        how: XattrHow,
     },
     /// A frontend starts a life: it gets a new epoch, older ones are refused from now on. Write leases that its
     /// former life held are ended: the data are lost, so those inodes take their ceilings as change and ctime,
@@ -218,4 +232,48 @@ pub enum Op {
     Client(ClientOp),
     /// NFSv4 opens and locks.
     State(StateOp),
+    /// Makes a hole (RFC 7862 §15.4): the range reads as zeros and takes no room; the size stays. On the caller's behalf, as a
+    /// stable write. `Delay` if too much waits for Sweep. Changes: the inode.
+    Punch {
+        /// Regular file.
+        ino: Ino,
+        /// Its generation.
+        generation: u32,
+        /// First byte.
+        offset: u64,
+        /// Bytes; what lies behind the end of the file does not matter.
+        len: u64,
+    },
+    /// Makes a file at least so long (RFC 7862 §15.1), as a stable write does. One that is longer stays as it is. Changes: the
+    /// inode.
+    Extend {
+        /// Regular file.
+        ino: Ino,
+        /// Its generation.
+        generation: u32,
+        /// Bytes.
+        size: u64,
+    },
+    /// Puts a range of a file into another, or elsewhere into the same (RFC 7862 §15.2, §15.13): blocks are shared, holes become
+    /// holes. A change of the target's on the caller's behalf, as a stable write; whether the source may be read is the
+    /// sender's business, as with reads. `Invalid` if the range ends behind the source or overlaps its target, `CrossVolume` if the files
+    /// are in two volumes, `Delay` if too much waits for Sweep. Outcome: `Cloned`. Changes: the target.
+    Clone {
+        /// The source, a regular file.
+        from: Ino,
+        /// Its generation.
+        from_generation: u32,
+        /// First byte there.
+        from_offset: u64,
+        /// The target, a regular file.
+        to: Ino,
+        /// Its generation.
+        to_generation: u32,
+        /// First byte there.
+        to_offset: u64,
+        /// Bytes; 0 is to the end of the source.
+        len: u64,
+        /// What if the range holds more extents than one command may copy: its beginning is enough, or `NotSupported`.
+        partial: bool,
+    },
 }

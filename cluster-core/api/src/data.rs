@@ -60,6 +60,18 @@ pub struct FileMap {
     pub complete_to: u64,
 }
 
+/// How far the bytes from an offset on are alike: all in extents, or all in a hole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stretch {
+    /// The file's attributes in the same instant.
+    pub attr: atoll_base::attr::Attr,
+    /// Whether they are in extents.
+    pub data: bool,
+    /// Where they end: at a change from one to the other, at the end of the file, or where so many extents lie side by side that
+    /// the next answer is to go on.
+    pub end: u64,
+}
+
 /// What accompanies the flush of UNSTABLE data that a frontend had acknowledged under a write lease.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Flush {

@@ -14,7 +14,7 @@ pub mod once;
 pub mod response;
 pub mod service;
 
-pub use call::{Call, CreateHow, NewNode, Op, Origin, RemoveKind};
+pub use call::{Call, CreateHow, NewNode, Op, Origin, RemoveKind, XattrHow};
 pub use data::{Extent, Flush, Piece, Source};
 pub use error::FsError;
 pub use export::{ExportSpec, Exports};

@@ -59,6 +59,13 @@ pub enum Outcome {
     Client(ClientOutcome),
     /// Of an operation on NFSv4 opens and locks.
     State(StateOutcome),
+    /// A range is in its new place.
+    Cloned {
+        /// Bytes of it.
+        count: u64,
+        /// The write verifier (loss epoch) in force.
+        verifier: u64,
+    },
 }
 
 /// The answer to a call.

@@ -5,7 +5,7 @@
 //! frontend can answer inline.
 
 use crate::call::Call;
-use crate::data::FileMap;
+use crate::data::{FileMap, Stretch};
 use crate::error::FsError;
 use crate::export::{Exports, Volume};
 use crate::lock::{Conflict, GrantedWaiter, LockTest};
@@ -85,6 +85,9 @@ pub trait MetadataService: Send + Sync + 'static {
 
     /// Extents of a byte range of a regular file.
     fn map(&self, ino: Ino, offset: u64, len: u64) -> impl Future<Output = Read<FileMap>> + Send;
+
+    /// What is at an offset of a regular file, and how far; behind its end, nothing and no further.
+    fn stretch(&self, ino: Ino, offset: u64) -> impl Future<Output = Read<Stretch>> + Send;
 
     /// Value of an extended attribute.
     fn get_xattr(&self, ino: Ino, name: &[u8]) -> impl Future<Output = Read<Bytes>> + Send;

@@ -246,7 +246,7 @@ fn runs(pieces: &[Piece]) -> impl Iterator<Item = Run<'_>> {
 /// Puts checked pieces in, in place of what is there. Refuses with `Delay` if too many cuts wait for Sweep, having
 /// changed nothing.
 pub(crate) fn replace<K: KvWrite>(t: &mut Transaction<'_, K>, at: At, pieces: &[Piece]) -> Step<()> {
-    let by_cut = plan_cuts(t, at, pieces)?;
+    let by_cut = plan_cuts(t, at, runs(pieces).map(|run| (run.start, run.end)))?;
     let held = hold_blocks(t, pieces)?;
     for (run, by_cut) in runs(pieces).zip(by_cut) {
         clear(t, at, run.start, run.end, by_cut)?;
@@ -256,16 +256,38 @@ pub(crate) fn replace<K: KvWrite>(t: &mut Transaction<'_, K>, at: At, pieces: &[
     update_repack_hint(t, at)
 }
 
-/// Which runs need a cut, because their rows are too many.
-fn plan_cuts<K: KvWrite>(t: &Transaction<'_, K>, at: At, pieces: &[Piece]) -> Step<Vec<bool>> {
-    let count = runs(pieces).count();
+/// Puts checked pieces in, in place of everything in a range that they lie in: what they leave out becomes a hole. Refuses
+/// with `Delay` as [`replace`] does.
+pub(crate) fn replace_range<K: KvWrite>(
+    t: &mut Transaction<'_, K>,
+    at: At,
+    start: u64,
+    end: u64,
+    pieces: &[Piece],
+) -> Step<()> {
+    let by_cut = plan_cuts(t, at, std::iter::once((start, end)))?;
+    let held = hold_blocks(t, pieces)?;
+    clear(t, at, start, end, by_cut[0])?;
+    for run in runs(pieces) {
+        fill(t, at, &run, true)?;
+    }
+    let_go(t, held)?;
+    update_repack_hint(t, at)
+}
+
+/// Which ranges need a cut, because their rows are too many.
+fn plan_cuts<K: KvWrite>(
+    t: &Transaction<'_, K>,
+    at: At,
+    ranges: impl Iterator<Item = (u64, u64)>,
+) -> Step<Vec<bool>> {
     if t.file(at).extents <= WRITE_ROWS_MAX as u64 {
-        return Ok(vec![false; count]);
+        return Ok(ranges.map(|_| false).collect());
     }
     let mut left = WRITE_ROWS_MAX;
-    let mut by_cut = Vec::with_capacity(count);
-    for run in runs(pieces) {
-        let rows = rows_within(t, at, run.start, run.end, left)?;
+    let mut by_cut = Vec::new();
+    for (start, end) in ranges {
+        let rows = rows_within(t, at, start, end, left)?;
         left -= rows.as_ref().map_or(0, Vec::len);
         by_cut.push(rows.is_none());
     }

@@ -19,6 +19,12 @@ limits! {
     /// Stored extents that one Write replaces at once. Where more give way, a cut hides them and Sweep removes them.
     WRITE_ROWS_MAX: usize = 8192, 6;
 
+    /// Stored extents, dead ones included, that one Clone looks at. In files of 1 MiB blocks these are 8 GiB, repacked 32 GiB.
+    CLONE_ROWS_MAX: usize = 8192, 5;
+
+    /// Inline bytes that one Clone copies: with files that have more for long, repacking is behind.
+    CLONE_INLINE_MAX: u64 = 8 << 20, 64;
+
     /// Stored extents that a truncation or the removal of a file releases at once; more are left to Sweep.
     RELEASE_ROWS_MAX: usize = 1024, 4;
 

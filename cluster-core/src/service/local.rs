@@ -15,7 +15,7 @@ use atoll_base::disk::Disk;
 use atoll_base::id::{Cookie, Ino, VolumeId};
 use atoll_base::time::{Clock, Timestamp};
 use atoll_lockd::{GrantId, ShareBits};
-use atoll_meta::data::FileMap;
+use atoll_meta::data::{FileMap, Stretch};
 use atoll_meta::export::Volume;
 use atoll_meta::lock::{Conflict, GrantedWaiter, LockTest};
 use atoll_meta::nfs4::{Client, ClientId, Session, SessionId, State, StateId};
@@ -229,6 +229,10 @@ impl MetadataService for LocalMetadata {
     async fn map(&self, ino: Ino, offset: u64, len: u64) -> Read<FileMap> {
         self.shared.ready().await?;
         self.shared.published.map(ino, offset, len).unwrap_or_else(|error| Err(unreadable(&error)))
+    }
+
+    async fn stretch(&self, ino: Ino, offset: u64) -> Read<Stretch> {
+        self.shared.read(|kv| read::stretch(kv, ino, offset)).await
     }
 
     async fn get_xattr(&self, ino: Ino, name: &[u8]) -> Read<Bytes> {

@@ -138,6 +138,8 @@ pub(super) fn takes_space(op: &atoll_meta::Op) -> bool {
         | Op::Repack { .. }
         | Op::Touch(_)
         | Op::CreateVolume { .. } => true,
+        // They may add rows, if fewer bytes.
+        Op::Clone { .. } | Op::Extend { .. } => true,
         Op::Write { flush, .. } => flush.is_none(),
         Op::SetXattr { value, .. } => value.is_some(),
         Op::Lock(op) => matches!(op, LockOp::Lock { .. } | LockOp::Share { .. }),
@@ -147,6 +149,7 @@ pub(super) fn takes_space(op: &atoll_meta::Op) -> bool {
         // As with clients.
         Op::State(_) => false,
         Op::SetAttr { .. }
+        | Op::Punch { .. }
         | Op::Remove { .. }
         | Op::Rename { .. }
         | Op::RegisterFrontend { .. }

@@ -15,7 +15,7 @@ use atoll_base::attr::{FileKind, SetAttr, SetTime};
 use atoll_base::id::Ino;
 use atoll_base::limits::{FILE_SIZE_MAX, XATTR_NAME_MAX, XATTR_TOTAL_MAX, XATTR_VALUE_MAX};
 use atoll_base::time::{NANOS_PER_SEC, Timestamp};
-use atoll_meta::{FsError, Outcome};
+use atoll_meta::{FsError, Outcome, XattrHow};
 use bytes::Bytes;
 
 const SET_GID: u32 = 0o2000;
@@ -143,6 +143,7 @@ pub(crate) fn set_xattr<K: KvWrite>(
     generation: u32,
     name: &Bytes,
     value: Option<&Bytes>,
+    how: XattrHow,
 ) -> Step<Outcome> {
     let at = t.load_generation(ino, generation)?;
     require(name.len() <= XATTR_NAME_MAX, FsError::NameTooLong)?;
@@ -153,10 +154,18 @@ pub(crate) fn set_xattr<K: KvWrite>(
     require(!sticky || t.cred.owns(attr), FsError::NotOwner)?;
     require(permits(t.cred, attr, Perm::WRITE), FsError::AccessDenied)?;
     let key = keys::named(ino, name);
-    let former = t.kv.get(Table::Xattr, &key, |v| v.map(<[u8]>::len))?;
+    let former =
+        t.kv.get(Table::Xattr, &key, |v| v.map(|v| (v.len(), value.is_some_and(|new| new[..] == *v))))?;
+    match how {
+        XattrHow::Either => {}
+        XattrHow::Create => require(former.is_none(), FsError::Exists)?,
+        XattrHow::Replace => require(former.is_some(), FsError::NoXattr)?,
+    }
     let cost = |value: usize| (name.len() + value) as u32;
     let (count, bytes) = match former {
-        Some(len) => (t[at].xattrs - 1, t[at].xattr_bytes - cost(len)),
+        // RFC 8276 §8.4.2.3: what caches hold stays right.
+        Some((_, true)) => return Ok(Outcome::Done),
+        Some((len, false)) => (t[at].xattrs - 1, t[at].xattr_bytes - cost(len)),
         None => (t[at].xattrs, t[at].xattr_bytes),
     };
     match value {
@@ -170,7 +179,9 @@ pub(crate) fn set_xattr<K: KvWrite>(
         Some(value) => {
             require(value.len() <= XATTR_VALUE_MAX, FsError::TooLarge)?;
             let total = bytes + cost(value.len());
-            require(total as usize <= XATTR_TOTAL_MAX && count < XATTRS_MAX, FsError::NoSpace)?;
+            // The size of all together is a size, too (§8.3.2).
+            require(total as usize <= XATTR_TOTAL_MAX, FsError::TooLarge)?;
+            require(count < XATTRS_MAX, FsError::NoSpace)?;
             t.changed(at)?;
             t.kv.put(Table::Xattr, &key, value)?;
             t[at].xattrs = count + 1;

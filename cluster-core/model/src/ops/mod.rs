@@ -10,6 +10,7 @@ pub(crate) mod lock_clients;
 pub(crate) mod locks;
 pub(crate) mod names;
 pub(crate) mod nfs4;
+mod ranges;
 mod sweep;
 pub(crate) mod volume;
 mod write;
@@ -37,8 +38,8 @@ pub(crate) fn run<K: KvWrite>(t: &mut Transaction<'_, K>, op: &Op) -> Step<Outco
         }
         Op::Touch(times) => attributes::touch(t, times),
         Op::Lock(op) => locks::run(t, op),
-        Op::SetXattr { ino, generation, name, value } => {
-            attributes::set_xattr(t, *ino, *generation, name, value.as_ref())
+        Op::SetXattr { ino, generation, name, value, how } => {
+            attributes::set_xattr(t, *ino, *generation, name, value.as_ref(), *how)
         }
         Op::RegisterFrontend { frontend } => lease::register(t, *frontend),
         Op::DataLost { inos } => lease::data_lost(t, inos),
@@ -49,5 +50,12 @@ pub(crate) fn run<K: KvWrite>(t: &mut Transaction<'_, K>, op: &Op) -> Step<Outco
         Op::Sweep => sweep::sweep(t),
         Op::Client(op) => nfs4::client(t, op).map(Outcome::Client),
         Op::State(op) => nfs4::state(t, op).map(Outcome::State),
+        Op::Punch { ino, generation, offset, len } => ranges::punch(t, *ino, *generation, *offset, *len),
+        Op::Extend { ino, generation, size } => ranges::extend(t, *ino, *generation, *size),
+        Op::Clone { from, from_generation, from_offset, to, to_generation, to_offset, len, partial } => {
+            let from = ranges::Place { ino: *from, generation: *from_generation, offset: *from_offset };
+            let to = ranges::Place { ino: *to, generation: *to_generation, offset: *to_offset };
+            ranges::clone(t, from, to, *len, *partial)
+        }
     }
 }

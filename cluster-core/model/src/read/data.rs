@@ -13,7 +13,7 @@ use atoll_base::attr::FileKind;
 use atoll_base::block::BlockId;
 use atoll_base::id::{FrontendId, Ino};
 use atoll_meta::FsError;
-use atoll_meta::data::{Extent, FileMap};
+use atoll_meta::data::{Extent, FileMap, Stretch};
 use std::ops::{Bound, ControlFlow};
 
 /// Extents of a byte range of a regular file, cut to the range: at most [`MAP_EXTENTS_MAX`].
@@ -55,6 +55,40 @@ pub fn map_up_to(
         Ok(ControlFlow::Continue(()))
     })?;
     Ok(Ok(FileMap { attr: inode.attr, extents, complete_to }))
+}
+
+/// What is at an offset of a regular file, and how far: see [`Stretch`]. Looks at [`MAP_EXTENTS_MAX`] extents at most, those that Sweep
+/// has yet to remove included.
+pub fn stretch(kv: &impl KvRead, ino: Ino, offset: u64) -> Result<Read<Stretch>, KvError> {
+    let inode = match inode(kv, ino)? {
+        Ok(inode) => inode,
+        Err(e) => return Ok(Err(e)),
+    };
+    let Some(file) = &inode.file else {
+        let is_dir = inode.attr.kind == FileKind::Directory;
+        return Ok(Err(if is_dir { FsError::IsDirectory } else { FsError::WrongType }));
+    };
+    let size = inode.attr.size.max(offset);
+    let across = extent::across(kv, ino, file, offset)?;
+    let mut data = across.is_some();
+    let mut end = across.map_or(offset, |row| row.end());
+    let (mut seen, mut hole_end) = (0, size);
+    extent::each(kv, ino, end, size, |head| {
+        seen += 1;
+        let enough = seen > MAP_EXTENTS_MAX;
+        if !enough && !file.is_live(head.offset, head.birth) {
+            return Ok(ControlFlow::Continue(()));
+        }
+        if !enough && head.offset == end {
+            data = true;
+            end = head.end();
+            return Ok(ControlFlow::Continue(()));
+        }
+        hole_end = head.offset;
+        Ok(ControlFlow::Break(()))
+    })?;
+    let end = if data { end } else { hole_end };
+    Ok(Ok(Stretch { attr: inode.attr, data, end }))
 }
 
 /// Whether any extent references a block. (One that never was referenced, or whose deletion is reported by

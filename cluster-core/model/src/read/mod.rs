@@ -12,7 +12,7 @@ mod service;
 
 pub use data::{
     DirtyLease, ExtentRow, RepackCandidate, block_is_referenced, clip, dirty_leases, extent_rows, garbage,
-    map, map_up_to, repack_candidates,
+    map, map_up_to, repack_candidates, stretch,
 };
 pub use files::{BlockFile, files_of_blocks};
 pub use locks::{pending_grants, test_lock};

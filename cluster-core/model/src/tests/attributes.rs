@@ -6,7 +6,7 @@ use atoll_base::access::Cred;
 use atoll_base::attr::{Attr, SetAttr, SetTime};
 use atoll_base::limits::{FILE_SIZE_MAX, XATTR_VALUE_MAX};
 use atoll_base::time::Timestamp;
-use atoll_meta::{FsError, NewNode, Op, Outcome};
+use atoll_meta::{FsError, NewNode, Op, Outcome, XattrHow};
 use bytes::Bytes;
 
 fn owned(rig: &mut Rig, uid: u32, gid: u32, mode: u32) -> Attr {
@@ -190,6 +190,7 @@ fn extended_attributes_are_bounded() {
         generation: f.generation,
         name: Bytes::copy_from_slice(name),
         value: value.map(Bytes::from),
+        how: XattrHow::Either,
     };
     assert_eq!(rig.root(set(b"", Some(vec![]))), Err(FsError::Invalid));
     assert_eq!(rig.root(set(&[b'n'; 256], Some(vec![]))), Err(FsError::NameTooLong));
@@ -201,6 +202,19 @@ fn extended_attributes_are_bounded() {
     let after = rig.attr(f.ino);
     assert!(after.change > before.change && after.ctime > before.ctime && after.mtime == before.mtime);
     assert_eq!(crate::read::get_xattr(&rig.kv, f.ino, b"n").unwrap().unwrap(), vec![1, 2]);
+    rig.op(&user(1), set(b"n", Some(vec![1, 2]))).result.unwrap();
+    assert_eq!(rig.attr(f.ino), after, "the value that it has changes nothing");
+    let with = |name: &[u8], how| match set(name, Some(vec![9])) {
+        Op::SetXattr { ino, generation, name, value, .. } => {
+            Op::SetXattr { ino, generation, name, value, how }
+        }
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(rig.root(with(b"n", XattrHow::Create)), Err(FsError::Exists));
+    assert_eq!(rig.root(with(b"m", XattrHow::Replace)), Err(FsError::NoXattr));
+    assert_eq!(rig.attr(f.ino), after);
+    rig.root(with(b"n", XattrHow::Replace)).unwrap();
+    rig.root(with(b"n", XattrHow::Either)).unwrap();
     for n in 1..XATTRS_MAX as u8 {
         rig.root(set(&[b'a' + n], Some(vec![0; 100]))).unwrap();
     }

@@ -38,8 +38,13 @@ fn rich() -> Rig {
     let pieces = vec![rig.inline(15, b"inline")];
     rig.write(&Cred::root(), &f, pieces).unwrap();
     rig.set(&Cred::root(), &f, SetAttr { size: Some(25), ..SetAttr::default() }).unwrap();
-    let xattr =
-        Op::SetXattr { ino: f.ino, generation: f.generation, name: "user.x".into(), value: Some("y".into()) };
+    let xattr = Op::SetXattr {
+        ino: f.ino,
+        generation: f.generation,
+        name: "user.x".into(),
+        value: Some("y".into()),
+        how: atoll_meta::XattrHow::Either,
+    };
     rig.root(xattr).unwrap();
     let gone = rig.file("gone");
     for i in 0..RELEASE_ROWS_MAX as u64 + 1 {

@@ -358,3 +358,107 @@ fn maps_are_answered_in_parts() {
     assert_eq!((hole.extents.len(), hole.complete_to), (0, 20));
     assert_eq!(read::map(&rig.kv, ROOT, 0, 1).unwrap(), Err(FsError::IsDirectory));
 }
+
+fn clone_op(from: &Attr, from_offset: u64, to: &Attr, to_offset: u64, len: u64, partial: bool) -> Op {
+    Op::Clone {
+        from: from.ino,
+        from_generation: from.generation,
+        from_offset,
+        to: to.ino,
+        to_generation: to.generation,
+        to_offset,
+        len,
+        partial,
+    }
+}
+
+fn cloned(rig: &mut Rig, op: Op) -> u64 {
+    match rig.root(op) {
+        Ok(Outcome::Cloned { count, .. }) => count,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_clone_shares_blocks_until_both_files_are_gone() {
+    let mut rig = Rig::new();
+    let (a, b) = (rig.file("a"), rig.file("b"));
+    let block = rig.block(Epoch(1), 10, &[7; 40]);
+    let inline = rig.inline(60, &[8; 5]);
+    rig.write(&Cred::root(), &a, vec![block, inline]).unwrap();
+    let old = rig.inline(0, &[9; 100]);
+    rig.write(&Cred::root(), &b, vec![old]).unwrap();
+    assert_eq!(cloned(&mut rig, clone_op(&a, 5, &b, 3, 0, false)), 60);
+    let mut expected = vec![9; 3];
+    expected.extend_from_slice(&rig.content(a.ino)[5..]);
+    expected.extend_from_slice(&[9; 37]);
+    assert_eq!(rig.content(b.ino), expected, "holes of the source are holes of the target");
+    rig.check();
+    for (name, garbage) in [("a", 0), ("b", 1)] {
+        rig.root(Op::Remove { dir: ROOT, name: name.into(), kind: RemoveKind::Any }).unwrap();
+        rig.sweep();
+        rig.check();
+        assert_eq!(crate::read::garbage(&rig.kv, None, 9).unwrap().len(), garbage);
+    }
+}
+
+#[test]
+fn a_clone_of_more_than_one_command_may_copy_is_refused_or_in_parts() {
+    let mut rig = Rig::new();
+    let (a, b) = (rig.file("a"), rig.file("b"));
+    for n in 0..20_u64 {
+        let piece = rig.block(Epoch(1), n * 10, &[n as u8 + 1; 9]);
+        rig.write(&Cred::root(), &a, vec![piece]).unwrap();
+    }
+    let before = rig.attr(b.ino);
+    assert_eq!(rig.root(clone_op(&a, 0, &b, 0, 0, false)), Err(FsError::NotSupported));
+    assert_eq!(rig.attr(b.ino), before);
+    let (size, mut at, mut steps) = (rig.attr(a.ino).size, 0, 0);
+    while at < size {
+        at += cloned(&mut rig, clone_op(&a, at, &b, at, size - at, true));
+        steps += 1;
+    }
+    assert!(steps > 1);
+    assert_eq!(rig.content(b.ino), rig.content(a.ino));
+    rig.check();
+}
+
+#[test]
+fn a_range_cannot_be_cloned_over_itself_or_from_behind_the_end() {
+    let mut rig = Rig::new();
+    let a = rig.file("a");
+    let piece = rig.inline(0, &[1; 100]);
+    rig.write(&Cred::root(), &a, vec![piece]).unwrap();
+    for (from, to, len) in [(0, 99, 100), (50, 0, 51), (0, 0, 1), (101, 300, 0), (90, 300, 11)] {
+        assert_eq!(rig.root(clone_op(&a, from, &a, to, len, true)), Err(FsError::Invalid));
+    }
+    assert_eq!(cloned(&mut rig, clone_op(&a, 100, &a, 300, 0, true)), 0);
+    assert_eq!(rig.attr(a.ino).size, 100);
+    assert_eq!(cloned(&mut rig, clone_op(&a, 0, &a, 100, 100, false)), 100);
+    assert_eq!(rig.content(a.ino), vec![1; 200]);
+    rig.check();
+}
+
+#[test]
+fn a_hole_of_many_rows_is_cut() {
+    let mut rig = Rig::new();
+    let a = rig.file("a");
+    for n in 0..20_u64 {
+        let piece = rig.block(Epoch(1), n * 10, &[n as u8 + 1; 10]);
+        rig.write(&Cred::root(), &a, vec![piece]).unwrap();
+    }
+    let mut expected = rig.content(a.ino);
+    let punch = |offset, len| Op::Punch { ino: a.ino, generation: a.generation, offset, len };
+    rig.root(punch(5, 190)).unwrap();
+    assert_eq!(file(&rig, a.ino).cuts.len(), 1, "the work of one command is bounded");
+    expected[5..195].fill(0);
+    assert_eq!(rig.content(a.ino), expected);
+    rig.check();
+    rig.sweep();
+    assert_eq!(rig.content(a.ino), expected);
+    assert_eq!(rig.attr(a.ino).used, 10);
+    let before = rig.attr(a.ino);
+    rig.root(punch(200, u64::MAX)).unwrap();
+    assert_eq!(rig.attr(a.ino), before, "behind the end is nothing");
+    rig.check();
+}

@@ -11,6 +11,7 @@ use atoll_base::id::{Epoch, FrontendId, Ino};
 use atoll_base::time::Timestamp;
 use atoll_meta::{
     Call, CreateHow, Flush, FsError, NewNode, OnceKey, Op, Origin, Outcome, Piece, RemoveKind, Response,
+    XattrHow,
 };
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -30,8 +31,11 @@ enum Do {
     Register,
     Lost { ino: u8 },
     Touch { ino: u8, ahead: u8 },
-    Xattr { ino: u8, name: u8, value: Option<u8> },
+    Xattr { ino: u8, name: u8, value: Option<u8>, how: u8 },
     Repack { ino: u8, start: u8, len: u8, inline: bool },
+    Punch { ino: u8, at: u8, len: u8 },
+    Extend { ino: u8, size: u8 },
+    Clone { from: u8, from_at: u8, to: u8, to_at: u8, len: u8, partial: bool },
     Sweep,
     Collect,
     Replay { which: u8 },
@@ -85,9 +89,15 @@ fn what() -> impl Strategy<Value = Do> {
         1 => Just(Do::Register),
         1 => b().prop_map(|ino| Do::Lost { ino }),
         1 => (b(), b()).prop_map(|(ino, ahead)| Do::Touch { ino, ahead }),
-        2 => (b(), 0..6_u8, prop::option::of(b())).prop_map(|(ino, name, value)| Do::Xattr { ino, name, value }),
+        2 => (b(), 0..6_u8, prop::option::of(b()), 0..4_u8)
+            .prop_map(|(ino, name, value, how)| Do::Xattr { ino, name, value, how }),
         3 => (b(), b(), b(), any::<bool>())
             .prop_map(|(ino, start, len, inline)| Do::Repack { ino, start, len, inline }),
+        3 => (b(), b(), b()).prop_map(|(ino, at, len)| Do::Punch { ino, at, len }),
+        1 => (b(), b()).prop_map(|(ino, size)| Do::Extend { ino, size }),
+        6 => (b(), b(), b(), b(), b(), any::<bool>()).prop_map(|(from, from_at, to, to_at, len, partial)| {
+            Do::Clone { from, from_at, to, to_at, len, partial }
+        }),
         2 => Just(Do::Sweep),
         1 => Just(Do::Collect),
         3 => b().prop_map(|which| Do::Replay { which }),
@@ -296,10 +306,31 @@ impl Run {
                 let time = self.world.now.plus_nanos(i64::from(ahead) - 100);
                 Op::Touch(vec![(self.pick(ino).0, time), (Ino(999_999), time)])
             }
-            Do::Xattr { ino, name: n, value } => {
+            Do::Xattr { ino, name: n, value, how: how_n } => {
                 let (ino, generation) = self.pick(ino);
                 let value = value.map(|v| Bytes::from(vec![v; v as usize % 9]));
-                Op::SetXattr { ino, generation, name: name(n), value }
+                let how = [XattrHow::Either, XattrHow::Either, XattrHow::Create, XattrHow::Replace];
+                let how = if value.is_some() { how[how_n as usize] } else { XattrHow::Either };
+                Op::SetXattr { ino, generation, name: name(n), value, how }
+            }
+            Do::Punch { ino, at, len } => {
+                let (ino, generation) = self.pick_kind(ino, FileKind::Regular);
+                Op::Punch { ino, generation, offset: u64::from(at) % 150, len: u64::from(len) % 80 }
+            }
+            Do::Extend { ino, size } => {
+                let (ino, generation) = self.pick_kind(ino, FileKind::Regular);
+                Op::Extend { ino, generation, size: size.into() }
+            }
+            Do::Clone { from, from_at, to, to_at, len, partial } => {
+                let (from, from_generation) = self.pick_kind(from, FileKind::Regular);
+                let (to, to_generation) = self.pick_kind(to, FileKind::Regular);
+                // Mostly within the source.
+                let size = self.world.nodes.get(&from).map_or(0, |n| n.bytes.len() as u64);
+                let from_offset = u64::from(from_at) % (size + 2);
+                let len =
+                    if len % 4 == 0 { 0 } else { u64::from(len) % (size.saturating_sub(from_offset) + 2) };
+                let to_offset = u64::from(to_at) % 150;
+                Op::Clone { from, from_generation, from_offset, to, to_generation, to_offset, len, partial }
             }
             Do::Repack { ino, start, len, inline } => return self.repack(ino, start, len, inline),
             Do::Sweep => return self.background(Op::Sweep),
@@ -362,6 +393,15 @@ impl Run {
                 let Ok(Outcome::Created { attr, .. }) = &response.result else { unreachable!() };
                 self.known.push((attr.ino, attr.generation));
                 self.world.created(cred, &op, attr);
+            }
+            if let (Ok(Expect::Cloned(most)), Op::Clone { partial, .. }) = (&expected, &op) {
+                match response.result {
+                    Ok(Outcome::Cloned { count, .. }) => {
+                        assert!(*partial || count == *most);
+                        self.world.cloned(cred, &op, count);
+                    }
+                    _ => assert!(!partial),
+                }
             }
             if let (Ok(Outcome::Registered { epoch, .. }), Op::RegisterFrontend { frontend }) =
                 (&response.result, &op)

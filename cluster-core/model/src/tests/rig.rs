@@ -116,6 +116,7 @@ impl Rig {
     pub(super) fn content(&self, ino: Ino) -> Vec<u8> {
         let size = self.attr(ino).size;
         let mut bytes = vec![0; size as usize];
+        let mut covered = vec![false; size as usize];
         let mut from = 0;
         while from < size {
             let map = read::map(&self.kv, ino, from, size - from).unwrap().unwrap();
@@ -131,9 +132,18 @@ impl Rig {
                     }
                 };
                 bytes[piece.offset as usize..piece.end() as usize].copy_from_slice(&data);
+                covered[piece.offset as usize..piece.end() as usize].fill(true);
             }
             from = map.complete_to;
         }
+        let mut from = 0;
+        while from < size {
+            let stretch = read::stretch(&self.kv, ino, from).unwrap().unwrap();
+            assert!(stretch.end > from && stretch.end <= size);
+            assert!(covered[from as usize..stretch.end as usize].iter().all(|c| *c == stretch.data));
+            from = stretch.end;
+        }
+        assert_eq!(read::stretch(&self.kv, ino, size + 1).unwrap().unwrap().end, size + 1);
         bytes
     }
 

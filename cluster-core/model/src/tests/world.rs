@@ -7,7 +7,9 @@ use atoll_base::attr::{Attr, FileKind, SetAttr, SetTime};
 use atoll_base::block::BlockId;
 use atoll_base::id::{FrontendId, Ino};
 use atoll_base::time::Timestamp;
-use atoll_meta::{CreateHow, Flush, FsError, NewNode, Op, Origin, Outcome, Piece, RemoveKind, Source};
+use atoll_meta::{
+    CreateHow, Flush, FsError, NewNode, Op, Origin, Outcome, Piece, RemoveKind, Source, XattrHow,
+};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 
@@ -49,6 +51,8 @@ pub(super) enum Expect {
     Written,
     Dirty(u64, Timestamp),
     Registered,
+    /// All of so many bytes, if the command may bring a part only as many as it says.
+    Cloned(u64),
 }
 
 pub(super) struct World {
@@ -250,8 +254,43 @@ impl World {
             Op::Write { ino, generation, pieces, flush: Some(flush) } => {
                 self.flush(origin, *ino, *generation, pieces, flush)
             }
-            Op::SetXattr { ino, generation, name, value } => {
-                self.xattr(cred, *ino, *generation, name, value.as_ref())
+            Op::SetXattr { ino, generation, name, value, how } => {
+                self.xattr(cred, *ino, *generation, name, value.as_ref(), *how)
+            }
+            Op::Punch { ino, generation, offset, len } => {
+                self.writable(cred, *ino, *generation)?;
+                let bytes = &mut self.nodes.get_mut(ino).unwrap().bytes;
+                let end = (offset + len).min(bytes.len() as u64);
+                if *offset < end {
+                    bytes[*offset as usize..end as usize].fill(0);
+                    self.written(cred, *ino);
+                }
+                Ok(Expect::Done)
+            }
+            Op::Extend { ino, generation, size } => {
+                self.writable(cred, *ino, *generation)?;
+                let bytes = &mut self.nodes.get_mut(ino).unwrap().bytes;
+                if *size > bytes.len() as u64 {
+                    bytes.resize(*size as usize, 0);
+                    self.written(cred, *ino);
+                }
+                Ok(Expect::Done)
+            }
+            Op::Clone { from, from_generation, from_offset, to, to_generation, to_offset, len, .. } => {
+                self.of_generation(*to, *to_generation)?;
+                self.file(*from, *from_generation)?;
+                self.file(*to, *to_generation)?;
+                if self.nodes[from].volume != self.nodes[to].volume {
+                    return Err(FsError::CrossVolume);
+                }
+                self.writable(cred, *to, *to_generation)?;
+                let size = self.nodes[from].bytes.len() as u64;
+                if *from_offset > size || from_offset + len > size {
+                    return Err(FsError::Invalid);
+                }
+                let len = if *len == 0 { size - from_offset } else { *len };
+                let overlap = from == to && from_offset.abs_diff(*to_offset) < len;
+                if overlap { Err(FsError::Invalid) } else { Ok(Expect::Cloned(len)) }
             }
             Op::Touch(times) => {
                 for (ino, time) in times {
@@ -587,6 +626,26 @@ impl World {
         Ok(Expect::Written)
     }
 
+    fn writable(&self, cred: &Cred, ino: Ino, generation: u32) -> Answer<()> {
+        self.file(ino, generation)?;
+        let may = self.may(cred, ino, 2) || self.is_owner(cred, ino);
+        if may { Ok(()) } else { Err(FsError::AccessDenied) }
+    }
+
+    /// What a clone of so many bytes does.
+    pub(super) fn cloned(&mut self, cred: &Cred, op: &Op, count: u64) {
+        let Op::Clone { from, from_offset, to, to_offset, .. } = op else { panic!("{op:?}") };
+        if count == 0 {
+            return;
+        }
+        let part = self.nodes[from].bytes[*from_offset as usize..][..count as usize].to_vec();
+        let bytes = &mut self.nodes.get_mut(to).unwrap().bytes;
+        let (start, end) = (*to_offset as usize, (*to_offset + count) as usize);
+        bytes.resize(bytes.len().max(end), 0);
+        bytes[start..end].copy_from_slice(&part);
+        self.written(cred, *to);
+    }
+
     fn begin(&mut self, cred: &Cred, origin: Option<Origin>, ino: Ino, generation: u32) -> Answer<Expect> {
         self.file(ino, generation)?;
         let holder = origin.ok_or(FsError::Invalid)?.frontend;
@@ -657,6 +716,7 @@ impl World {
         generation: u32,
         name: &Bytes,
         value: Option<&Bytes>,
+        how: XattrHow,
     ) -> Answer<Expect> {
         let node = self.of_generation(ino, generation)?;
         let is_dir = node.kind == FileKind::Directory;
@@ -670,7 +730,10 @@ impl World {
         }
         let (has, count) = (node.xattrs.contains_key(name), node.xattrs.len());
         match value {
+            _ if has && how == XattrHow::Create => return Err(FsError::Exists),
+            _ if !has && how == XattrHow::Replace => return Err(FsError::NoXattr),
             None if !has => return Err(FsError::NoXattr),
+            Some(value) if node.xattrs.get(name) == Some(value) => return Ok(Expect::Done),
             Some(_) if !has && count as u32 >= XATTRS_MAX => return Err(FsError::NoSpace),
             _ => {}
         }
@@ -696,6 +759,11 @@ pub(super) fn agrees(expected: &Answer<Expect>, result: &Answer<Outcome>) -> boo
             c == change_ceiling && t == ctime_ceiling
         }
         (Ok(Expect::Registered), Ok(Outcome::Registered { .. })) => true,
+        (Ok(Expect::Cloned(most)), Ok(Outcome::Cloned { count, .. })) => {
+            count <= most && (*count > 0 || *most == 0)
+        }
+        // More than one command may copy.
+        (Ok(Expect::Cloned(most)), Err(FsError::NotSupported)) => *most > 0,
         _ => false,
     }
 }

@@ -3,6 +3,8 @@
 
 use atoll_xdr::{Array, Encoder, Opaque, xdr_enum, xdr_struct, xdr_union};
 use bytes::Bytes;
+use std::collections::VecDeque;
+use std::ops::Range;
 
 use super::limits::{MAX_SEGMENTS, MAX_WIRE_PAYLOAD};
 use super::{Bitmap, NfsStat4, OpNum4, Payload, StableHow4, StateId4, Verifier4};
@@ -250,4 +252,56 @@ pub fn encode_read_ok(e: &mut Encoder, eof: bool, pieces: impl IntoIterator<Item
     e.u32(0);
     e.bool(eof);
     e.opaque_pieces(pieces)
+}
+
+/// Writes a successful READ_PLUS result, operation number and status included. `pieces` are the bytes from `offset` on; those in
+/// `holes` (ranges of the file within them, in order, not touching) are told as holes. Returns the bytes told, as data or hole.
+pub fn encode_read_plus_ok(
+    e: &mut Encoder,
+    eof: bool,
+    offset: u64,
+    pieces: impl IntoIterator<Item = Bytes>,
+    holes: impl IntoIterator<Item = Range<u64>>,
+) -> u64 {
+    e.put(&OpNum4::ReadPlus);
+    e.u32(0);
+    e.bool(eof);
+    let count_at = e.reserve_u32();
+    let mut pieces = pieces.into_iter().collect::<VecDeque<_>>();
+    let end = pieces.iter().fold(offset, |at, piece| at + piece.len() as u64);
+    let (mut at, mut count) = (offset, 0);
+    for hole in holes.into_iter().chain(std::iter::once(end..end)) {
+        if at < hole.start {
+            e.u32(Content4::Data as u32);
+            e.u64(at);
+            e.opaque_pieces(take(&mut pieces, hole.start - at));
+            count += 1;
+        }
+        if !hole.is_empty() {
+            e.u32(Content4::Hole as u32);
+            e.u64(hole.start);
+            e.u64(hole.end - hole.start);
+            take(&mut pieces, hole.end - hole.start);
+            count += 1;
+        }
+        at = hole.end;
+    }
+    e.patch_u32(count_at, count);
+    end - offset
+}
+
+/// Takes bytes from the front.
+fn take(pieces: &mut VecDeque<Bytes>, mut len: u64) -> Vec<Bytes> {
+    let mut taken = Vec::new();
+    while len > 0
+        && let Some(front) = pieces.front_mut()
+    {
+        let part = front.split_to(front.len().min(len.try_into().unwrap_or(usize::MAX)));
+        len -= part.len() as u64;
+        taken.push(part);
+        if front.is_empty() {
+            pieces.pop_front();
+        }
+    }
+    taken
 }

@@ -67,6 +67,15 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
         settled
     }
 
+    /// The same for two files, which may be one: in order of inode, as [`Self::settle_rename`].
+    pub(crate) async fn settle_both(&self, a: Ino, b: Ino) -> Vec<Settled> {
+        let mut settled = vec![self.settle(a.min(b)).await];
+        if a != b {
+            settled.push(self.settle(a.max(b)).await);
+        }
+        settled
+    }
+
     /// Enters as stable without flushing.
     async fn keep_out(&self, ino: Ino) -> Settled {
         let file = self.dirty.pin(ino);

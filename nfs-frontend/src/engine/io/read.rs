@@ -29,6 +29,21 @@ pub(crate) struct Contents {
     pub(crate) pieces: Vec<Bytes>,
     /// Whether they reach the end of the file.
     pub(crate) eof: bool,
+    /// Which of them are in no extent: ranges of the file, in order.
+    pub(crate) holes: Vec<Range<u64>>,
+}
+
+/// The holes among parts that begin at `offset`.
+fn holes(parts: &[Part], offset: u64) -> Vec<Range<u64>> {
+    let mut at = offset;
+    let mut holes = Vec::new();
+    for part in parts {
+        if let Part::Hole(len) = part {
+            holes.push(at..at + len);
+        }
+        at += part.len();
+    }
+    holes
 }
 
 fn push_zeros(pieces: &mut Vec<Bytes>, mut len: u64) {
@@ -88,7 +103,7 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
             let end = asked_end.min(attr.size);
             if offset >= end {
                 let eof = offset >= attr.size;
-                return Ok(Contents { attr, pieces: Vec::new(), eof });
+                return Ok(Contents { attr, pieces: Vec::new(), eof, holes: Vec::new() });
             }
             // What lies behind an incomplete map is left to the client's next READ.
             let complete_to = if map.complete_to > offset { map.complete_to } else { asked_end };
@@ -102,13 +117,14 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
             };
             let layer = lay(data(fresh), lay(data(flushing), stored(map, end)));
             let parts = complete(layer, offset, end);
+            let holes = holes(&parts, offset);
             if let Some(ahead) = self.streams.note(ino, offset..end, attr.size) {
                 self.read_ahead(ino, ahead).await;
             }
             match self.fetch(parts).await {
                 Ok(pieces) => {
                     let eof = end == attr.size;
-                    return Ok(Contents { attr, pieces, eof });
+                    return Ok(Contents { attr, pieces, eof, holes });
                 }
                 Err(BlockError::Missing(block)) if attempt < ATTEMPTS => {
                     warn!(%ino, offset, ?block, "a block is gone; fetching the extents again");

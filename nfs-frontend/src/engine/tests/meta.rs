@@ -5,7 +5,7 @@ use atoll_base::attr::Attr;
 use atoll_base::id::{Cookie, Ino, VolumeId};
 use atoll_base::time::Timestamp;
 use atoll_lockd::ShareBits;
-use atoll_meta::data::FileMap;
+use atoll_meta::data::{FileMap, Stretch};
 use atoll_meta::export::{Exports, Volume};
 use atoll_meta::lock::{Conflict, GrantedWaiter, LockTest};
 use atoll_meta::nfs4::{Client, ClientId, Session, SessionId, State as OpenState, StateId};
@@ -172,6 +172,10 @@ impl MetadataService for Meta {
         let map = self.read_held(|kv| read::map(kv, ino, offset, len)).await;
         self.turns().await;
         map
+    }
+
+    async fn stretch(&self, ino: Ino, offset: u64) -> Read<Stretch> {
+        self.read_held(|kv| read::stretch(kv, ino, offset)).await
     }
 
     async fn get_xattr(&self, ino: Ino, name: &[u8]) -> Read<Bytes> {

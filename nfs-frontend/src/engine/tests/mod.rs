@@ -15,3 +15,4 @@ mod listing;
 mod once;
 mod told;
 mod unstable;
+mod v42;

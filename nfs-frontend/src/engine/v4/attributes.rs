@@ -75,7 +75,7 @@ const SINCE_0: Bitmap = attributes![
 /// What 4.1 adds.
 const SINCE_1: Bitmap = attributes![SuppAttrExclCreat, FsCharsetCap];
 /// What 4.2 adds.
-const SINCE_2: Bitmap = attributes![SpaceFreed, ChangeAttrType, ModeUmask, XattrSupport];
+const SINCE_2: Bitmap = attributes![SpaceFreed, CloneBlkSize, ChangeAttrType, ModeUmask, XattrSupport];
 
 /// What can be set with an exclusive creation, whose verifier has a place of its own (RFC 8881 §5.8.1.14).
 const EXCLUSIVE: Bitmap = attributes![Mode, Size, Owner, OwnerGroup, TimeAccessSet, TimeModifySet];
@@ -254,8 +254,10 @@ impl View<'_> {
             Attr4::SuppAttrExclCreat => V::SuppAttrExclCreat(exclusive(self.minor)),
             Attr4::FsCharsetCap => V::FsCharsetCap(charset::CONTAINS_NON_UTF8),
             Attr4::SpaceFreed => V::SpaceFreed(if a.nlink <= 1 { a.used } else { 0 }),
+            // Extents begin and end anywhere.
+            Attr4::CloneBlkSize => V::CloneBlkSize(1),
             Attr4::ChangeAttrType => V::ChangeAttrType(ChangeAttrType4::MonotonicIncr),
-            Attr4::XattrSupport => V::XattrSupport(false),
+            Attr4::XattrSupport => V::XattrSupport(a.volume != super::pseudo::VOLUME),
             other => unreachable!("{other:?} is not among the supported attributes"),
         }
     }

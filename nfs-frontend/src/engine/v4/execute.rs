@@ -9,7 +9,7 @@ use atoll_base::block::BlockService;
 use atoll_meta::MetadataService;
 use atoll_meta::nfs4::ClientId;
 use atoll_proto::nfs4::{
-    Access4Res, ArgOp4, CompoundCall, GetAttr4Ok, NfsStat4, OpNum4, ResOp4, Sequence4Args, Status4,
+    Access4Res, ArgOp4, CompoundCall, Failure, GetAttr4Ok, NfsStat4, OpNum4, ResOp4, Sequence4Args, Status4,
 };
 use atoll_xdr::Encoder;
 use bytes::Bytes;
@@ -304,6 +304,26 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
                 R::DestroyClientId(result!(self.destroy_client(ClientId(a.clientid)).await))
             }
             A::ReclaimComplete(a) => R::ReclaimComplete(result!(self.reclaim_complete(&a).await)),
+            A::GetXattr(a) => R::GetXattr(result!(self.get_xattr(&a.name).await)),
+            A::SetXattr(a) => R::SetXattr(result!(self.set_xattr(a).await)),
+            A::ListXattrs(a) => R::ListXattrs(result!(self.list_xattrs(&a).await)),
+            A::RemoveXattr(a) => R::RemoveXattr(result!(self.remove_xattr(a.name).await)),
+            A::Allocate(a) => R::Allocate(result!(self.allocate(&a).await)),
+            A::Deallocate(a) => R::Deallocate(result!(self.deallocate(&a).await)),
+            A::IoAdvise(a) => R::IoAdvise(result!(self.io_advise(&a).await)),
+            A::Seek(a) => R::Seek(result!(self.seek(&a).await)),
+            A::ReadPlus(a) => {
+                let mark = self.reply.mark();
+                match result!(self.read_plus(&a).await) {
+                    Ok(()) => return Ok(Ok(())),
+                    Err(status) => {
+                        self.reply.rollback(mark);
+                        R::ReadPlus(Err(status))
+                    }
+                }
+            }
+            A::Clone(a) => R::Clone(result!(self.clone_range(&a).await)),
+            A::Copy(a) => R::Copy(result!(self.copy(&a).await).map_err(Failure::Plain)),
             // Everything else is not served, and not advertised.
             _ => number.failed(NfsStat4::NotSupp),
         };

@@ -126,6 +126,12 @@ fn changes(op: &ArgOp4) -> bool {
             | A::FreeStateId(_)
             | A::DestroyClientId(_)
             | A::ReclaimComplete(_)
+            | A::SetXattr(_)
+            | A::RemoveXattr(_)
+            | A::Allocate(_)
+            | A::Deallocate(_)
+            | A::Copy(_)
+            | A::Clone(_)
     )
 }
 

@@ -7,7 +7,7 @@ use atoll_base::attr::{Attr, SetAttr};
 use atoll_base::id::{Cookie, Ino, VolumeId};
 use atoll_base::time::Timestamp;
 use atoll_lockd::ShareBits;
-use atoll_meta::data::FileMap;
+use atoll_meta::data::{FileMap, Stretch};
 use atoll_meta::export::{Exports, Volume};
 use atoll_meta::lock::{Conflict, GrantedWaiter, LockTest};
 use atoll_meta::nfs4::{Client, ClientId, Session, SessionId, State as OpenState, StateId};
@@ -155,6 +155,9 @@ impl MetadataService for Store {
     }
     async fn map(&self, ino: Ino, offset: u64, len: u64) -> Read<FileMap> {
         self.read(|kv| read::map(kv, ino, offset, len)).unwrap()
+    }
+    async fn stretch(&self, ino: Ino, offset: u64) -> Read<Stretch> {
+        self.read(|kv| read::stretch(kv, ino, offset)).unwrap()
     }
     async fn get_xattr(&self, ino: Ino, name: &[u8]) -> Read<Bytes> {
         self.read(|kv| read::get_xattr(kv, ino, name)).unwrap()

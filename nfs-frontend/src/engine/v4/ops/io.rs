@@ -1,6 +1,7 @@
 //! READ, WRITE, COMMIT (RFC 8881 §18.3, §18.22, §18.32).
 
 use super::stateids::Use;
+use crate::engine::io::Contents;
 use crate::engine::resolve::same_object;
 use crate::engine::v4::compound::{Compound, Done};
 use crate::engine::v4::status;
@@ -22,6 +23,11 @@ pub(crate) fn writer(cred: Cred, attr: &Attr) -> Cred {
     if allowed { cred } else { Cred::new(attr.uid, attr.gid, Vec::new()) }
 }
 
+/// Whether a file's data may be read: it was opened, or by permission.
+pub(crate) fn may_read(opened: bool, cred: &Cred, attr: &Attr) -> bool {
+    opened || cred.uid == attr.uid || permits(cred, attr, Perm::READ)
+}
+
 impl<M: MetadataService, B: BlockService> Compound<M, B> {
     fn require_file(&self, attr: &Attr) -> Result<(), NfsStat4> {
         match attr.kind {
@@ -35,6 +41,14 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
 
     /// Writes the whole result.
     pub(crate) async fn read(&mut self, args: &Read4Args) -> Done<()> {
+        let contents = self.read_contents(args).await?;
+        let read = encode_read_ok(&mut self.reply, contents.eof, contents.pieces);
+        self.engine.stats.read(u64::from(read));
+        Ok(())
+    }
+
+    /// What READ and READ_PLUS are asked for.
+    pub(crate) async fn read_contents(&self, args: &Read4Args) -> Done<Contents> {
         let node = self.node(NfsStat4::IsDir)?;
         let attr = self.node_attr(&node).await?;
         self.require_file(&attr)?;
@@ -42,20 +56,14 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
         let cred = self.cred(&node.export).await;
         let check = |attr: &Attr| {
             same_object(&node.handle, attr)?;
-            let allowed = opened
-                || cred.uid == attr.uid
-                || permits(&cred, attr, Perm::READ)
-                || permits(&cred, attr, Perm::EXEC);
+            let allowed = may_read(opened, &cred, attr) || permits(&cred, attr, Perm::EXEC);
             if allowed { Ok(()) } else { Err(FsError::AccessDenied) }
         };
         let count = args.count.min(IO_MAX);
-        let engine = self.engine.clone();
-        match engine.read_file(node.handle.ino, args.offset, count, check).await {
+        match self.engine.read_file(node.handle.ino, args.offset, count, check).await {
             Ok(mut contents) => {
-                engine.accessed(&node.export, &mut contents.attr);
-                let read = encode_read_ok(&mut self.reply, contents.eof, contents.pieces);
-                engine.stats.read(u64::from(read));
-                Ok(())
+                self.engine.accessed(&node.export, &mut contents.attr);
+                Ok(contents)
             }
             Err((e, _)) => Err(e.into()),
         }

@@ -1,6 +1,7 @@
 //! The operations, a file per family. Each returns its result, or how the COMPOUND ends.
 
 mod clients;
+mod copies;
 mod handles;
 mod io;
 mod listing;
@@ -8,9 +9,11 @@ mod locks;
 mod names;
 mod objects;
 mod opens;
+mod ranges;
 mod secinfo;
 mod sessions;
 mod stateids;
+pub(crate) mod xattrs;
 
 pub(crate) use locks::failure;
 pub(crate) use sessions::Opened;

@@ -2,6 +2,7 @@
 //! §18.24, §18.30, §18.31).
 
 use super::stateids::Use;
+use super::xattrs;
 use crate::engine::Engine;
 use crate::engine::resolve::same_object;
 use crate::engine::v3::access_granted;
@@ -20,19 +21,26 @@ use atoll_proto::nfs4::{
 const ACCESS_BITS: u32 =
     bits::READ | bits::LOOKUP | bits::MODIFY | bits::EXTEND | bits::DELETE | bits::EXECUTE;
 
+/// Those that 4.2 adds (RFC 8276 §8.5).
+const XATTR_BITS: u32 = bits::XAREAD | bits::XAWRITE | bits::XALIST;
+
 impl<M: MetadataService, B: BlockService> Compound<M, B> {
     pub(crate) async fn access(&self, asked: u32) -> Done<Access4Ok> {
         let object = self.object()?;
         let attr = self.attr(object).await?;
-        let meaningful = match attr.kind {
-            FileKind::Directory => ACCESS_BITS & !bits::EXECUTE,
-            _ => ACCESS_BITS & !(bits::LOOKUP | bits::DELETE),
-        };
+        let xattrs = if self.minor < 2 { 0 } else { asked & XATTR_BITS };
+        let meaningful = xattrs
+            | match attr.kind {
+                FileKind::Directory => ACCESS_BITS & !bits::EXECUTE,
+                _ => ACCESS_BITS & !(bits::LOOKUP | bits::DELETE),
+            };
         let access = match object {
             Object::Pseudo(..) => asked & (bits::READ | bits::LOOKUP),
             Object::Real(node) => {
                 let cred = self.cred(&node.export).await;
-                access_granted(&cred, &attr, node.export.spec.read_only, asked & ACCESS_BITS)
+                let read_only = node.export.spec.read_only;
+                access_granted(&cred, &attr, read_only, asked & ACCESS_BITS)
+                    | xattrs::access_granted(&cred, &attr, read_only, xattrs)
             }
         };
         Ok(Access4Ok { supported: asked & meaningful, access: access & meaningful })

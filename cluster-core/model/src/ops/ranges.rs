@@ -1,0 +1,141 @@
+//! Ranges of files as a whole: holes, room, clones (RFC 7862 §15.1, §15.4, §15.13).
+//!
+//! # Clones
+//!
+//! The extents of the source's range are put into the target's as a write would put them there, blocks with one reference more,
+//! inline bytes copied. They are read before anything changes, so source and target may be one file. No block can be on its way
+//! to the collector: a live extent refers to it, and it is held while rows change (see [`extents`]).
+//!
+//! One command looks at no more than [`CLONE_ROWS_MAX`] rows of the source and copies no more than [`CLONE_INLINE_MAX`] inline bytes; it
+//! clears the target as a write does, by a cut if need be.
+
+use super::data;
+use crate::extent::{self, Head};
+use crate::extents;
+use crate::kv::{KvError, KvWrite};
+use crate::limits::{CLONE_INLINE_MAX, CLONE_ROWS_MAX};
+use crate::transaction::{At, Step, Transaction, require};
+use atoll_base::id::Ino;
+use atoll_base::limits::FILE_SIZE_MAX;
+use atoll_meta::{Extent, FsError, Outcome, Piece};
+use std::ops::ControlFlow;
+
+/// Punch.
+pub(crate) fn punch<K: KvWrite>(
+    t: &mut Transaction<'_, K>,
+    ino: Ino,
+    generation: u32,
+    offset: u64,
+    len: u64,
+) -> Step<Outcome> {
+    let at = t.load_generation(ino, generation)?;
+    t.require_regular(at)?;
+    data::check_write_permission(t, at)?;
+    let end = offset.saturating_add(len).min(t[at].attr.size);
+    if offset < end {
+        extents::replace_range(t, at, offset, end, &[])?;
+        data::data_written(t, at)?;
+    }
+    Ok(Outcome::Done)
+}
+
+/// Extend.
+pub(crate) fn extend<K: KvWrite>(
+    t: &mut Transaction<'_, K>,
+    ino: Ino,
+    generation: u32,
+    size: u64,
+) -> Step<Outcome> {
+    let at = t.load_generation(ino, generation)?;
+    t.require_regular(at)?;
+    data::check_write_permission(t, at)?;
+    if size > t[at].attr.size {
+        data::set_size(t, at, size)?;
+        data::data_written(t, at)?;
+    }
+    Ok(Outcome::Done)
+}
+
+/// An end of a clone.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    pub(crate) ino: Ino,
+    pub(crate) generation: u32,
+    pub(crate) offset: u64,
+}
+
+/// Clone.
+pub(crate) fn clone<K: KvWrite>(
+    t: &mut Transaction<'_, K>,
+    from: Place,
+    to: Place,
+    len: u64,
+    partial: bool,
+) -> Step<Outcome> {
+    let target = t.load_generation(to.ino, to.generation)?;
+    let source = t.find(from.ino)?.ok_or(FsError::Stale)?;
+    require(t[source].attr.generation == from.generation, FsError::Stale)?;
+    for at in [source, target] {
+        t.require_regular(at)?;
+    }
+    require(t[source].attr.volume == t[target].attr.volume, FsError::CrossVolume)?;
+    data::check_write_permission(t, target)?;
+    let size = t[source].attr.size;
+    let len = match len {
+        0 => size.checked_sub(from.offset).ok_or(FsError::Invalid)?,
+        len => len,
+    };
+    let end = from.offset.checked_add(len).filter(|end| *end <= size).ok_or(FsError::Invalid)?;
+    let to_end = to.offset.checked_add(len).filter(|end| *end <= FILE_SIZE_MAX).ok_or(FsError::TooLarge)?;
+    let overlap = from.ino == to.ino && from.offset < to_end && to.offset < end;
+    require(!overlap, FsError::Invalid)?;
+
+    let (extents, complete_to) = live_within(t, source, from.offset, end)?;
+    // With dead rows only there is nothing to report: Sweep is to come first.
+    require(complete_to > from.offset || len == 0, FsError::Delay)?;
+    require(partial || complete_to == end, FsError::NotSupported)?;
+    let count = complete_to - from.offset;
+    let verifier = t.model.verifier();
+    if count == 0 {
+        return Ok(Outcome::Cloned { count, verifier });
+    }
+    let moved = |offset: u64| offset - from.offset + to.offset;
+    let pieces: Vec<Piece> = extents
+        .into_iter()
+        .map(|Extent { piece, .. }| Piece { offset: moved(piece.offset), ..piece })
+        .collect();
+    extents::replace_range(t, target, to.offset, moved(complete_to), &pieces)?;
+    data::data_written(t, target)?;
+    let size = t[target].attr.size.max(moved(complete_to));
+    t[target].attr.size = size;
+    Ok(Outcome::Cloned { count, verifier })
+}
+
+/// Live extents of a range, cut to it, and up to where they are all.
+fn live_within<K: KvWrite>(t: &Transaction<'_, K>, at: At, start: u64, end: u64) -> Step<(Vec<Extent>, u64)> {
+    let (ino, file) = (t[at].attr.ino, t.file(at));
+    let mut extents: Vec<Extent> = Vec::new();
+    // Returns the inline bytes.
+    let mut take = |row: Head| -> Result<u64, KvError> {
+        extents.extend(extent::clip(&extent::load(t.kv, ino, row)?, start, end));
+        Ok(if row.block.is_none() { row.len.into() } else { 0 })
+    };
+    let (mut rows, mut bytes, mut complete_to) = (0, 0, end);
+    if let Some(row) = extent::across(t.kv, ino, file, start)? {
+        bytes += take(row)?;
+    }
+    extent::each(t.kv, ino, start, end, |row| {
+        rows += 1;
+        if rows > CLONE_ROWS_MAX || bytes >= CLONE_INLINE_MAX {
+            complete_to = row.offset;
+            return Ok(ControlFlow::Break(()));
+        }
+        if file.is_live(row.offset, row.birth) {
+            bytes += take(row)?;
+        }
+        Ok(ControlFlow::Continue(()))
+    })?;
+    // A dead row where it was left off may begin within the last live extent.
+    let covered = extents.last().map_or(start, |last| last.piece.end());
+    Ok((extents, complete_to.max(covered)))
+}
