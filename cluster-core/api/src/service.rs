@@ -107,6 +107,10 @@ pub trait MetadataService: Send + Sync + 'static {
     /// An NFSv4 client, if there is one.
     fn client(&self, id: ClientId) -> impl Future<Output = Read<Option<Client>>> + Send;
 
+    /// Whether there is such a confirmed client of this minor version (4.1 stands for later ones, too): `Expired` if it lost its
+    /// lease, else `StaleClient`.
+    fn standing(&self, id: ClientId, minor: u8) -> impl Future<Output = Read<()>> + Send;
+
     /// NFSv4 clients above an id, at most `most`, in order.
     fn clients(&self, after: ClientId, most: usize) -> impl Future<Output = Read<Vec<Client>>> + Send;
 
@@ -118,6 +122,10 @@ pub trait MetadataService: Send + Sync + 'static {
 
     /// An open or lock state, if there is one. What a client that ended leaves behind is not shown, here and below.
     fn state(&self, id: StateId) -> impl Future<Output = Read<Option<State>>> + Send;
+
+    /// The client whose state this is, or was until the last step of its v4.0 owner closed it: that step may come again
+    /// (RFC 7530 §9.1.9).
+    fn client_of(&self, id: StateId) -> impl Future<Output = Read<Option<ClientId>>> + Send;
 
     /// Opens and lock states of a file, above an id, at most `most`, in order.
     fn states_of(

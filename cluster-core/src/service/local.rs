@@ -264,6 +264,10 @@ impl MetadataService for LocalMetadata {
         self.shared.read(|kv| read::clients(kv, after, most).map(Ok)).await
     }
 
+    async fn standing(&self, id: ClientId, minor: u8) -> Read<()> {
+        self.shared.read(|kv| read::standing(kv, id, minor)).await
+    }
+
     async fn session(&self, id: SessionId) -> Read<Option<Session>> {
         self.shared.read(|kv| read::session(kv, id).map(Ok)).await
     }
@@ -274,6 +278,10 @@ impl MetadataService for LocalMetadata {
 
     async fn state(&self, id: StateId) -> Read<Option<State>> {
         self.shared.read(|kv| read::state(kv, id).map(Ok)).await
+    }
+
+    async fn client_of(&self, id: StateId) -> Read<Option<ClientId>> {
+        self.shared.read(|kv| read::client_of(kv, id).map(Ok)).await
     }
 
     async fn states_of(&self, ino: Ino, after: StateId, most: usize) -> Read<Vec<State>> {

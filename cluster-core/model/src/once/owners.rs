@@ -81,6 +81,17 @@ fn counts(response: &Response) -> bool {
 
 type Owned = (OwnerKind, Bytes);
 
+/// The owner whose last step closed this state.
+pub(crate) fn closed(kv: &impl KvRead, id: StateId) -> Result<Option<(ClientId, OwnerKind, Bytes)>, KvError> {
+    kv.get(Table::ClosedState, &keys::state(id), |row| {
+        row.map(|row| {
+            let (client, kind, owner) = keys::parse_owner(Table::ClosedState, row)?;
+            Ok((client, kind, Bytes::copy_from_slice(owner)))
+        })
+        .transpose()
+    })?
+}
+
 /// The owner that a key means.
 fn resolve(kv: &impl KvRead, key: &OwnerKey) -> Result<Result<Owned, FsError>, KvError> {
     match &key.sequence {
@@ -90,14 +101,7 @@ fn resolve(kv: &impl KvRead, key: &OwnerKey) -> Result<Result<Owned, FsError>, K
             if let Some(state) = states::load(kv, *id)?.filter(|state| state.client == key.client) {
                 return Ok(Ok((state.kind(), state.owner)));
             }
-            let closed = kv.get(Table::ClosedState, &keys::state(*id), |row| {
-                row.map(|row| {
-                    let (client, kind, owner) = keys::parse_owner(Table::ClosedState, row)?;
-                    Ok((client, kind, Bytes::copy_from_slice(owner)))
-                })
-                .transpose()
-            })??;
-            let its = closed.filter(|(client, ..)| *client == key.client);
+            let its = closed(kv, *id)?.filter(|(client, ..)| *client == key.client);
             Ok(its.map(|(_, kind, owner)| (kind, owner)).ok_or(StateError::BadStateid.into()))
         }
     }

@@ -4,6 +4,7 @@ use super::Read;
 use super::namespace::inode;
 use crate::keys::nfs4 as keys;
 use crate::kv::{KvError, KvRead, Table};
+use crate::once::owners;
 use crate::ops::nfs4::{clients, release, sessions, states};
 use crate::record::nfs4::{ClientRecord, Held, MinorRecord, SessionRecord, StateRecord};
 use crate::store;
@@ -47,6 +48,11 @@ fn shown_client(kv: &impl KvRead, id: ClientId, record: ClientRecord) -> Result<
 /// A client, if there is one.
 pub fn client(kv: &impl KvRead, id: ClientId) -> Result<Option<Client>, KvError> {
     clients::load(kv, id)?.map(|record| shown_client(kv, id, record)).transpose()
+}
+
+/// Whether there is such a confirmed client of this minor version.
+pub fn standing(kv: &impl KvRead, id: ClientId, minor: u8) -> Result<Read<()>, KvError> {
+    Ok(clients::confirmed(kv, id, Some(minor))?.map(|_client| ()))
 }
 
 /// Clients above an id, at most `most`, in order.
@@ -116,6 +122,18 @@ pub fn state(kv: &impl KvRead, id: StateId) -> Result<Option<State>, KvError> {
     match states::load(kv, id)? {
         Some(record) => shown_state(kv, id, record),
         None => Ok(None),
+    }
+}
+
+/// The client whose state this is, or was until the last step of its v4.0 owner closed it.
+pub fn client_of(kv: &impl KvRead, id: StateId) -> Result<Option<ClientId>, KvError> {
+    let client = match states::load(kv, id)? {
+        Some(record) => Some(record.client),
+        None => owners::closed(kv, id)?.map(|(client, ..)| client),
+    };
+    match client {
+        Some(client) if clients::exists(kv, client)? => Ok(Some(client)),
+        _ => Ok(None),
     }
 }
 

@@ -207,6 +207,10 @@ impl MetadataService for Meta {
         self.read(|kv| Ok(Ok(read::clients(kv, after, most)?)))
     }
 
+    async fn standing(&self, id: ClientId, minor: u8) -> Read<()> {
+        self.read(|kv| read::standing(kv, id, minor))
+    }
+
     async fn session(&self, id: SessionId) -> Read<Option<Session>> {
         self.read(|kv| Ok(Ok(read::session(kv, id)?)))
     }
@@ -217,6 +221,10 @@ impl MetadataService for Meta {
 
     async fn state(&self, id: StateId) -> Read<Option<OpenState>> {
         self.read(|kv| Ok(Ok(read::state(kv, id)?)))
+    }
+
+    async fn client_of(&self, id: StateId) -> Read<Option<ClientId>> {
+        self.read(|kv| Ok(Ok(read::client_of(kv, id)?)))
     }
 
     async fn states_of(&self, ino: Ino, after: StateId, most: usize) -> Read<Vec<OpenState>> {

@@ -12,6 +12,7 @@ mod basics;
 mod crash;
 mod early;
 mod listing;
+mod nfs4;
 mod once;
 mod told;
 mod unstable;

@@ -136,6 +136,9 @@ impl World {
         let call = self.rpc(xid, P::PROGRAM, P::VERSION, P::PROCEDURE, e.into_bytes());
         let reply = Encoder::new();
         match P::PROGRAM {
+            atoll_proto::nfs3::PROGRAM if P::VERSION == atoll_proto::nfs4::VERSION => {
+                self.engine.nfs4(call, reply).await
+            }
             atoll_proto::nfs3::PROGRAM => self.engine.nfs3(call, reply).await,
             mount::PROGRAM => self.engine.mount(call, reply).await,
             atoll_proto::nfsacl::PROGRAM => self.engine.nfsacl(call, reply).await,

@@ -110,6 +110,8 @@ pub(crate) struct Compound<M: MetadataService, B: BlockService> {
     pub(crate) identity: Identity,
     /// The session's client.
     pub(crate) client: Option<ClientId>,
+    /// The v4.0 client that the operation acts for.
+    pub(crate) acts_for: Option<ClientId>,
     pub(crate) current: Option<Object>,
     pub(crate) saved: Option<Object>,
     /// The current stateid (RFC 8881 §16.2.3.1.2).
@@ -144,6 +146,7 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
             minor,
             identity: Identity::None,
             client: None,
+            acts_for: None,
             current: None,
             saved: None,
             stateid: None,

@@ -91,7 +91,7 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
             (self.index, self.attempt) = (index, 0);
             count = index + 1;
             let number = op.op();
-            let status = match self.misplaced(number, announced, has_sequence) {
+            let status = match self.misplaced(&op, announced, has_sequence) {
                 Some(status) => {
                     self.reply.put(&number.failed(status));
                     Err(status)
@@ -163,7 +163,8 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
     }
 
     /// Why an operation may not stand where it does.
-    fn misplaced(&self, op: OpNum4, announced: u32, has_sequence: bool) -> Option<NfsStat4> {
+    fn misplaced(&self, args: &ArgOp4, announced: u32, has_sequence: bool) -> Option<NfsStat4> {
+        let op = args.op();
         if self.minor == 0 {
             return None;
         }
@@ -178,6 +179,13 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
         match op {
             OpNum4::Sequence => Some(NfsStat4::SequencePos),
             OpNum4::BindConnToSession if has_sequence => Some(NfsStat4::NotOnlyOp),
+            // §18.37.3: what ends its own session is the last.
+            OpNum4::DestroySession if has_sequence => match args {
+                ArgOp4::DestroySession(a) if self.index + 1 < announced && self.is_within(&a.sessionid) => {
+                    Some(NfsStat4::NotOnlyOp)
+                }
+                _ => None,
+            },
             _ if has_sequence => None,
             _ if !alone => Some(NfsStat4::OpNotInSession),
             _ if announced > 1 => Some(NfsStat4::NotOnlyOp),

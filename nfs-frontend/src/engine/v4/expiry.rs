@@ -8,7 +8,8 @@ use crate::engine::Engine;
 use atoll_base::access::Cred;
 use atoll_base::block::BlockService;
 use atoll_base::id::Ino;
-use atoll_meta::nfs4::{ClientId, ClientOp, StateId};
+use atoll_lockd::Share;
+use atoll_meta::nfs4::{ClientId, ClientOp, State, StateId, StateKind};
 use atoll_meta::{Call, FsError, MetadataService, Op};
 use tracing::{info, warn};
 
@@ -36,16 +37,23 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
         Ok(())
     }
 
-    /// Expires those lapsed clients that have opens or locks of a file, for another client. Says whether there were any.
-    pub(crate) async fn make_way(&self, ino: Ino, asking: ClientId) -> Result<bool, FsError> {
+    /// Expires those lapsed clients whose opens of a file conflict with another client's. Says whether there were any.
+    pub(crate) async fn make_way(&self, ino: Ino, asking: ClientId, share: Share) -> Result<bool, FsError> {
         let mut after = StateId(0);
         let mut any = false;
         loop {
             let states = self.meta.states_of(ino, after, PAGE).await?;
             let Some(last) = states.last() else { return Ok(any) };
             after = last.stateid.id;
+            let in_the_way = |state: &State| match state.kind {
+                StateKind::Open { share: held, .. } => {
+                    let conflicts = share.access.intersects(held.deny) || share.deny.intersects(held.access);
+                    state.client != asking && conflicts
+                }
+                StateKind::Lock { .. } => false,
+            };
             let mut holders: Vec<ClientId> =
-                states.iter().map(|s| s.client).filter(|c| *c != asking).collect();
+                states.iter().filter(|state| in_the_way(state)).map(|state| state.client).collect();
             holders.sort_unstable();
             holders.dedup();
             for holder in holders {

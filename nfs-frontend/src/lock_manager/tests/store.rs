@@ -181,6 +181,9 @@ impl MetadataService for Store {
     async fn clients(&self, after: ClientId, most: usize) -> Read<Vec<Client>> {
         Ok(self.read(|kv| read::clients(kv, after, most)).unwrap())
     }
+    async fn standing(&self, id: ClientId, minor: u8) -> Read<()> {
+        self.read(|kv| read::standing(kv, id, minor)).unwrap()
+    }
     async fn session(&self, id: SessionId) -> Read<Option<Session>> {
         Ok(self.read(|kv| read::session(kv, id)).unwrap())
     }
@@ -189,6 +192,9 @@ impl MetadataService for Store {
     }
     async fn state(&self, id: StateId) -> Read<Option<OpenState>> {
         Ok(self.read(|kv| read::state(kv, id)).unwrap())
+    }
+    async fn client_of(&self, id: StateId) -> Read<Option<ClientId>> {
+        Ok(self.read(|kv| read::client_of(kv, id)).unwrap())
     }
     async fn states_of(&self, ino: Ino, after: StateId, most: usize) -> Read<Vec<OpenState>> {
         Ok(self.read(|kv| read::states_of(kv, ino, after, most)).unwrap())

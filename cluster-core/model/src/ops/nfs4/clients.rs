@@ -167,6 +167,10 @@ pub(super) fn make_confirmed<K: KvWrite>(
     }
     if let Some((former, its)) = former {
         end(t, former, &its)?;
+        // Its lease is cancelled, and in v4.0 its stateids say so (RFC 7530 §13.1.5.3).
+        if record.minor() == 0 {
+            note_expired(t, former)?;
+        }
     }
     t.kv.delete(Table::Unconfirmed, &keys::client(id))?;
     let names = Names { confirmed: Some(id), unconfirmed: None };
@@ -221,9 +225,14 @@ pub(super) fn reclaim_complete<K: KvWrite>(t: &mut Transaction<'_, K>, id: Clien
 pub(super) fn expire<K: KvWrite>(t: &mut Transaction<'_, K>, id: ClientId) -> Step<ClientOutcome> {
     let Some(record) = load(t.kv, id)? else { return Ok(ClientOutcome::Done) };
     end(t, id, &record)?;
-    if !record.confirmed {
-        return Ok(ClientOutcome::Done);
+    if record.confirmed {
+        note_expired(t, id)?;
     }
+    Ok(ClientOutcome::Done)
+}
+
+/// Remembers for some time that a client lost its lease.
+fn note_expired<K: KvWrite>(t: &mut Transaction<'_, K>, id: ClientId) -> Step<()> {
     if t.model.meta.nfs4.expired >= EXPIRED_MAX
         && let Some(oldest) = first(t, Table::ExpiredClient)?
     {
@@ -232,5 +241,5 @@ pub(super) fn expire<K: KvWrite>(t: &mut Transaction<'_, K>, id: ClientId) -> St
     }
     t.kv.put(Table::ExpiredClient, &keys::client(id), &[])?;
     t.model.meta.nfs4.expired += 1;
-    Ok(ClientOutcome::Done)
+    Ok(())
 }

@@ -138,9 +138,12 @@ fn resolve<K: KvWrite>(
         let plan = plan(t, client, owner, t[at].attr.ino, wanted)?;
         return Ok((at, false, plan));
     };
+    let mut attrs = attrs.clone();
     let plan = match found {
         Some(at) => {
-            check_existing(t, at, *how, attrs, wanted)?;
+            // Of an existing file nothing is set but a size of zero (RFC 7530 §16.16.4, RFC 8881 §18.16.3).
+            attrs.size = attrs.size.filter(|size| *size == 0);
+            check_existing(t, at, *how, &attrs, wanted)?;
             plan(t, client, owner, t[at].attr.ino, wanted)?
         }
         None => {
@@ -148,7 +151,7 @@ fn resolve<K: KvWrite>(
             Plan { former: None, table: FileLocks::new(t.txn), share: wanted }
         }
     };
-    let made = create::create(t, dir, name, &NewNode::Regular, *how, attrs)?;
+    let made = create::create(t, dir, name, &NewNode::Regular, *how, &attrs)?;
     let Outcome::Created { attr, new } = made else {
         return Err(states::damaged("a creation without a file"));
     };

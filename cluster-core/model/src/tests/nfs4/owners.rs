@@ -80,6 +80,7 @@ fn a_close_is_replayed_after_the_state_is_gone() {
     assert_eq!(stateid(&first), Stateid { id: open, seqid: 3 });
     rig.check();
     assert_eq!(rig.step(once, close.clone()), Ok(first));
+    assert_eq!(read::client_of(&rig.kv, open).unwrap(), Some(client));
     // Another step of the closed state: the owner is known, the state is not, and that does not count.
     let Once::Owner(next) = owner.of(open) else { panic!() };
     assert_eq!(rig.step(next.clone().into(), close.clone()), Err(BAD_STATEID));
@@ -88,6 +89,7 @@ fn a_close_is_replayed_after_the_state_is_gone() {
     assert!(matches!(outcome, StateOutcome::Opened { confirm: false, .. }), "it was confirmed before");
     // By that the answer to CLOSE is given up.
     assert_eq!(rig.rows(Table::ClosedState), 0);
+    assert_eq!(read::client_of(&rig.kv, open).unwrap(), None);
     let once = owner.of(open);
     assert_eq!(rig.step(once, close), Err(BAD_STATEID));
     rig.check();

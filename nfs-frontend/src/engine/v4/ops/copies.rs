@@ -8,7 +8,7 @@ use super::ranges::require_regular;
 use super::stateids::Use;
 use crate::engine::Engine;
 use crate::engine::v4::compound::{Compound, Done};
-use crate::engine::v4::ops::io::{may_read, writer};
+use crate::engine::v4::ops::io::may_read;
 use crate::engine::v4::status;
 use atoll_base::block::BlockService;
 use atoll_meta::{FsError, MetadataService, Op, Outcome};
@@ -61,8 +61,8 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
                 require_regular(&source)?;
                 require_regular(&target)?;
                 let stateid = self.source_stateid(&args.src_stateid)?;
-                let readable = self.check_use(&stateid, &from, Use::Read).await?;
-                let opened = self.check_use(&args.dst_stateid, &to, Use::Write).await?;
+                self.check_use(&stateid, &from, Use::Read).await?;
+                self.check_use(&args.dst_stateid, &to, Use::Write).await?;
                 Engine::<M, B>::check_writable(&to.export).map_err(|_| NfsStat4::RoFs)?;
                 // As with RENAME.
                 if from.export.id != to.export.id {
@@ -72,10 +72,9 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
                     return Err(NfsStat4::Inval.into());
                 }
                 let cred = self.cred(&to.export).await;
-                if !may_read(readable, &cred, &source) {
+                if !may_read(&cred, &source) {
                     return Err(NfsStat4::Access.into());
                 }
-                let cred = if opened { writer(cred, &target) } else { cred };
                 let engine = self.engine.clone();
                 let _settled = engine.settle_both(from.handle.ino, to.handle.ino).await;
                 let op = Op::Clone {

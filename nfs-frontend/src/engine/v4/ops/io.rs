@@ -1,4 +1,7 @@
 //! READ, WRITE, COMMIT (RFC 8881 §18.3, §18.22, §18.32).
+//!
+//! A stateid is no permission: it is sent in the clear and is the same for all users of a client. So the caller's own is checked as in
+//! version 3, and as there an owner keeps what the mode takes away, for who opened a file before that goes on.
 
 use super::stateids::Use;
 use crate::engine::io::Contents;
@@ -16,16 +19,9 @@ use atoll_proto::nfs4::{
     Commit4Args, Commit4Ok, NfsStat4, Read4Args, StableHow4, Write4Args, Write4Ok, encode_read_ok,
 };
 
-/// On whose behalf a file is written that was opened for it: permission was checked by OPEN, and is not lost with a later
-/// change of the mode.
-pub(crate) fn writer(cred: Cred, attr: &Attr) -> Cred {
-    let allowed = cred.uid == attr.uid || permits(&cred, attr, Perm::WRITE);
-    if allowed { cred } else { Cred::new(attr.uid, attr.gid, Vec::new()) }
-}
-
-/// Whether a file's data may be read: it was opened, or by permission.
-pub(crate) fn may_read(opened: bool, cred: &Cred, attr: &Attr) -> bool {
-    opened || cred.uid == attr.uid || permits(cred, attr, Perm::READ)
+/// Whether the caller may read a file's data.
+pub(crate) fn may_read(cred: &Cred, attr: &Attr) -> bool {
+    cred.uid == attr.uid || permits(cred, attr, Perm::READ)
 }
 
 impl<M: MetadataService, B: BlockService> Compound<M, B> {
@@ -52,11 +48,11 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
         let node = self.node(NfsStat4::IsDir)?;
         let attr = self.node_attr(&node).await?;
         self.require_file(&attr)?;
-        let opened = self.check_use(&args.stateid, &node, Use::Read).await?;
+        self.check_use(&args.stateid, &node, Use::Read).await?;
         let cred = self.cred(&node.export).await;
         let check = |attr: &Attr| {
             same_object(&node.handle, attr)?;
-            let allowed = may_read(opened, &cred, attr) || permits(&cred, attr, Perm::EXEC);
+            let allowed = may_read(&cred, attr) || permits(&cred, attr, Perm::EXEC);
             if allowed { Ok(()) } else { Err(FsError::AccessDenied) }
         };
         let count = args.count.min(IO_MAX);
@@ -79,7 +75,7 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
             None => {
                 let attr = self.node_attr(&node).await?;
                 self.require_file(&attr)?;
-                let opened = self.check_use(&args.stateid, &node, Use::Write).await?;
+                self.check_use(&args.stateid, &node, Use::Write).await?;
                 Engine::<M, B>::check_writable(&node.export).map_err(|_| NfsStat4::RoFs)?;
                 match args.offset.checked_add(u64::from(count)) {
                     Some(end) if end <= FILE_SIZE_MAX => {}
@@ -87,7 +83,6 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
                     _ => return Err(NfsStat4::FBig.into()),
                 }
                 let cred = self.cred(&node.export).await;
-                let cred = if opened { writer(cred, &attr) } else { cred };
                 let once = self.once();
                 let key = match &once {
                     Once::Request(key) => Some(*key),

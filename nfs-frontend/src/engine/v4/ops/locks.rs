@@ -75,13 +75,22 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
                 let (state, step) = match &args.locker {
                     Locker4::New(new) => {
                         let open = self.stateid_of(&new.open_stateid)?;
-                        let step = self.step_of(open.id, new.open_seqid, fingerprint(12, args)).await?;
+                        let step =
+                            self.step_of(&new.open_stateid, new.open_seqid, fingerprint(12, args)).await?;
+                        if let Some(step) = &step
+                            && new.lock_owner.clientid != step.client.0
+                        {
+                            // Nobody's, or another client's.
+                            self.acting(new.lock_owner.clientid).await?;
+                            return Err(NfsStat4::BadStateId.into());
+                        }
                         let owner = new.lock_owner.owner.as_bytes().clone();
                         (LockState::New { open, owner, seqid: new.lock_seqid }, step)
                     }
                     Locker4::Exist(held) => {
                         let lock = self.stateid_of(&held.lock_stateid)?;
-                        let step = self.step_of(lock.id, held.lock_seqid, fingerprint(12, args)).await?;
+                        let step =
+                            self.step_of(&held.lock_stateid, held.lock_seqid, fingerprint(12, args)).await?;
                         (LockState::Held(lock), step)
                     }
                 };
@@ -103,12 +112,14 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
                             LockType4::Read | LockType4::Write => None,
                         };
                         let mode = mode(args.locktype);
+                        if step.is_some() {
+                            self.clear_way(&node, client, &state, range, mode).await?;
+                        }
                         let op = StateOp::Lock { client, state, range, mode, wait };
                         let response = self.change_state(Cred::root(), op.clone(), step.clone()).await?;
                         match (&response.result, &step) {
-                            // A lapsed client makes way. In v4.0 the client asks again, in its next step.
-                            (Ok(Outcome::State(StateOutcome::Denied(conflict))), step)
-                                if self.lapsed_makes_way(conflict, client).await? && step.is_none() =>
+                            (Ok(Outcome::State(StateOutcome::Denied(conflict))), None)
+                                if self.lapsed_makes_way(conflict, client).await? =>
                             {
                                 self.attempt += 1;
                                 self.change_state(Cred::root(), op, None).await?
@@ -169,6 +180,36 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
         }
     }
 
+    /// Has lapsed clients make way for a lock of v4.0, where a refusal would be the owner's step.
+    async fn clear_way(
+        &self,
+        node: &Node,
+        client: ClientId,
+        state: &LockState,
+        range: ByteRange,
+        mode: LockMode,
+    ) -> Done<()> {
+        let owner = match state {
+            LockState::New { owner, .. } => Some(owner.clone()),
+            LockState::Held(held) => self.engine.meta().state(held.id).await?.map(|state| state.owner),
+        };
+        let Some(owner) = owner else { return Ok(()) };
+        loop {
+            let test = LockTest {
+                ino: node.handle.ino,
+                generation: node.handle.generation,
+                owner: LockOwner::v4(client.0, owner.to_vec()).map_err(|_| NfsStat4::Inval)?,
+                range,
+                mode,
+            };
+            // What else is wrong is told by the operation itself.
+            match self.engine.meta().test_lock(test).await {
+                Ok(Some(conflict)) if self.lapsed_makes_way(&conflict, client).await? => {}
+                _ => return Ok(()),
+            }
+        }
+    }
+
     async fn lapsed_makes_way(&self, conflict: &Conflict, asking: ClientId) -> Done<bool> {
         match conflict.owner.client() {
             LockClient::V4(holder) if *holder != asking.0 => {
@@ -215,7 +256,7 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
             Some(response) => response,
             None => {
                 let lock = self.stateid_of(&args.lock_stateid)?;
-                let step = self.step_of(lock.id, args.seqid, fingerprint(14, args)).await?;
+                let step = self.step_of(&args.lock_stateid, args.seqid, fingerprint(14, args)).await?;
                 let client = self.client_of(&step)?;
                 match range(args.offset, args.length) {
                     Ok(range) => {
@@ -271,13 +312,10 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
     pub(crate) async fn test_stateids(&self, args: &TestStateId4Args) -> Done<TestStateId4Ok> {
         let mut codes: Vec<Status4> = Vec::with_capacity(args.stateids.len());
         for wire in args.stateids.iter() {
-            codes.push(match self.stateid_of(wire) {
-                Ok(stateid) => match self.state(stateid).await {
-                    Ok(_) => Ok(()),
-                    Err(Halt::Status(status)) => Err(status),
-                    Err(halt) => return Err(halt),
-                },
-                Err(status) => Err(status),
+            codes.push(match self.state(wire).await {
+                Ok(_) => Ok(()),
+                Err(Halt::Status(status)) => Err(status),
+                Err(halt) => return Err(halt),
             });
         }
         Ok(TestStateId4Ok { status_codes: Array::new(codes).map_err(|_| NfsStat4::ServerFault)? })

@@ -132,7 +132,7 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
                 let wanted = wanted(&args.obj_attributes, self.minor, false)?;
                 Engine::<M, B>::check_writable(&node.export).map_err(|_| NfsStat4::RoFs)?;
                 let set = wanted.set;
-                let mut cred = self.cred(&node.export).await;
+                let cred = self.cred(&node.export).await;
                 if set.size.is_some() {
                     // Truncation is a write: the stateid says by which open (RFC 8881 §18.30.3).
                     let attr = self.node_attr(&node).await?;
@@ -141,9 +141,7 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
                         FileKind::Directory => return Err(NfsStat4::IsDir.into()),
                         _ => return Err(NfsStat4::Inval.into()),
                     }
-                    if self.check_use(&args.stateid, &node, Use::Write).await? {
-                        cred = super::io::writer(cred, &attr);
-                    }
+                    self.check_use(&args.stateid, &node, Use::Write).await?;
                 }
                 let (ino, generation) = (node.handle.ino, node.handle.generation);
                 let engine = self.engine.clone();

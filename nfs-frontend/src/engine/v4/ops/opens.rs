@@ -17,9 +17,7 @@ use atoll_base::access::Cred;
 use atoll_base::attr::{Attr, FileKind, SetAttr};
 use atoll_base::block::BlockService;
 use atoll_lockd::{Share, ShareBits};
-use atoll_meta::nfs4::{
-    ClientId, OpenTarget, State, StateError, StateId, StateKind, StateOp, StateOutcome, Stateid,
-};
+use atoll_meta::nfs4::{ClientId, OpenTarget, State, StateError, StateId, StateKind, StateOp, StateOutcome};
 use atoll_meta::once::{Once, OwnerKey, OwnerSequence};
 use atoll_meta::{Call, CreateHow, FsError, MetadataService, Op, Outcome, Response};
 use atoll_proto::nfs4::{
@@ -66,7 +64,8 @@ struct Plan {
     target: OpenTarget,
     /// Attributes that a creation sets.
     mask: Bitmap,
-    unchecked: bool,
+    /// Whether an existing file loses what it has.
+    cuts: bool,
 }
 
 impl<M: MetadataService, B: BlockService> Compound<M, B> {
@@ -114,6 +113,7 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
 
     pub(crate) async fn open(&mut self, args: Open4Args) -> Done<Open4Ok> {
         let client = self.acting(args.owner.clientid).await?;
+        self.acts_for = Some(client);
         let step = (self.minor == 0).then(|| Step {
             client,
             sequence: OwnerSequence::Open(args.owner.owner.as_bytes().clone()),
@@ -137,21 +137,21 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
             (_, Ok(node)) => self.plan(&args, &node, client).await.map(|plan| (node, plan)),
             (_, Err(status)) => Err(status),
         };
-        let (response, mask, unchecked) = match (known, planned) {
-            (Some(response), Ok((_, plan))) => (response, plan.mask, plan.unchecked),
+        let (response, mask, cuts) = match (known, planned) {
+            (Some(response), Ok((_, plan))) => (response, plan.mask, plan.cuts),
             // What was executed once was in order then.
             (Some(response), Err(_)) => (response, Bitmap::EMPTY, false),
             (None, Ok((node, plan))) => {
-                let (mask, unchecked) = (plan.mask.clone(), plan.unchecked);
+                let (mask, cuts) = (plan.mask.clone(), plan.cuts);
                 (
                     self.run_open(&node, args.owner.owner.as_bytes().clone(), client, plan, step).await?,
                     mask,
-                    unchecked,
+                    cuts,
                 )
             }
             (None, Err(status)) => (self.refuse_step(status, step).await?, Bitmap::EMPTY, false),
         };
-        self.opened(&args, dir, by_name, mask, unchecked, &response)
+        self.opened(&args, dir, by_name, mask, cuts, &response)
     }
 
     /// The reply, from the arguments and the outcome alone.
@@ -161,7 +161,7 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
         dir: Option<atoll_base::id::Ino>,
         by_name: bool,
         mask: Bitmap,
-        unchecked: bool,
+        cuts: bool,
         response: &Response,
     ) -> Done<Open4Ok> {
         match &response.result {
@@ -177,9 +177,9 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
                     Some(dir) if by_name => change_info(response, dir),
                     _ => ChangeInfo4::default(),
                 };
-                let attrset = match (*created, unchecked) {
+                let attrset = match (*created, cuts) {
                     (true, _) => mask,
-                    // Of an existing file only the size was set.
+                    // An existing file was cut off.
                     (false, true) => mask.and(&Bitmap::of(&[atoll_proto::nfs4::Attr4::Size as u32])),
                     (false, false) => Bitmap::EMPTY,
                 };
@@ -200,7 +200,8 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
             Err(FsError::WrongType) => Err(match response.changes.last().map(|c| c.after.kind) {
                 Some(FileKind::Symlink) => NfsStat4::Symlink,
                 Some(FileKind::Directory) => NfsStat4::IsDir,
-                _ if self.minor == 0 => NfsStat4::Inval,
+                // RFC 7530 §16.16.5: for special files, too.
+                _ if self.minor == 0 => NfsStat4::Symlink,
                 _ => NfsStat4::WrongType,
             }
             .into()),
@@ -237,15 +238,17 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
         let share = Share { access, deny };
         let cred = self.cred(&node.export).await;
         let mut mask = Bitmap::EMPTY;
-        let mut unchecked = false;
+        let mut cuts = false;
         let create = match &args.openhow {
             OpenFlag4::NoCreate => None,
             OpenFlag4::Create(how) => {
                 let persistent = self.is_persistent();
                 let (how, attrs) = match how {
                     CreateHow4::Unchecked(fattr) => {
-                        (mask, unchecked) = (fattr.mask.clone(), true);
-                        (CreateHow::Unchecked, self.creation(fattr, &cred)?)
+                        mask = fattr.mask.clone();
+                        let attrs = self.creation(fattr, &cred)?;
+                        cuts = attrs.size == Some(0);
+                        (CreateHow::Unchecked, attrs)
                     }
                     CreateHow4::Guarded(fattr) => {
                         mask = fattr.mask.clone();
@@ -290,7 +293,7 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
         if writes {
             Engine::<M, B>::check_writable(&node.export).map_err(|_| NfsStat4::RoFs)?;
         }
-        Ok(Plan { share, target, mask, unchecked })
+        Ok(Plan { share, target, mask, cuts })
     }
 
     async fn run_open(
@@ -313,14 +316,19 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
             }
             _ => None,
         };
+        // Clients whose lease has run out make way. In v4.0 a refusal would be the owner's step, so they go before it.
+        if step.is_some()
+            && let Some(ino) = self.file_of(&plan.target).await
+        {
+            engine.make_way(ino, client, plan.share).await?;
+        }
         let op = StateOp::Open { client, owner, share: plan.share, target: plan.target.clone() };
         let response = self.change_state(cred.clone(), op.clone(), step.clone()).await?;
         if response.result != Err(FsError::State(StateError::ShareDenied)) || step.is_some() {
             return Ok(response);
         }
-        // Clients whose lease has run out make way. In v4.0 the client asks again, in its next step.
         match self.file_of(&plan.target).await {
-            Some(ino) if engine.make_way(ino, client).await? => {
+            Some(ino) if engine.make_way(ino, client, plan.share).await? => {
                 self.attempt += 1;
                 self.change_state(cred, op, step).await
             }
@@ -340,13 +348,17 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
     // ---- the other operations on opens
 
     /// The step of an owner's sequence that an operation with a stateid is; none in a session.
-    pub(crate) async fn step_of(&self, state: StateId, seqid: u32, fingerprint: u64) -> Done<Option<Step>> {
+    pub(crate) async fn step_of(
+        &mut self,
+        wire: &StateId4,
+        seqid: u32,
+        fingerprint: u64,
+    ) -> Done<Option<Step>> {
         if self.minor > 0 {
             return Ok(None);
         }
-        let known = self.engine.meta().state(state).await?;
-        let client = known.map(|s| s.client).ok_or(NfsStat4::BadStateId)?;
-        self.engine.v4.leases.renew(client);
+        let (client, state) = self.holder(wire).await?;
+        self.acts_for = Some(client);
         Ok(Some(Step { client, sequence: OwnerSequence::Of(state), seqid, fingerprint }))
     }
 
@@ -362,7 +374,7 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
         self.node(NfsStat4::IsDir)?;
         self.changed = true;
         let open = self.stateid_of(&args.open_stateid)?;
-        let step = self.step_of(open.id, args.seqid, fingerprint(20, args)).await?;
+        let step = self.step_of(&args.open_stateid, args.seqid, fingerprint(20, args)).await?;
         let client = step.as_ref().map(|s| s.client).ok_or(NfsStat4::NotSupp)?;
         let response = self.change_state(Cred::root(), StateOp::Confirm { client, open }, step).await?;
         self.state_reply(&response)
@@ -374,7 +386,7 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
             Some(response) => response,
             None => {
                 let open = self.stateid_of(&args.open_stateid)?;
-                let step = self.step_of(open.id, args.seqid, fingerprint(21, args)).await?;
+                let step = self.step_of(&args.open_stateid, args.seqid, fingerprint(21, args)).await?;
                 let client = self.client_of(&step)?;
                 let access = args.share_access & if self.minor == 0 { u32::MAX } else { share_access::BOTH };
                 let access = ShareBits::from_wire(access).filter(|a| *a != ShareBits::None);
@@ -398,10 +410,10 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
             Some(response) => response,
             None => {
                 let open = self.stateid_of(&args.open_stateid)?;
-                let step = self.step_of(open.id, args.seqid, fingerprint(4, args)).await?;
+                let step = self.step_of(&args.open_stateid, args.seqid, fingerprint(4, args)).await?;
                 let client = self.client_of(&step)?;
                 let op = StateOp::Close { client, open };
-                if step.is_none() && self.closes_without_doubt(open, client).await? {
+                if step.is_none() && self.closes_without_doubt(&args.open_stateid, client).await? {
                     match self.begin_change(op).await? {
                         Some(response) => response,
                         None => {
@@ -421,15 +433,16 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
     }
 
     /// Whether a CLOSE will succeed, and nobody waits for it.
-    async fn closes_without_doubt(&self, open: Stateid, client: ClientId) -> Done<bool> {
-        let state = self.state(open).await?;
+    async fn closes_without_doubt(&self, wire: &StateId4, client: ClientId) -> Done<bool> {
+        let state = self.state(wire).await?;
         let StateKind::Open { share, confirmed: true } = state.kind else { return Ok(false) };
         if share.deny != ShareBits::None || self.engine.v4.opening.any(client) {
             return Ok(false);
         }
         // Of a file that many have open it is not worth looking for locks.
         let of_file = self.engine.meta().states_of(state.ino, StateId(0), FEW_STATES).await?;
-        let locked = |s: &State| matches!(s.kind, StateKind::Lock { open: under, .. } if under == open.id);
+        let locked =
+            |s: &State| matches!(s.kind, StateKind::Lock { open: under, .. } if under == state.stateid.id);
         Ok(of_file.len() < FEW_STATES && !of_file.iter().any(locked))
     }
 

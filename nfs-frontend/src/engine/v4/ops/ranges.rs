@@ -12,7 +12,6 @@ use crate::engine::Engine;
 use crate::engine::io::Looked;
 use crate::engine::resolve::{Node, same_object};
 use crate::engine::v4::compound::{Compound, Done};
-use crate::engine::v4::ops::io::writer;
 use crate::engine::v4::status;
 use atoll_base::attr::{Attr, FileKind};
 use atoll_base::block::BlockService;
@@ -60,13 +59,12 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
             None => {
                 let attr = self.node_attr(node).await?;
                 require_regular(&attr)?;
-                let opened = self.check_use(stateid, node, Use::Write).await?;
+                self.check_use(stateid, node, Use::Write).await?;
                 Engine::<M, B>::check_writable(&node.export).map_err(|_| NfsStat4::RoFs)?;
                 if room > self.engine.blocks().space().available {
                     return Err(NfsStat4::NoSpc.into());
                 }
                 let cred = self.cred(&node.export).await;
-                let cred = if opened { writer(cred, &attr) } else { cred };
                 let engine = self.engine.clone();
                 let _settled = engine.settle(node.handle.ino).await;
                 self.change(cred, op).await?
@@ -89,11 +87,11 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
     pub(crate) async fn seek(&self, args: &Seek4Args) -> Done<Seek4Ok> {
         let node = self.node(NfsStat4::WrongType)?;
         require_regular(&self.node_attr(&node).await?)?;
-        let opened = self.check_use(&args.stateid, &node, Use::Read).await?;
+        self.check_use(&args.stateid, &node, Use::Read).await?;
         let cred = self.cred(&node.export).await;
         let check = |attr: &Attr| {
             same_object(&node.handle, attr)?;
-            if may_read(opened, &cred, attr) { Ok(()) } else { Err(FsError::AccessDenied) }
+            if may_read(&cred, attr) { Ok(()) } else { Err(FsError::AccessDenied) }
         };
         let what = match args.what {
             Content4::Data => Looked::Data,

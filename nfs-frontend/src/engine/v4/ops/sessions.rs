@@ -123,6 +123,14 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
         Ok(SessionId(u64::from_be_bytes([a, b, c, d, e, f, g, h])))
     }
 
+    /// Whether the request is one of this session.
+    pub(crate) fn is_within(&self, wire: &SessionId4) -> bool {
+        match &self.identity {
+            Identity::Slot { turn, .. } => self.session_of(wire) == Ok(turn.session().session.id),
+            Identity::None | Identity::Request(_) => false,
+        }
+    }
+
     /// The session that a client names, which may have been made at another frontend, or have ended.
     async fn active(&self, wire: &SessionId4) -> Done<Arc<Active>> {
         let id = self.session_of(wire)?;

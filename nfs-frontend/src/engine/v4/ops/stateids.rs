@@ -1,11 +1,13 @@
 //! Stateids: between wire and numbers, and what they permit (RFC 8881 §8.2, §9.1.2; RFC 7530 §9.1.4).
 //!
-//! On the wire a stateid's `other` is the state's number (8 bytes, big-endian) and a mark of the cluster (4 bytes).
+//! On the wire a stateid's `other` is the state's number (8 bytes, big-endian) and whose it is (4 bytes): both halves of the client id,
+//! combined. One of them marks the cluster, so that stateids of another one are told; the other is found again when the state
+//! itself has gone with its client, for in v4.0 the stateid alone must tell that (RFC 7530 §13.1.5.3).
 
 use crate::engine::resolve::Node;
 use crate::engine::v4::compound::{Compound, Done};
 use atoll_base::block::BlockService;
-use atoll_lockd::ShareBits;
+use atoll_lockd::{Share, ShareBits};
 use atoll_meta::nfs4::{ClientId, State, StateError, StateId, StateKind, Stateid};
 use atoll_meta::{FsError, MetadataService};
 use atoll_proto::nfs4::{NfsStat4, StateId4};
@@ -19,16 +21,17 @@ pub(crate) enum Use {
     Write,
 }
 
-impl<M: MetadataService, B: BlockService> Compound<M, B> {
-    fn mark(&self) -> [u8; 4] {
-        ((self.engine.meta().verifier() >> 32) as u32).to_be_bytes()
-    }
+/// What stands for a client in its stateids.
+fn whose(client: ClientId) -> [u8; 4] {
+    ((client.0 >> 32) as u32 ^ client.0 as u32).to_be_bytes()
+}
 
+impl<M: MetadataService, B: BlockService> Compound<M, B> {
     /// The wire form.
     pub(crate) fn wire_stateid(&self, stateid: Stateid) -> StateId4 {
         let mut other = [0; 12];
         other[..8].copy_from_slice(&stateid.id.0.to_be_bytes());
-        other[8..].copy_from_slice(&self.mark());
+        other[8..].copy_from_slice(&self.client.or(self.acts_for).map_or([0; 4], whose));
         StateId4 { seqid: stateid.seqid, other }
     }
 
@@ -47,9 +50,8 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
             return Err(NfsStat4::BadStateId);
         }
         let [a, b, c, d, e, f, g, h, mark @ ..] = wire.other;
-        if mark != self.mark() {
-            // Of another cluster, or made up.
-            return Err(if self.minor == 0 { NfsStat4::StaleStateId } else { NfsStat4::BadStateId });
+        if self.client.is_some_and(|client| whose(client) != mark) {
+            return Err(NfsStat4::BadStateId);
         }
         if wire.seqid == 0 && self.minor == 0 {
             return Err(NfsStat4::BadStateId);
@@ -57,13 +59,47 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
         Ok(Stateid { id: StateId(u64::from_be_bytes([a, b, c, d, e, f, g, h])), seqid: wire.seqid })
     }
 
-    /// The state that a stateid names, which must be the caller's and of the present version.
-    pub(crate) async fn state(&self, stateid: Stateid) -> Done<State> {
-        let state = self.engine.meta().state(stateid.id).await?;
-        let state = state.ok_or(FsError::State(StateError::BadStateid))?;
-        if self.client.is_some_and(|client| client != state.client) {
-            return Err(NfsStat4::BadStateId.into());
+    /// The client that a stateid of v4.0 names, which is heard by that, and the state. It may have been closed by its owner's last
+    /// step.
+    pub(crate) async fn holder(&self, wire: &StateId4) -> Done<(ClientId, StateId)> {
+        let stateid = self.stateid_of(wire)?;
+        match self.engine.meta().client_of(stateid.id).await? {
+            Some(client) if wire.other.ends_with(&whose(client)) => {
+                self.engine.v4.leases.renew(client);
+                Ok((client, stateid.id))
+            }
+            _ => Err(self.gone(wire).await?.into()),
         }
+    }
+
+    /// Why there is no state of this stateid.
+    async fn gone(&self, wire: &StateId4) -> Done<NfsStat4> {
+        if self.minor > 0 {
+            return Ok(NfsStat4::BadStateId);
+        }
+        let [.., a, b, c, d] = wire.other;
+        let cluster = (self.engine.meta().verifier() >> 32) as u32;
+        let number = u32::from_be_bytes([a, b, c, d]) ^ cluster;
+        let client = ClientId(u64::from(cluster) << 32 | u64::from(number));
+        match self.engine.meta().standing(client, 0).await {
+            Ok(()) => Ok(NfsStat4::BadStateId),
+            Err(FsError::State(StateError::Expired)) => Ok(NfsStat4::Expired),
+            // Of another cluster, or made up.
+            Err(FsError::State(StateError::StaleClient)) => Ok(NfsStat4::StaleStateId),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// The state that a stateid names, which must be the caller's and of the present version.
+    pub(crate) async fn state(&self, wire: &StateId4) -> Done<State> {
+        let stateid = self.stateid_of(wire)?;
+        let state = match self.engine.meta().state(stateid.id).await? {
+            Some(state) if self.client.is_some_and(|client| client != state.client) => {
+                return Err(NfsStat4::BadStateId.into());
+            }
+            Some(state) if self.actual(wire)?.other.ends_with(&whose(state.client)) => state,
+            _ => return Err(self.gone(wire).await?.into()),
+        };
         let ahead = stateid.seqid.wrapping_sub(state.stateid.seqid) as i32;
         match stateid.seqid {
             0 => {}
@@ -77,8 +113,8 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
         Ok(state)
     }
 
-    /// Whether a stateid permits its use on a file; true if by an open, false if the caller's permissions decide.
-    pub(crate) async fn check_use(&self, wire: &StateId4, node: &Node, what: Use) -> Done<bool> {
+    /// Whether a stateid allows its use on a file. The caller's permission is another matter.
+    pub(crate) async fn check_use(&self, wire: &StateId4, node: &Node, what: Use) -> Done<()> {
         let wire = self.actual(wire)?;
         if wire == StateId4::ANONYMOUS || wire == StateId4::READ_BYPASS {
             let access = match what {
@@ -88,11 +124,16 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
             // §9.1.2: reads past locks are past share reservations too.
             let bypass = wire == StateId4::READ_BYPASS && what == Use::Read;
             if !bypass && self.engine.meta().is_denied(node.handle.ino, access).await? {
-                return Err(NfsStat4::Locked.into());
+                let share = Share { access, deny: ShareBits::None };
+                let asking = self.client.unwrap_or(ClientId(0));
+                let freed = self.engine.make_way(node.handle.ino, asking, share).await?;
+                if !freed || self.engine.meta().is_denied(node.handle.ino, access).await? {
+                    return Err(NfsStat4::Locked.into());
+                }
             }
-            return Ok(false);
+            return Ok(());
         }
-        let state = self.state(self.stateid_of(&wire)?).await?;
+        let state = self.state(&wire).await?;
         if state.ino != node.handle.ino || state.generation != node.handle.generation {
             return Err(NfsStat4::BadStateId.into());
         }
@@ -105,7 +146,7 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
             Use::Read => true,
             Use::Write => share.access.contains(ShareBits::Write),
         };
-        if permitted { Ok(true) } else { Err(NfsStat4::OpenMode.into()) }
+        if permitted { Ok(()) } else { Err(NfsStat4::OpenMode.into()) }
     }
 
     /// The client of a request about opens and locks: the session's, or in v4.0 the one that is named.
@@ -114,12 +155,8 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
             return Ok(client);
         }
         let id = ClientId(named);
-        match self.engine.meta().client(id).await? {
-            Some(client) if client.confirmed && client.minor == 0 => {
-                self.engine.v4.leases.renew(id);
-                Ok(id)
-            }
-            _ => Err(NfsStat4::StaleClientId.into()),
-        }
+        self.engine.meta().standing(id, 0).await?;
+        self.engine.v4.leases.renew(id);
+        Ok(id)
     }
 }

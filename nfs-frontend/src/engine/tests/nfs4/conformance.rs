@@ -1,0 +1,215 @@
+//! One test for each deviation from the RFCs that conformance suites found.
+
+use super::{Client40, Session41, compound, identity, name, put};
+use crate::engine::tests::world::{World, sys};
+use atoll_proto::nfs4::{
+    ArgOp4, Attr4, Bitmap, ClientId4Args, Close4Args, Create4Args, CreateHow4, CreateType4,
+    DestroySession4Args, Fattr4, FileHandle, Lock4Args, LockType4, Locker4, NfsStat4, Open4Args, OpenFlag4,
+    OpenToLockOwner4, Payload, ReadDir4Args, ResOp4, StableHow4, StateId4, StateOwner4, Write4Args,
+};
+use atoll_xdr::Opaque;
+use std::time::Duration;
+
+/// RFC 8881 §18.23.2.
+#[tokio::test]
+async fn a_listing_has_its_operation_number_once() {
+    let w = World::new().await;
+    let mut client = Client40::new(&w, "a").await;
+    client.open("f", 3, 0).await;
+    let list = ReadDir4Args {
+        cookie: 0,
+        cookieverf: [0; 8],
+        dircount: 4096,
+        maxcount: 4096,
+        attr_request: Bitmap::of(&[Attr4::Type as u32]),
+    };
+    let res = compound(&w, 0, vec![ArgOp4::PutRootFh, ArgOp4::ReadDir(list)]).await;
+    let Some(ResOp4::ReadDir(Ok(listed))) = res.ops.last() else { panic!("{res:?}") };
+    assert_eq!(listed.entries.iter().map(|e| e.name.clone()).collect::<Vec<_>>(), [name("f")]);
+    assert!(listed.eof);
+}
+
+/// RFC 7530 §9.1.9: what matches the owner's last step is a retransmission, also when that closed the only state.
+#[tokio::test]
+async fn a_close_that_comes_again_gets_its_reply() {
+    let w = World::new().await;
+    let mut client = Client40::new(&w, "a").await;
+    let (fh, open_stateid) = client.open("f", 3, 0).await;
+    let close = |seqid| vec![put(&fh), ArgOp4::Close(Close4Args { seqid, open_stateid })];
+    let seqid = client.next();
+    let first = client.send(close(seqid)).await;
+    assert_eq!(first.status, Ok(()));
+    assert_eq!(client.send(close(seqid)).await, first);
+    // Another step of the owner on the same state is none.
+    assert_eq!(client.send(close(seqid + 1)).await.status, Err(NfsStat4::BadStateId));
+}
+
+/// RFC 7530 §16.36.5 lists NFS4ERR_ACCESS: who has learnt of a stateid may not write for that reason.
+#[tokio::test]
+async fn a_stateid_is_no_permission() {
+    let mut w = World::new().await;
+    let (fh, stateid) = {
+        let mut client = Client40::new(&w, "a").await;
+        client.open("f", 3, 0).await
+    };
+    let write = || {
+        let data = Payload::copy_from(b"x").unwrap();
+        let args = Write4Args { stateid, offset: 0, stable: StableHow4::FileSync, data };
+        vec![put(&fh), ArgOp4::Write(args)]
+    };
+    assert_eq!(compound(&w, 0, write()).await.status, Ok(()));
+    w.who = sys(3912, 2422, &[]);
+    assert_eq!(compound(&w, 0, write()).await.status, Err(NfsStat4::Access));
+}
+
+fn lock(client: &mut Client40<'_>, fh: &FileHandle, open_stateid: StateId4, clientid: u64) -> Vec<ArgOp4> {
+    let lock_owner = StateOwner4 { clientid, owner: identity("locker") };
+    let new = OpenToLockOwner4 { open_seqid: client.next(), open_stateid, lock_seqid: 1, lock_owner };
+    let args = Lock4Args {
+        locktype: LockType4::Write,
+        reclaim: false,
+        offset: 0,
+        length: 10,
+        locker: Locker4::New(new),
+    };
+    vec![put(fh), ArgOp4::Lock(args)]
+}
+
+/// RFC 7530 §16.10.4: the lock owner is one of the client that has the open.
+#[tokio::test]
+async fn a_lock_is_for_an_owner_of_the_opens_client() {
+    let w = World::new().await;
+    let mut client = Client40::new(&w, "a").await;
+    let other = Client40::new(&w, "b").await;
+    let (fh, open) = client.open("f", 3, 0).await;
+    let (id, others, unknown) = (client.id, other.id, client.id + 1000);
+    let ops = lock(&mut client, &fh, open, unknown);
+    assert_eq!(client.send(ops).await.status, Err(NfsStat4::StaleClientId));
+    client.seqid -= 1;
+    let ops = lock(&mut client, &fh, open, others);
+    assert_eq!(client.send(ops).await.status, Err(NfsStat4::BadStateId));
+    client.seqid -= 1;
+    let ops = lock(&mut client, &fh, open, id);
+    assert_eq!(client.send(ops).await.status, Ok(()));
+}
+
+/// Time passes, and one client says that it is there.
+async fn outlive(w: &World, living: &Client40<'_>) {
+    let step = w.engine.lease() / 2;
+    for _ in 0..3 {
+        tokio::time::advance(step + Duration::from_secs(1)).await;
+        let renew = ArgOp4::Renew(ClientId4Args { clientid: living.id });
+        assert_eq!(living.send(vec![renew]).await.status, Ok(()));
+    }
+}
+
+/// RFC 7530 §9.6.3: the first OPEN that conflicts with a lapsed client's succeeds, and that client is told so.
+#[tokio::test(start_paused = true)]
+async fn an_open_of_a_lapsed_client_makes_way() {
+    let w = World::new().await;
+    let mut lapsed = Client40::new(&w, "a").await;
+    let (fh, open_stateid) = lapsed.open("f", 3, 2).await;
+    let mut bystander = Client40::new(&w, "c").await;
+    let (_, kept) = bystander.open("f", 1, 0).await;
+    let mut living = Client40::new(&w, "b").await;
+    outlive(&w, &living).await;
+    living.open("f", 2, 0).await;
+
+    let seqid = lapsed.next();
+    let close = ArgOp4::Close(Close4Args { seqid, open_stateid });
+    assert_eq!(lapsed.send(vec![put(&fh), close]).await.status, Err(NfsStat4::Expired));
+    let renew = ArgOp4::Renew(ClientId4Args { clientid: lapsed.id });
+    assert_eq!(lapsed.send(vec![renew]).await.status, Err(NfsStat4::Expired));
+    // Who was in nobody's way goes on, though its lease is over, too.
+    let seqid = bystander.next();
+    let close = ArgOp4::Close(Close4Args { seqid, open_stateid: kept });
+    assert_eq!(bystander.send(vec![put(&fh), close]).await.status, Ok(()));
+}
+
+/// The same for LOCK.
+#[tokio::test(start_paused = true)]
+async fn a_lock_of_a_lapsed_client_makes_way() {
+    let w = World::new().await;
+    let mut lapsed = Client40::new(&w, "a").await;
+    let (fh, open) = lapsed.open("f", 3, 0).await;
+    let id = lapsed.id;
+    let ops = lock(&mut lapsed, &fh, open, id);
+    assert_eq!(lapsed.send(ops).await.status, Ok(()));
+    let mut living = Client40::new(&w, "b").await;
+    let (_, open) = living.open("f", 3, 0).await;
+    let id = living.id;
+    let ops = lock(&mut living, &fh, open, id);
+    assert_eq!(living.send(ops).await.status, Err(NfsStat4::Denied));
+    outlive(&w, &living).await;
+    let ops = lock(&mut living, &fh, open, id);
+    assert_eq!(living.send(ops).await.status, Ok(()));
+}
+
+/// RFC 7530 §13.1.5.3: a lease is cancelled when its client comes back after a restart of its own.
+#[tokio::test]
+async fn stateids_from_before_a_clients_restart_have_expired() {
+    let w = World::new().await;
+    let mut before = Client40::new(&w, "a").await;
+    let (fh, open_stateid) = before.open("f", 3, 0).await;
+    let after = Client40::with_verifier(&w, "a", [2; 8]).await;
+    assert_ne!(before.id, after.id);
+    let seqid = before.next();
+    let close = ArgOp4::Close(Close4Args { seqid, open_stateid });
+    assert_eq!(before.send(vec![put(&fh), close]).await.status, Err(NfsStat4::Expired));
+    // One that nobody ever had is another cluster's.
+    let mut foreign = open_stateid;
+    foreign.other[8] ^= 1;
+    let close = ArgOp4::Close(Close4Args { seqid, open_stateid: foreign });
+    assert_eq!(before.send(vec![put(&fh), close]).await.status, Err(NfsStat4::StaleStateId));
+}
+
+/// RFC 7530 §16.16.5: SYMLINK "is returned for both symlinks and for special files of other types".
+#[tokio::test]
+async fn special_files_are_refused_as_symbolic_links_are() {
+    let w = World::new().await;
+    let mut client = Client40::new(&w, "a").await;
+    client.open("f", 3, 0).await;
+    let createattrs = Fattr4 { mask: Bitmap::EMPTY, values: Default::default() };
+    let fifo = Create4Args { objtype: CreateType4::Fifo, objname: name("p"), createattrs };
+    assert_eq!(client.send(vec![ArgOp4::PutRootFh, ArgOp4::Create(fifo)]).await.status, Ok(()));
+    let open = client.open_args("p", 1, 0, false);
+    let res = client.send(vec![ArgOp4::PutRootFh, open]).await;
+    assert_eq!(res.status, Err(NfsStat4::Symlink));
+}
+
+/// RFC 7530 §16.16.4: of an existing file nothing is set but a size of zero.
+#[tokio::test]
+async fn unchecked_creation_of_an_existing_file_only_cuts_it_off() {
+    let w = World::new().await;
+    let mut client = Client40::new(&w, "a").await;
+    let (fh, stateid) = client.open("f", 3, 0).await;
+    let data = Payload::copy_from(&[1; 32]).unwrap();
+    let write = Write4Args { stateid, offset: 0, stable: StableHow4::FileSync, data };
+    assert_eq!(client.send(vec![put(&fh), ArgOp4::Write(write)]).await.status, Ok(()));
+    for (size, left, set) in [(16_u64, 32, Bitmap::EMPTY), (0, 0, Bitmap::of(&[Attr4::Size as u32]))] {
+        let ArgOp4::Open(open) = client.open_args("f", 3, 0, true) else { unreachable!() };
+        let values = Opaque::copy_from(&size.to_be_bytes()).unwrap();
+        let attrs = Fattr4 { mask: Bitmap::of(&[Attr4::Size as u32]), values };
+        let open = Open4Args { openhow: OpenFlag4::Create(CreateHow4::Unchecked(attrs)), ..*open };
+        let res = client.send(vec![ArgOp4::PutRootFh, ArgOp4::Open(Box::new(open))]).await;
+        let Some(ResOp4::Open(Ok(opened))) = res.ops.last() else { panic!("{res:?}") };
+        assert_eq!(opened.attrset, set);
+        assert_eq!(w.getattr(w.lookup(w.root, "f").await.unwrap().object).await.size, left);
+    }
+}
+
+/// RFC 8881 §18.37.3: DESTROY_SESSION "MUST be the final operation" of a request of that session.
+#[tokio::test]
+async fn a_session_is_not_destroyed_in_the_middle_of_its_request() {
+    let w = World::new().await;
+    let (mut one, mut other) = (Session41::new(&w, "a").await, Session41::new(&w, "b").await);
+    let destroy = |sessionid| ArgOp4::DestroySession(DestroySession4Args { sessionid });
+    let res = one.send(vec![destroy(one.id), ArgOp4::PutRootFh]).await;
+    assert_eq!((res.status, res.ops.len()), (Err(NfsStat4::NotOnlyOp), 2));
+    let res = one.send(vec![destroy(other.id), ArgOp4::PutRootFh]).await;
+    assert_eq!(res.status, Ok(()), "another session may end anywhere");
+    assert_eq!(other.send(vec![]).await.status, Err(NfsStat4::BadSession));
+    let res = one.send(vec![ArgOp4::PutRootFh, destroy(one.id)]).await;
+    assert_eq!(res.status, Ok(()));
+    assert_eq!(one.send(vec![]).await.status, Err(NfsStat4::BadSession));
+}
