@@ -1,6 +1,6 @@
 //! Extended attributes: GETXATTR, SETXATTR, LISTXATTRS, REMOVEXATTR (RFC 8276 §8.4).
 //!
-//! Names are opaque here and in the store: the client takes `user.` off and puts it back (RFC 8276 §6.2). As with Linux's own, regular
+//! Names are opaque here and in the store: the client takes `user.` off and puts it back (RFC 8276 §5). As with Linux's own, regular
 //! files and directories have them; who may read the file may read and list them, who may write it may change them.
 
 use crate::engine::Engine;
