@@ -5,6 +5,7 @@ use crate::engine::{Engine, HandleError};
 use crate::lock_manager::{LockTarget, Resolve, ResolveError};
 use crate::rpc::{Answer, RpcCall};
 use atoll_base::block::BlockService;
+use atoll_meta::lock::GrantedWaiter;
 use atoll_meta::{MetadataService, Origin};
 use atoll_xdr::Encoder;
 
@@ -48,6 +49,10 @@ impl<M: MetadataService, B: BlockService> Resolve for Engine<M, B> {
 
     async fn origin(&self) -> Option<Origin> {
         Some(Self::origin(self).await)
+    }
+
+    async fn offer_lock(&self, waiter: &GrantedWaiter) -> bool {
+        Self::offer_lock(self, waiter).await
     }
 }
 
@@ -162,6 +167,7 @@ mod tests {
             version: 3,
             procedure: 0,
             credential: Credential::None,
+            connection: None,
             args: Decoder::new(Bytes::new()),
         };
         let size = size_of_val(&world.engine.nfs3(call, Encoder::new()));

@@ -168,6 +168,7 @@ mod tests {
             version,
             procedure: 0,
             credential: Credential::None,
+            connection: None,
             args: Decoder::new(Bytes::new()),
         };
         programs.handle(call, Encoder::new()).await

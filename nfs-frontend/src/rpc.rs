@@ -1,5 +1,6 @@
 //! The seam between sockets and protocol engines: one decoded call in, one answer out.
 
+pub use crate::server::{Connection, ReverseError};
 pub use atoll_proto::rpc::Gids;
 use atoll_xdr::{Decoder, Encoder};
 use std::future::Future;
@@ -52,6 +53,8 @@ pub struct RpcCall {
     pub procedure: u32,
     /// Who asks.
     pub credential: Credential,
+    /// By which the client can be called over the connection that it called by; `None` of a datagram.
+    pub connection: Option<Connection>,
     /// The arguments, from the byte after the verifier on.
     pub args: Decoder,
 }
@@ -59,7 +62,12 @@ pub struct RpcCall {
 impl RpcCall {
     /// The call without its arguments, for work that outlives the decoding of them.
     pub fn without_args(&self) -> Self {
-        Self { credential: self.credential.clone(), args: Decoder::new(bytes::Bytes::new()), ..*self }
+        Self {
+            credential: self.credential.clone(),
+            connection: self.connection.clone(),
+            args: Decoder::new(bytes::Bytes::new()),
+            ..*self
+        }
     }
 }
 

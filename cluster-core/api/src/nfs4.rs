@@ -7,7 +7,7 @@
 use crate::call::CreateHow;
 use atoll_base::attr::{Attr, SetAttr};
 use atoll_base::id::Ino;
-use atoll_lockd::{ByteRange, Conflict, LockMode, Share};
+use atoll_lockd::{ByteRange, Callback, Conflict, LockMode, Share};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -281,7 +281,8 @@ pub enum StateOp {
         /// The open.
         open: Stateid,
     },
-    /// LOCK (RFC 8881 §18.10). Never waits here. Outcome: `Locked`, or `Denied`.
+    /// LOCK (RFC 8881 §18.10). Outcome: `Locked`, or `Denied`. The caller never waits here, but the file's lock table can remember a denied
+    /// request: once free, the range is reserved for it as a pending grant, which the same request takes.
     Lock {
         /// Client.
         client: ClientId,
@@ -291,6 +292,9 @@ pub enum StateOp {
         range: ByteRange,
         /// Shared or exclusive; the open must allow it (`OpenMode`).
         mode: LockMode,
+        /// How to tell the client when it can have what it is denied now (only in v4.1). With none, a request that was remembered is forgotten: the
+        /// client does not wait any more (§9.6).
+        wait: Option<Callback>,
     },
     /// LOCKU (RFC 8881 §18.12). Outcome: `State`.
     Unlock {

@@ -143,6 +143,7 @@ mod tests {
             version: 3,
             procedure: 8,
             credential: Credential::Sys { uid: 1, gid: 2, gids: Gids::new(gids).unwrap() },
+            connection: None,
             args: Decoder::new(Bytes::from(args)),
         }
     }

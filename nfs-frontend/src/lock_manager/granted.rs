@@ -1,4 +1,5 @@
-//! Telling clients that their blocked requests have been granted (NLM_GRANTED, RFC 1813 §6.3.5 and X/Open XNFS).
+//! Telling clients that their blocked requests have been granted (NLM_GRANTED, RFC 1813 §6.3.5 and X/Open XNFS). Those of NFSv4 are told
+//! by the engine ([`Resolve::offer_lock`]); what follows is NLM's way.
 //!
 //! A client is told until it answers:
 //! - GRANTED: it has the lock; the grant is settled as accepted.
@@ -131,6 +132,13 @@ impl<M: MetadataService, R: Resolve> LockManager<M, R> {
     }
 
     async fn deliver(&self, waiter: GrantedWaiter) {
+        if let LockClient::V4(_) = waiter.owner.client() {
+            // It takes the lock by itself, and is not sure to have been told.
+            if !self.files.offer_lock(&waiter).await {
+                self.settle(&waiter, false).await;
+            }
+            return;
+        }
         let Some(grant) = Grant::of(&waiter) else {
             tracing::error!(?waiter, "a granted request cannot be told: its callback makes no sense");
             return self.settle(&waiter, false).await;

@@ -4,6 +4,7 @@ use crate::rpc::RpcCall;
 use atoll_base::access::Cred;
 use atoll_base::attr::Attr;
 use atoll_base::id::Ino;
+use atoll_meta::lock::GrantedWaiter;
 use atoll_meta::{FsError, Origin};
 use std::future::Future;
 
@@ -36,7 +37,7 @@ pub enum ResolveError {
     Fs(FsError),
 }
 
-/// Opens file handles; the file system engine does.
+/// Opens file handles, and speaks to clients of NFSv4; the file system engine does.
 pub trait Resolve: Send + Sync + 'static {
     /// What a file handle stands for.
     fn resolve(
@@ -47,4 +48,8 @@ pub trait Resolve: Send + Sync + 'static {
 
     /// The frontend's present life, for the calls that change something.
     fn origin(&self) -> impl Future<Output = Option<Origin>> + Send;
+
+    /// Tells a client of NFSv4 that a lock is reserved for it. Returns when the client has taken the lock (true), or when the reservation is to be
+    /// given up (false; should the lock have been taken meanwhile, giving it up changes nothing).
+    fn offer_lock(&self, waiter: &GrantedWaiter) -> impl Future<Output = bool> + Send;
 }

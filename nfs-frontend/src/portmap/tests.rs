@@ -35,6 +35,7 @@ fn a_call(version: u32, procedure: u32, args: &impl Encode) -> RpcCall {
         version,
         procedure,
         credential: Credential::None,
+        connection: None,
         args: Decoder::new(e.into_bytes()),
     }
 }

@@ -4,6 +4,9 @@
 //! are polled once in place; those that are not ready then go on beside the others and are answered in the
 //! order of completion. Everything a client can pile up is bounded: calls in progress and replies it does not read
 //! stop the reading, and time runs for an unfinished record and for replies not taken. An idle connection holds no buffer.
+//!
+//! Records that come may also be replies to calls of ours ([`super::reverse`]). They are read only while calls may be begun, so an
+//! answer to a client's call must never wait for a reply of the same client.
 
 use super::Shared;
 use super::calls::{Flight, Landed, Slot};
@@ -13,8 +16,10 @@ use super::limits::READS_PER_TURN;
 use super::metrics::{add, shift};
 use super::output::Output;
 use super::peers::Admission;
+use super::reverse::Reverse;
 use crate::rpc::{Answer, RpcCall};
 use atoll_proto::record::RecordError;
+use atoll_proto::rpc::{MessageType, peek};
 use atoll_xdr::Encoder;
 use bytes::BytesMut;
 use futures_util::stream::{FuturesUnordered, StreamExt};
@@ -81,6 +86,8 @@ pub(super) struct Connection<C, F> {
     unsent_counted: usize,
     slot: Option<Slot<F>>,
     reply_buffer: BytesMut,
+    /// Calls of ours to the client.
+    reverse: Reverse,
     /// Whole records may be left in the input.
     more: bool,
     overdrawn: bool,
@@ -136,6 +143,7 @@ where
             unsent_counted: 0,
             slot: None,
             reply_buffer: BytesMut::new(),
+            reverse: Reverse::new(),
             more: false,
             overdrawn: false,
             end_of_stream: false,
@@ -165,6 +173,7 @@ where
         if !self.stop_registered {
             self.stop_registered = true;
             let _ = self.stop.as_mut().poll(cx);
+            self.reverse.register(cx);
         }
         let mut turn = Turn::default();
         let polled = self.turn(cx, &mut turn);
@@ -195,8 +204,11 @@ where
                 self.land(landed);
             }
             let stopping = self.shared.stopping.load(Ordering::Relaxed);
-            if !stopping {
+            if stopping {
+                self.reverse.stop();
+            } else {
                 self.start_calls(cx, turn)?;
+                self.send_calls();
             }
             if let Poll::Ready(written) = self.output.poll_write(cx, &mut self.socket, &mut turn.written) {
                 written?;
@@ -227,7 +239,11 @@ where
             }
             reads += 1;
             match self.input.poll_read(cx, &mut self.socket) {
-                Poll::Ready(Ok(0)) => self.end_of_stream = true,
+                Poll::Ready(Ok(0)) => {
+                    self.end_of_stream = true;
+                    // Nothing more comes, replies neither.
+                    self.reverse.stop();
+                }
                 Poll::Ready(Ok(n)) => turn.read += n,
                 Poll::Ready(Err(error)) => return Err(error.into()),
                 Poll::Pending => return Ok(()),
@@ -255,8 +271,22 @@ where
             self.more = false;
             let Some(record) = self.input.next_record()? else { return Ok(()) };
             self.record_since = None;
+            if let Some((xid, MessageType::Reply)) = peek(&record.bytes) {
+                if !self.reverse.reply(xid, record.bytes) {
+                    return Err(Closed::NotACall);
+                }
+                continue;
+            }
             turn.calls += 1;
             self.start_call(cx, record, turn)?;
+        }
+    }
+
+    /// Calls of ours wait, as replies do, for the client to read.
+    fn send_calls(&mut self) {
+        while self.output.len() < self.shared.limits.unsent_per_connection {
+            let Some(call) = self.reverse.next_call() else { return };
+            self.output.push_message(call);
         }
     }
 
@@ -266,7 +296,8 @@ where
         }
         let buffer = std::mem::take(&mut self.reply_buffer);
         match open(record.bytes, &self.origin, self.programs.as_deref()) {
-            Opened::Call(call) => {
+            Opened::Call(mut call) => {
+                call.connection = Some(self.reverse.handle());
                 let xid = call.xid;
                 let mut slot = self.slot.take().unwrap_or_else(Slot::new);
                 let future = (self.call)(call, begin_reply(buffer, xid));

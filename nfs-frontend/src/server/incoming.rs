@@ -53,6 +53,7 @@ pub(super) fn open(message: Bytes, origin: &Origin, programs: Option<&[u32]>) ->
         version: header.version,
         procedure: header.procedure,
         credential,
+        connection: None,
         args,
     })
 }

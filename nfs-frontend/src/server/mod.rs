@@ -14,6 +14,7 @@ mod metrics;
 mod output;
 mod peers;
 mod pool;
+pub(crate) mod reverse;
 mod udp;
 
 #[cfg(test)]
@@ -21,6 +22,7 @@ mod tests;
 
 pub use limits::{Limits, raise_open_files};
 pub use metrics::Metrics;
+pub use reverse::{Connection, ReverseError};
 
 use crate::rpc::RpcHandler;
 use peers::Peers;

@@ -56,6 +56,13 @@ impl Output {
         None
     }
 
+    /// Adds a short message as one record.
+    pub(super) fn push_message(&mut self, message: Bytes) {
+        let mut record = Encoder::with_buffer(BytesMut::with_capacity(message.len()));
+        record.raw(&message);
+        self.push(record);
+    }
+
     /// Adds a reply that is nothing but a header.
     pub(super) fn push_header(&mut self, header: &ReplyHeader, buffer: BytesMut) -> Option<BytesMut> {
         let mut reply = Encoder::with_buffer(buffer);

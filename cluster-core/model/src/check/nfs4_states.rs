@@ -21,7 +21,9 @@ impl<K: KvRead> Checker<'_, K> {
             let Some(id) = c.noted(keys::parse_one(Table::State, key)) else { return };
             let Some(record) = c.decode::<StateRecord>(Table::State, key, value) else { return };
             let say = |c: &mut Self, what: &str| c.general(format!("state {id} {what}"));
-            if id > c.meta.nfs4.last_state || record.seqid == 0 {
+            // A lock state whose owner has only waited so far was shown to nobody yet.
+            let unseen = record.seqid == 0 && record.kind() == OwnerKind::Open;
+            if id > c.meta.nfs4.last_state || unseen {
                 say(c, "has a number that was never given out");
             }
             if !c.is_somebodys(record.client) {
@@ -135,8 +137,10 @@ impl<K: KvRead> Checker<'_, K> {
         if locks.shares().opens() != none && !self.has_prefixed(Table::FileState, &crate::keys::ino(ino)) {
             self.about(ino, "its lock table counts opens, but it has none");
         }
-        let holders = locks.holders().filter_map(|held| match held.owner.client() {
-            LockClient::V4(id) => Some((ClientId(*id), held.owner.as_v4_holder().1)),
+        let owners =
+            locks.holders().map(|held| held.owner).chain(locks.waiters().map(|waiter| &waiter.owner));
+        let holders = owners.filter_map(|owner| match owner.client() {
+            LockClient::V4(id) => Some((ClientId(*id), owner.as_v4_holder().1)),
             LockClient::Nlm(_) => None,
         });
         let stray = holders
@@ -145,7 +149,7 @@ impl<K: KvRead> Checker<'_, K> {
             })
             .count();
         if stray > 0 {
-            self.about(ino, "has locks of NFSv4 without a lock state");
+            self.about(ino, "has locks of NFSv4, or requests that wait, without a lock state");
         }
     }
 

@@ -11,7 +11,7 @@ use crate::{keys, store};
 use atoll_base::id::Ino;
 use atoll_lockd::{
     ByteRange, CancelOutcome, ClientMatch, Effect, FileLocks, GrantId, GrantOutcome, LockClient, LockError,
-    LockOwner, LockRequest, Share, ShareError,
+    LockMode, LockOwner, LockRequest, Share, ShareError, Wait,
 };
 use atoll_meta::lock::{GrantedWaiter, LockOp, LockOutcome};
 use atoll_meta::{FsError, Outcome};
@@ -142,6 +142,33 @@ fn change<K: KvWrite, R>(
     Ok(Some(outcome))
 }
 
+/// Whether the grant of a request that waits would make what its owner holds weaker. A client of NFSv4 is only told that it may ask, and must
+/// not lose by it what it has.
+fn would_weaken(locks: &FileLocks, request: &LockRequest) -> bool {
+    request.mode == LockMode::Shared
+        && request.wait != Wait::No
+        && locks.holders().any(|held| {
+            *held.owner == request.owner
+                && held.mode == LockMode::Exclusive
+                && held.range.overlaps(&request.range)
+        })
+}
+
+/// Forgets those requests of the owner that would, granted later, make weaker what it has just got.
+fn forget_weaker(locks: &mut FileLocks, got: &LockRequest, effects: &mut Vec<Effect>) {
+    if got.mode == LockMode::Shared {
+        return;
+    }
+    let weaker: Vec<ByteRange> = locks
+        .waiters()
+        .filter(|w| w.owner == got.owner && w.mode == LockMode::Shared && w.range.overlaps(&got.range))
+        .map(|waiter| waiter.range)
+        .collect();
+    for range in weaker {
+        locks.cancel(&got.owner, range, LockMode::Shared, effects);
+    }
+}
+
 /// Locks a range of a file that is known to be there.
 pub(super) fn lock<K: KvWrite>(
     t: &mut Transaction<'_, K>,
@@ -153,11 +180,30 @@ pub(super) fn lock<K: KvWrite>(
     let life = lock_clients::enter(t, &client, state)?;
     let mut locks = load_for(t, ino, &client, life)?;
     let mut effects = Vec::new();
+    let mut request = request.clone();
+    if matches!(client, LockClient::V4(_)) && would_weaken(&locks, &request) {
+        request.wait = Wait::No;
+    }
     let outcome = locks.lock(request.clone(), &mut effects).map_err(refusal)?;
     if !matches!(outcome, atoll_lockd::LockOutcome::Denied(_)) {
+        if matches!(client, LockClient::V4(_)) && outcome == atoll_lockd::LockOutcome::Granted {
+            forget_weaker(&mut locks, &request, &mut effects);
+        }
         keep(t, ino, &locks, effects, &client, Some(life))?;
     }
     Ok(outcome)
+}
+
+/// Forgets a request that waits, or a grant of it that is pending.
+pub(super) fn forget<K: KvWrite>(
+    t: &mut Transaction<'_, K>,
+    ino: Ino,
+    owner: &LockOwner,
+    range: ByteRange,
+    mode: LockMode,
+) -> Step<()> {
+    change(t, ino, owner.client(), |locks, effects| Ok(locks.cancel(owner, range, mode, effects)))?;
+    Ok(())
 }
 
 /// Unlocks a range.

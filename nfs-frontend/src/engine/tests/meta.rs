@@ -102,6 +102,11 @@ impl Meta {
         self.lock().faults.push_back((applies, fault));
     }
 
+    /// Grants that their clients have not taken.
+    pub(crate) fn grants(&self) -> Vec<GrantedWaiter> {
+        read::pending_grants(&self.lock().kv, None, 100).unwrap()
+    }
+
     /// No more faults.
     pub(crate) fn forget_faults(&self) {
         self.lock().faults.clear();

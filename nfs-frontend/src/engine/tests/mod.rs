@@ -7,6 +7,7 @@ mod turns;
 pub(crate) mod world;
 
 mod access;
+mod backchannel;
 mod basics;
 mod crash;
 mod early;

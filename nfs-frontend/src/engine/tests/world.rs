@@ -124,6 +124,7 @@ impl World {
             version,
             procedure,
             credential: self.who.clone(),
+            connection: None,
             args: Decoder::new(args),
         }
     }

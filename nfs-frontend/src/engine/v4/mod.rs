@@ -4,6 +4,7 @@
 //!
 //! - [`compound`]: a COMPOUND in execution, and exactly once; `ops`: the operations; this file: their order and the frame around them;
 //! - [`slots`]: sessions and slots; [`leases`]: who was heard when;
+//! - [`back`]: calls to clients; [`offers`]: locks that have become free for who waits;
 //! - [`pseudo`]: the tree that joins the exports; `attributes`, `status`: what things are called on the wire.
 //!
 //! # The way of a COMPOUND
@@ -13,10 +14,12 @@
 //! the connection breaks; its reply stays in the slot, and what is needed to give it again in the replicated state.
 
 mod attributes;
+mod back;
 mod compound;
 mod execute;
 mod expiry;
 mod leases;
+mod offers;
 mod opening;
 mod ops;
 mod pseudo;
@@ -61,7 +64,8 @@ pub(crate) const FORE: ChannelLimits = ChannelLimits {
 pub(crate) const BACK: ChannelLimits = ChannelLimits {
     header_pad: 0,
     max_request: 4 << 10,
-    max_response: 4 << 10,
+    // Linux refuses a session that lowers its own offer, a page.
+    max_response: 64 << 10,
     max_response_cached: 4 << 10,
     max_operations: 8,
     max_requests: 16,
@@ -75,6 +79,7 @@ pub(crate) struct State {
     pub(crate) joints: pseudo::Cache,
     /// OPENs of each client that are being executed.
     pub(crate) opening: opening::Opening,
+    pub(crate) offers: offers::Offers,
     /// `so_major_id` and server scope: the same at every frontend of the cluster (RFC 8881 §2.10.4, §2.10.5).
     pub(crate) server_identity: Bytes,
 }
@@ -87,6 +92,7 @@ impl State {
             sessions: slots::Sessions::default(),
             joints: pseudo::Cache::default(),
             opening: opening::Opening::default(),
+            offers: offers::Offers::default(),
             server_identity,
         }
     }

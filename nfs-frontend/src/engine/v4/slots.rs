@@ -10,6 +10,7 @@
 //! Invariant: of one slot at most one request runs. A request that is given up before it changed anything leaves the slot as it
 //! was, so that its retransmission is executed.
 
+use super::back::Backchannel;
 use atoll_meta::nfs4::{ClientId, Session, SessionId};
 use atoll_meta::once::SlotOutcome;
 use bytes::Bytes;
@@ -66,6 +67,8 @@ struct Slot {
 pub(crate) struct Active {
     /// What was agreed.
     pub(crate) session: Session,
+    /// Calls to the client.
+    pub(crate) back: Backchannel,
     slots: Mutex<Vec<Slot>>,
     room: Arc<AtomicUsize>,
 }
@@ -235,9 +238,15 @@ impl Sessions {
         }
         let slot = || Slot { seqid: new.then_some(0), ..Slot::default() };
         let slots = (0..session.terms.fore.max_requests).map(|_| slot()).collect();
-        let active = Arc::new(Active { session, slots: Mutex::new(slots), room: self.room.clone() });
+        let back = Backchannel::new(&session, new);
+        let active = Arc::new(Active { session, back, slots: Mutex::new(slots), room: self.room.clone() });
         all.insert(active.session.id, active.clone());
         active
+    }
+
+    /// Whether any session of a client has a path for callbacks.
+    pub(crate) fn any_path(&self, client: ClientId) -> bool {
+        self.lock().values().any(|active| active.session.client == client && active.back.has_path())
     }
 
     /// Forgets a session that is gone.

@@ -54,6 +54,7 @@ impl Host {
             version,
             procedure,
             credential: Credential::Sys { uid: self.uid, gid: self.uid, gids: Gids::new(&[]).unwrap() },
+            connection: None,
             args: Decoder::new(e.into_bytes()),
         }
     }

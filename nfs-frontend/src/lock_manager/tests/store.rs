@@ -131,6 +131,10 @@ impl Resolve for Files {
     async fn origin(&self) -> Option<Origin> {
         None
     }
+
+    async fn offer_lock(&self, _: &GrantedWaiter) -> bool {
+        false
+    }
 }
 
 impl MetadataService for Store {

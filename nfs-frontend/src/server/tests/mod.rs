@@ -5,9 +5,10 @@ mod calls;
 mod datagrams;
 mod hostile;
 mod idle;
+mod reverse;
 mod stop;
 
-use super::{Limits, Metrics, Server, Stopped};
+use super::{Connection, Limits, Metrics, Server, Stopped};
 use crate::rpc::{Answer, AuthError, Credential, RpcCall, RpcHandler, Transport};
 use atoll_proto::rpc::{CallHeader, OpaqueAuth, ReplyHeader};
 use atoll_xdr::{Decoder, Encoder};
@@ -45,11 +46,14 @@ mod procedure {
     pub(super) const REFUSE: u32 = 7;
     /// Returns uid, number of groups, transport, and the port that was called.
     pub(super) const WHO: u32 = 8;
+    /// Leaves the connection to the test, to call the client over.
+    pub(super) const LEAVE: u32 = 9;
 }
 
 #[derive(Default)]
 struct Subject {
     gate: Gate,
+    left: std::sync::Mutex<Vec<Connection>>,
 }
 
 struct Gate {
@@ -140,6 +144,10 @@ impl RpcHandler for Subject {
                 reply.bool(call.transport == Transport::Udp);
                 reply.opaque(call.local.to_string().as_bytes());
                 reply.opaque(call.peer.to_string().as_bytes());
+                Answer::Success(reply)
+            }
+            procedure::LEAVE => {
+                self.left.lock().unwrap().push(call.connection.clone().unwrap());
                 Answer::Success(reply)
             }
             _ => Answer::ProcedureUnavailable,

@@ -1,6 +1,7 @@
 //! LOCK, LOCKU, FREE_STATEID, RELEASE_LOCKOWNER (RFC 8881 §18.10, §18.12, §18.38; RFC 7530 §16.10, §16.12, §16.37).
 //!
-//! A lock owner has one lock state in a file, whichever open it was made under; the ranges are in the file's lock table.
+//! A lock owner has one lock state in a file, whichever open it was made under; the ranges are in the file's lock table. So are requests that were
+//! denied and are remembered. An owner has a lock state, of version 0, also if it has nothing else: by it CLOSE and the end of the client find them.
 
 use super::{clients, release, states};
 use crate::kv::{KvWrite, Table};
@@ -8,9 +9,12 @@ use crate::limits::{OPAQUE_MAX, OPEN_LOCKS_MAX, OWNER_LOCKS_MAX};
 use crate::once::owners;
 use crate::ops::locks;
 use crate::record::nfs4::{Held, OwnerKind, StateRecord};
-use crate::transaction::{Step, Transaction, require};
+use crate::transaction::{Step, Stop, Transaction, require};
 use crate::{keys, store};
-use atoll_lockd::{ByteRange, FileLocks, LockMode, LockOutcome, LockRequest, Share, ShareBits, Wait};
+use atoll_base::id::Ino;
+use atoll_lockd::{
+    ByteRange, Callback, FileLocks, LockMode, LockOutcome, LockRequest, Share, ShareBits, Wait,
+};
 use atoll_meta::FsError;
 use atoll_meta::nfs4::{ClientId, LockState, StateError, StateId, StateOutcome, Stateid};
 use bytes::Bytes;
@@ -92,6 +96,7 @@ pub(super) fn lock<K: KvWrite>(
     state: &LockState,
     range: ByteRange,
     mode: LockMode,
+    wait: Option<&Callback>,
 ) -> Step<StateOutcome> {
     let Place { minor, id, mut record, share } = place(t, client, state)?;
     locks::require_file(t, record.ino, record.generation)?;
@@ -104,14 +109,24 @@ pub(super) fn lock<K: KvWrite>(
         check_room(t, minor, &record)?;
     }
     let owner = states::lock_owner(client, &record.owner)?;
-    let request = LockRequest { owner, range, mode, wait: Wait::No };
-    match locks::lock(t, record.ino, &request, 0)? {
-        LockOutcome::Granted => {}
-        LockOutcome::Denied(conflict) | LockOutcome::Blocked(conflict) => {
-            let remains = release::is_remainder(t.kv, &conflict.owner)?;
-            require(!remains, FsError::Delay)?;
-            return Ok(StateOutcome::Denied(conflict));
+    let mut request = LockRequest { owner, range, mode, wait: Wait::No };
+    // A client need not say that it does not wait any more, so nobody but holders stands in the way of one that asks.
+    if let LockOutcome::Denied(conflict) | LockOutcome::Blocked(conflict) =
+        locks::lock(t, record.ino, &request, 0)?
+    {
+        let remains = release::is_remainder(t.kv, &conflict.owner)?;
+        require(!remains, FsError::Delay)?;
+        match wait.filter(|_| minor > 0) {
+            Some(callback) => {
+                request.wait = Wait::Queue(callback.clone());
+                if remember(t, record.ino, &request)? && id.is_none() {
+                    states::add(t, minor, &record)?;
+                }
+            }
+            None if id.is_some() => locks::forget(t, record.ino, &request.owner, range, mode)?,
+            None => {}
         }
+        return Ok(StateOutcome::Denied(conflict));
     }
     let stateid = match id {
         Some(id) => states::advance(t, id, &mut record)?,
@@ -122,6 +137,16 @@ pub(super) fn lock<K: KvWrite>(
         }
     };
     Ok(StateOutcome::Locked(stateid))
+}
+
+/// Remembers a request that was denied, if there is room. Whether it was. A deadlock is no reason for an error: who seems to wait may have
+/// given up without a word.
+fn remember<K: KvWrite>(t: &mut Transaction<'_, K>, ino: Ino, request: &LockRequest) -> Step<bool> {
+    match locks::lock(t, ino, request, 0) {
+        Ok(outcome) => Ok(matches!(outcome, LockOutcome::Blocked(_))),
+        Err(Stop::Refused(FsError::TableFull | FsError::Deadlock)) => Ok(false),
+        Err(stop) => Err(stop),
+    }
 }
 
 /// LOCKU.

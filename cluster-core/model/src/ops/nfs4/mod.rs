@@ -52,7 +52,9 @@ pub(super) fn state<K: KvWrite>(t: &mut Transaction<'_, K>, op: &StateOp) -> Ste
         StateOp::Confirm { client, open } => opens::confirm(t, *client, *open),
         StateOp::Downgrade { client, open, share } => opens::downgrade(t, *client, *open, *share),
         StateOp::Close { client, open } => opens::close(t, *client, *open),
-        StateOp::Lock { client, state, range, mode } => lock_states::lock(t, *client, state, *range, *mode),
+        StateOp::Lock { client, state, range, mode, wait } => {
+            lock_states::lock(t, *client, state, *range, *mode, wait.as_ref())
+        }
         StateOp::Unlock { client, lock, range } => lock_states::unlock(t, *client, *lock, *range),
         StateOp::Free { client, state } => lock_states::free(t, *client, *state),
         StateOp::ReleaseOwner { client, owner } => lock_states::release_owner(t, *client, owner),

@@ -19,7 +19,7 @@ impl Rig {
         range: ByteRange,
         mode: LockMode,
     ) -> Result<StateOutcome, FsError> {
-        self.on_state(StateOp::Lock { client, state: LockState::Held(lock), range, mode })
+        self.on_state(StateOp::Lock { client, state: LockState::Held(lock), range, mode, wait: None })
     }
 
     fn nlm_lock(&mut self, file: &Attr, host: &str, wait: Wait) -> Result<LockOutcome, FsError> {

@@ -8,6 +8,7 @@ mod random;
 
 mod release;
 mod sessions;
+mod waits;
 mod world;
 
 use super::rig::{ROOT, Rig, rows_of};
@@ -251,7 +252,7 @@ impl Rig {
         mode: LockMode,
     ) -> Result<StateOutcome, FsError> {
         let state = LockState::New { open: newest(open), owner: bytes(owner), seqid: 0 };
-        self.on_state(StateOp::Lock { client, state, range, mode })
+        self.on_state(StateOp::Lock { client, state, range, mode, wait: None })
     }
 
     pub(super) fn close(&mut self, client: ClientId, open: StateId) -> Result<Stateid, FsError> {
@@ -326,8 +327,11 @@ pub(super) fn fill(rig: &mut Rig) {
     rig.step(once, StateOp::Confirm { client: old, open: newest(open) }).unwrap();
     let once = active.of(open);
     let state = LockState::New { open: newest(open), owner: bytes("l"), seqid: 1 };
-    rig.step(once, StateOp::Lock { client: old, state, range: range(20, 5), mode: LockMode::Exclusive })
-        .unwrap();
+    rig.step(
+        once,
+        StateOp::Lock { client: old, state, range: range(20, 5), mode: LockMode::Exclusive, wait: None },
+    )
+    .unwrap();
     let mut idle = Owner40::new(old, "idle", 9);
     let once = idle.by_name();
     let open = opened(&rig.step(once, open_file(old, "idle", &f, READ)).unwrap()).id;

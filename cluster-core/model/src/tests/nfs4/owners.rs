@@ -110,7 +110,7 @@ fn an_owner_must_be_confirmed() {
     // §16.18.5: everything but OPEN_CONFIRM is refused.
     let Once::Owner(next) = owner.of(first.id) else { panic!() };
     let state = LockState::New { open: first, owner: bytes("l"), seqid: 1 };
-    let lock = StateOp::Lock { client, state, range: range(0, 1), mode: LockMode::Shared };
+    let lock = StateOp::Lock { client, state, range: range(0, 1), mode: LockMode::Shared, wait: None };
     assert_eq!(rig.step(next.clone().into(), lock), Err(BAD_STATEID));
     let late = OwnerKey { seqid: 9, ..next.clone() };
     assert_eq!(rig.step(late.into(), StateOp::Confirm { client, open: first }), Err(BAD_SEQID));
@@ -207,7 +207,7 @@ fn a_lock_owner_has_a_sequence_of_its_own() {
     let (mut second, open2) = established(&mut rig, client, "p", &g);
     let lock = |open, seqid| {
         let state = LockState::New { open: newest(open), owner: bytes("l"), seqid };
-        StateOp::Lock { client, state, range: range(0, 10), mode: LockMode::Exclusive }
+        StateOp::Lock { client, state, range: range(0, 10), mode: LockMode::Exclusive, wait: None }
     };
     let once = owner.of(open);
     let outcome = rig.step(once.clone(), lock(open, 40)).unwrap();
@@ -228,7 +228,7 @@ fn a_lock_owner_has_a_sequence_of_its_own() {
     let mut locker = Owner40::new(client, "l", 43);
     let once = locker.of(id);
     let held = LockState::Held(newest(id));
-    let again = StateOp::Lock { client, state: held, range: range(0, 5), mode: LockMode::Shared };
+    let again = StateOp::Lock { client, state: held, range: range(0, 5), mode: LockMode::Shared, wait: None };
     rig.step(once, again).unwrap();
     rig.check();
     // CLOSE takes the lock states along, and with the last the lock owner.
@@ -250,7 +250,7 @@ fn a_lock_that_is_denied_counts() {
     rig.lock4(other, theirs.id, "l", range(0, 10), LockMode::Exclusive).unwrap();
     let (mut owner, open) = established(&mut rig, client, "o", &f);
     let state = LockState::New { open: newest(open), owner: bytes("l"), seqid: 1 };
-    let lock = StateOp::Lock { client, state, range: range(0, 10), mode: LockMode::Exclusive };
+    let lock = StateOp::Lock { client, state, range: range(0, 10), mode: LockMode::Exclusive, wait: None };
     let once = owner.of(open);
     let denied = rig.step(once.clone(), lock.clone());
     assert!(matches!(denied, Ok(StateOutcome::Denied(_))));

@@ -372,7 +372,8 @@ impl World {
         let state = LockState::New { open: newest(open.id), owner: bytes(&name(locker)), seqid };
         let span = range(at.0 as u64, at.1 as u64);
         let pending = self.rig.rows(Table::ClientRelease) > 0;
-        let answer = self.send(client, once, StateOp::Lock { client: id, state, range: span, mode });
+        let answer =
+            self.send(client, once, StateOp::Lock { client: id, state, range: span, mode, wait: None });
         let needed = if mode == LockMode::Shared { ShareBits::Read } else { ShareBits::Write };
         let clash = self.lock_conflict(client, locker, file, at, mode);
         let dead = self.dead_conflict(file, None, Some((at, mode)));
@@ -426,7 +427,8 @@ impl World {
         let access = life.opens.values().find(|open| open.id == lock.open).unwrap().share.access;
         let once = self.locker_key(client, locker, lock.id);
         let (state, span) = (LockState::Held(newest(lock.id)), range(at.0 as u64, at.1 as u64));
-        let answer = self.send(client, once, StateOp::Lock { client: id, state, range: span, mode });
+        let answer =
+            self.send(client, once, StateOp::Lock { client: id, state, range: span, mode, wait: None });
         let needed = if mode == LockMode::Shared { ShareBits::Read } else { ShareBits::Write };
         let clash = self.lock_conflict(client, locker, file, at, mode);
         let dead = self.dead_conflict(file, None, Some((at, mode)));

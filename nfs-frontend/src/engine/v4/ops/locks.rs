@@ -3,19 +3,19 @@
 
 use super::opens::fingerprint;
 use crate::engine::resolve::Node;
-use crate::engine::v4::compound::{Compound, Done, Halt};
-use crate::engine::v4::status;
+use crate::engine::v4::compound::{Compound, Done, Halt, Identity, Object};
+use crate::engine::v4::{offers, status};
 use atoll_base::access::Cred;
 use atoll_base::attr::FileKind;
 use atoll_base::block::BlockService;
-use atoll_lockd::{ByteRange, Conflict, LockClient, LockMode, LockOwner, RangeError};
+use atoll_lockd::{ByteRange, Callback, Conflict, LockClient, LockMode, LockOwner, RangeError};
 use atoll_meta::lock::LockTest;
 use atoll_meta::nfs4::{ClientId, LockState, StateOp, StateOutcome};
 use atoll_meta::once::Once;
 use atoll_meta::{MetadataService, Op, Outcome, Response};
 use atoll_proto::nfs4::{
-    Failure, Identity, Lock4Args, Lock4Ok, LockDenied4, LockT4Args, LockType4, LockU4Args, Locker4, NfsStat4,
-    StateId4, StateOwner4, Status4, TestStateId4Args, TestStateId4Ok,
+    Failure, Identity as Name, Lock4Args, Lock4Ok, LockDenied4, LockT4Args, LockType4, LockU4Args, Locker4,
+    NfsStat4, StateId4, StateOwner4, Status4, TestStateId4Args, TestStateId4Ok,
 };
 use atoll_xdr::Array;
 use std::sync::Arc;
@@ -41,7 +41,7 @@ fn denied(conflict: &Conflict) -> LockDenied4 {
             LockMode::Shared => LockType4::Read,
             LockMode::Exclusive => LockType4::Write,
         },
-        owner: StateOwner4 { clientid, owner: Identity::copy_from(owner).expect("cut to the bound") },
+        owner: StateOwner4 { clientid, owner: Name::copy_from(owner).expect("cut to the bound") },
     }
 }
 
@@ -107,10 +107,15 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
                 };
                 match (refused, range) {
                     (None, Ok(range)) => {
+                        let wait = match args.locktype {
+                            LockType4::ReadBlocking | LockType4::WriteBlocking => self.callback(&node),
+                            LockType4::Read | LockType4::Write => None,
+                        };
+                        let mode = mode(args.locktype);
                         if step.is_some() {
-                            self.clear_way(&node, client, &state, range, mode(args.locktype)).await?;
+                            self.clear_way(&node, client, &state, range, mode).await?;
                         }
-                        let op = StateOp::Lock { client, state, range, mode: mode(args.locktype) };
+                        let op = StateOp::Lock { client, state, range, mode, wait };
                         let response = self.change_state(Cred::root(), op.clone(), step.clone()).await?;
                         match (&response.result, &step) {
                             (Ok(Outcome::State(StateOutcome::Denied(conflict))), None)
@@ -129,12 +134,49 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
         match &response.result {
             Ok(Outcome::State(StateOutcome::Locked(stateid))) => {
                 let lock_stateid = self.wire_stateid(*stateid);
+                self.accept_offer(&node, args).await;
                 self.stateid = Some(lock_stateid);
                 Ok(Lock4Ok { lock_stateid })
             }
             Ok(Outcome::State(StateOutcome::Denied(conflict))) => Err(Refused::Denied(denied(conflict))),
             Ok(other) => unreachable!("LOCK ended as {other:?}"),
             Err(e) => Err(status::of(*e).into()),
+        }
+    }
+
+    /// How the client is told when a lock that it is denied becomes free; `None` if it cannot be.
+    fn callback(&self, node: &Node) -> Option<Callback> {
+        let Identity::Slot { turn, .. } = &self.identity else { return None };
+        let back = &turn.session().back;
+        if !back.has_path() {
+            if back.was_asked_for() {
+                back.want();
+            }
+            return None;
+        }
+        offers::describe(self.wire_handle(&Object::Real(node.clone())).as_slice())
+    }
+
+    /// A lock that was taken is not offered any more.
+    async fn accept_offer(&self, node: &Node, args: &Lock4Args) {
+        let ino = node.handle.ino;
+        let (Some(client), Ok(range)) = (self.client, range(args.offset, args.length)) else { return };
+        if !self.engine.v4.offers.any(ino) {
+            return;
+        }
+        let owner = match &args.locker {
+            Locker4::New(new) => new.lock_owner.owner.as_bytes().clone(),
+            Locker4::Exist(held) => {
+                let Ok(lock) = self.stateid_of(&held.lock_stateid) else { return };
+                match self.engine.meta().state(lock.id).await {
+                    Ok(Some(state)) => state.owner,
+                    // Then the offer ends by time.
+                    _ => return,
+                }
+            }
+        };
+        if let Ok(owner) = LockOwner::v4(client.0, owner.to_vec()) {
+            self.engine.v4.offers.locked(ino, &owner, range);
         }
     }
 

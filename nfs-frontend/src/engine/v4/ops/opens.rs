@@ -11,7 +11,7 @@ use crate::engine::Engine;
 use crate::engine::resolve::Node;
 use crate::engine::shield::shield;
 use crate::engine::v4::attributes::wanted;
-use crate::engine::v4::compound::{Compound, Done, Halt, change_info};
+use crate::engine::v4::compound::{Compound, Done, Halt, Identity, change_info};
 use crate::engine::v4::status;
 use atoll_base::access::Cred;
 use atoll_base::attr::{Attr, FileKind, SetAttr};
@@ -190,7 +190,10 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
                     (false, true) => mask.and(&Bitmap::of(&[atoll_proto::nfs4::Attr4::Size as u32])),
                     (false, false) => Bitmap::EMPTY,
                 };
-                let rflags = open_result::LOCKTYPE_POSIX | if *confirm { open_result::CONFIRM } else { 0 };
+                let confirm = if *confirm { open_result::CONFIRM } else { 0 };
+                // By the session's terms, which are the same whenever this reply is made.
+                let notify = if self.has_backchannel() { open_result::MAY_NOTIFY_LOCK } else { 0 };
+                let rflags = open_result::LOCKTYPE_POSIX | confirm | notify;
                 Ok(Open4Ok {
                     stateid,
                     cinfo,
@@ -210,6 +213,13 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
             }
             .into()),
             Err(e) => Err(status::of(*e).into()),
+        }
+    }
+
+    fn has_backchannel(&self) -> bool {
+        match &self.identity {
+            Identity::Slot { turn, .. } => turn.session().back.was_asked_for(),
+            Identity::None | Identity::Request(_) => false,
         }
     }
 

@@ -1,6 +1,8 @@
 //! Clients and sessions of v4.1: EXCHANGE_ID, CREATE_SESSION, SEQUENCE, BIND_CONN_TO_SESSION, BACKCHANNEL_CTL, DESTROY_SESSION,
 //! DESTROY_CLIENTID, RECLAIM_COMPLETE (RFC 8881 §18.33–§18.37, §18.46, §18.50, §18.51).
 
+use crate::engine::Engine;
+use crate::engine::v4::back::credential;
 use crate::engine::v4::compound::{Compound, Done, Halt, Identity};
 use crate::engine::v4::slots::{Active, Begun, Refusal};
 use crate::engine::v4::{self, status};
@@ -15,7 +17,7 @@ use atoll_proto::nfs4::{
     BackchannelCtl4Args, BindConnToSession4Args, BindConnToSession4Ok, ChannelAttrs4, CreateSession4Args,
     CreateSession4Ok, DirFromClient4, DirFromServer4, ExchangeId4Args, ExchangeId4Ok, Identity as Name,
     NfsStat4, ReclaimComplete4Args, Sequence4Args, Sequence4Ok, ServerOwner4, SessionId4, StateProtect4Args,
-    StateProtect4Ok, create_session, exchange_id,
+    StateProtect4Ok, create_session, exchange_id, seq_status,
 };
 use atoll_xdr::Encoder;
 use bytes::Bytes;
@@ -68,6 +70,21 @@ fn wire(limits: &ChannelLimits) -> ChannelAttrs4 {
     }
 }
 
+impl<M: MetadataService, B: BlockService> Engine<M, B> {
+    /// A session's id on the wire.
+    pub(crate) fn wire_session(&self, id: SessionId) -> SessionId4 {
+        let mut wire = [0; 16];
+        wire[..8].copy_from_slice(&id.0.to_be_bytes());
+        wire[8..].copy_from_slice(&self.session_mark());
+        wire
+    }
+
+    /// What every session id of this cluster ends with.
+    fn session_mark(&self) -> [u8; 8] {
+        (self.meta().verifier() >> 32).to_be_bytes()
+    }
+}
+
 impl<M: MetadataService, B: BlockService> Compound<M, B> {
     /// Runs a change of clients or sessions: nobody's request by a key, for each can be repeated.
     pub(crate) async fn change_client(&mut self, op: ClientOp) -> Done<ClientOutcome> {
@@ -98,21 +115,9 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
 
     // ---- sessions on the wire
 
-    fn wire_session(&self, id: SessionId) -> SessionId4 {
-        let mut wire = [0; 16];
-        wire[..8].copy_from_slice(&id.0.to_be_bytes());
-        wire[8..].copy_from_slice(&self.session_mark());
-        wire
-    }
-
-    /// What every session id of this cluster ends with.
-    fn session_mark(&self) -> [u8; 8] {
-        (self.engine.meta().verifier() >> 32).to_be_bytes()
-    }
-
     fn session_of(&self, wire: &SessionId4) -> Result<SessionId, NfsStat4> {
         let [a, b, c, d, e, f, g, h, mark @ ..] = *wire;
-        if mark != self.session_mark() {
+        if mark != self.engine.session_mark() {
             return Err(NfsStat4::BadSession);
         }
         Ok(SessionId(u64::from_be_bytes([a, b, c, d, e, f, g, h])))
@@ -202,13 +207,20 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
         }
         let mut security = Encoder::new();
         security.put(&args.sec_parms);
+        let security = security.into_bytes();
+        // With RPCSEC_GSS alone, which is not spoken, there are no callbacks.
+        let backchannel = args.flags & create_session::CONN_BACK_CHAN != 0
+            && self.call.connection.is_some()
+            && args.back_chan_attrs.maxrequests > 0
+            && args.back_chan_attrs.maxoperations >= 2
+            && credential(&security).is_some();
         let terms = SessionTerms {
             fore: agree(fore, &v4::FORE),
             back: agree(back, &v4::BACK),
             persist: args.flags & create_session::PERSIST != 0,
-            backchannel: false,
+            backchannel,
             callback_program: args.cb_program,
-            callback_security: security.into_bytes(),
+            callback_security: security,
         };
         let op = ClientOp::CreateSession {
             client: ClientId(args.clientid),
@@ -222,13 +234,17 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
         self.engine.v4.leases.renew(ClientId(args.clientid));
         // A repeated CREATE_SESSION finds it here already, and its slots as they are.
         if let Some(made) = self.engine.meta().session(session).await? {
-            self.engine.v4.sessions.enter(made, true);
+            let active = self.engine.v4.sessions.enter(made, true);
+            if let Some(connection) = self.call.connection.as_ref().filter(|_| terms.backchannel) {
+                active.back.bind(connection, self.minor);
+            }
         }
         let persist = if terms.persist { create_session::PERSIST } else { 0 };
+        let backchannel = if terms.backchannel { create_session::CONN_BACK_CHAN } else { 0 };
         Ok(CreateSession4Ok {
-            sessionid: self.wire_session(session),
+            sessionid: self.engine.wire_session(session),
             sequence,
-            flags: persist,
+            flags: persist | backchannel,
             fore_chan_attrs: wire(&terms.fore),
             back_chan_attrs: wire(&terms.back),
         })
@@ -261,13 +277,19 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
         self.reply_max = limits.max_response as usize;
         self.cached_max = limits.max_response_cached as usize;
         self.cache_this = args.cachethis;
+        let mut status_flags = active.back.status_flags();
+        if status_flags & seq_status::CB_PATH_DOWN_SESSION != 0
+            && !self.engine.v4.sessions.any_path(active.session.client)
+        {
+            status_flags |= seq_status::CB_PATH_DOWN;
+        }
         let ok = Sequence4Ok {
             sessionid: args.sessionid,
             sequenceid: args.sequenceid,
             slotid: args.slotid,
             highest_slotid: active.slot_count() - 1,
             target_highest_slotid: active.slot_count() - 1,
-            status_flags: 0,
+            status_flags,
         };
         let refused = |refusal| {
             Halt::Status(match refusal {
@@ -304,24 +326,30 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
     ) -> Done<BindConnToSession4Ok> {
         let active = self.active(&args.sessionid).await?;
         self.engine.v4.leases.renew(active.session.client);
-        match args.dir {
-            DirFromClient4::Fore | DirFromClient4::ForeOrBoth => Ok(BindConnToSession4Ok {
-                sessionid: args.sessionid,
-                dir: DirFromServer4::Fore,
-                use_conn_in_rdma_mode: false,
-            }),
-            // There are no callbacks yet.
-            DirFromClient4::Back | DirFromClient4::BackOrBoth => Err(NfsStat4::Inval.into()),
-        }
+        // §18.34.3. Every connection serves the fore channel, bound or not.
+        let wants_back = !matches!(args.dir, DirFromClient4::Fore);
+        let connection = self.call.connection.as_ref().filter(|_| wants_back);
+        let bound = connection.is_some_and(|connection| active.back.bind(connection, self.minor));
+        let dir = match (args.dir, bound) {
+            (DirFromClient4::Fore, _) | (DirFromClient4::ForeOrBoth, false) => DirFromServer4::Fore,
+            (DirFromClient4::Back, true) => DirFromServer4::Back,
+            (DirFromClient4::ForeOrBoth | DirFromClient4::BackOrBoth, true) => DirFromServer4::Both,
+            (DirFromClient4::Back | DirFromClient4::BackOrBoth, false) => return Err(NfsStat4::Inval.into()),
+        };
+        Ok(BindConnToSession4Ok { sessionid: args.sessionid, dir, use_conn_in_rdma_mode: false })
     }
 
     pub(crate) async fn backchannel_ctl(&mut self, args: &BackchannelCtl4Args) -> Done<()> {
         let Identity::Slot { turn, .. } = &self.identity else { return Err(NfsStat4::OpNotInSession.into()) };
-        let session = turn.session().session.id;
+        let active = turn.session().clone();
         let mut security = Encoder::new();
         security.put(&args.sec_parms);
-        let op = ClientOp::SetCallback { session, program: args.cb_program, security: security.into_bytes() };
-        self.settle_client(op).await
+        let security = security.into_bytes();
+        let accepted = credential(&security);
+        let session = active.session.id;
+        self.settle_client(ClientOp::SetCallback { session, program: args.cb_program, security }).await?;
+        active.back.set(args.cb_program, accepted);
+        Ok(())
     }
 
     pub(crate) async fn destroy_session(&mut self, wire: &SessionId4) -> Done<()> {
