@@ -5,8 +5,8 @@ use crate::engine::{Engine, HandleError};
 use crate::lock_manager::{LockTarget, Resolve, ResolveError};
 use crate::rpc::{Answer, RpcCall};
 use atoll_base::block::BlockService;
-use atoll_meta::lock::GrantedWaiter;
-use atoll_meta::{MetadataService, Origin};
+use atoll_meta::lock::{Conflict, GrantedWaiter, LockTest};
+use atoll_meta::{FsError, MetadataService, Origin};
 use atoll_xdr::Encoder;
 
 impl<M: MetadataService, B: BlockService> FileService for Engine<M, B> {
@@ -49,6 +49,10 @@ impl<M: MetadataService, B: BlockService> Resolve for Engine<M, B> {
 
     async fn origin(&self) -> Option<Origin> {
         Some(Self::origin(self).await)
+    }
+
+    async fn clear_way(&self, test: &LockTest) -> Result<Option<Conflict>, FsError> {
+        Self::clear_way(self, test).await
     }
 
     async fn offer_lock(&self, waiter: &GrantedWaiter) -> bool {

@@ -131,7 +131,7 @@ impl<M: MetadataService, R: Resolve> LockManager<M, R> {
         let Wanted { owner, range } = wanted(&args.lock, call)?;
         let LockTarget { ino, generation, .. } = self.lockable(&args.lock.fh, call).await?;
         let test = LockTest { ino, generation, owner, range, mode: mode(args.exclusive) };
-        let conflict = self.meta.test_lock(test).await.map_err(status)?;
+        let conflict = self.files.clear_way(&test).await.map_err(status)?;
         Ok(conflict.map_or(TestReply::Granted, |conflict| TestReply::Denied(holder(conflict))))
     }
 
@@ -151,6 +151,10 @@ impl<M: MetadataService, R: Resolve> LockManager<M, R> {
             true => Wait::Queue(CallbackAddress::of(call, self.life, &args.lock.fh, &args.cookie).encode()),
             false => Wait::No,
         };
+        let (ino, generation) = (target.ino, target.generation);
+        let test = LockTest { ino, generation, owner: owner.clone(), range, mode: mode(args.exclusive) };
+        // What else is wrong is told by the operation itself.
+        let _held = self.files.clear_way(&test).await;
         let op = LockOp::Lock {
             ino: target.ino,
             generation: target.generation,

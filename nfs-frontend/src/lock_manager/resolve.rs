@@ -4,7 +4,7 @@ use crate::rpc::RpcCall;
 use atoll_base::access::Cred;
 use atoll_base::attr::Attr;
 use atoll_base::id::Ino;
-use atoll_meta::lock::GrantedWaiter;
+use atoll_meta::lock::{Conflict, GrantedWaiter, LockTest};
 use atoll_meta::{FsError, Origin};
 use std::future::Future;
 
@@ -48,6 +48,9 @@ pub trait Resolve: Send + Sync + 'static {
 
     /// The frontend's present life, for the calls that change something.
     fn origin(&self) -> impl Future<Output = Option<Origin>> + Send;
+
+    /// Has clients of NFSv4 whose leases have run out make way for a lock. Returns the lock that is in the way all the same.
+    fn clear_way(&self, test: &LockTest) -> impl Future<Output = Result<Option<Conflict>, FsError>> + Send;
 
     /// Tells a client of NFSv4 that a lock is reserved for it. Returns when the client has taken the lock (true), or when the reservation is to be
     /// given up (false; should the lock have been taken meanwhile, giving it up changes nothing).

@@ -8,7 +8,8 @@ use crate::engine::Engine;
 use atoll_base::access::Cred;
 use atoll_base::block::BlockService;
 use atoll_base::id::Ino;
-use atoll_lockd::Share;
+use atoll_lockd::{LockClient, Share};
+use atoll_meta::lock::{Conflict, LockTest};
 use atoll_meta::nfs4::{ClientId, ClientOp, State, StateId, StateKind};
 use atoll_meta::{Call, FsError, MetadataService, Op};
 use tracing::{info, warn};
@@ -58,6 +59,22 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
             holders.dedup();
             for holder in holders {
                 any |= self.expire_if_lapsed(holder).await?;
+            }
+        }
+    }
+
+    /// Has lapsed clients of NFSv4 make way for a lock. Returns the lock that is in the way all the same.
+    pub(crate) async fn clear_way(&self, test: &LockTest) -> Result<Option<Conflict>, FsError> {
+        loop {
+            let Some(conflict) = self.meta.test_lock(test.clone()).await? else { return Ok(None) };
+            let gone = match conflict.owner.client() {
+                LockClient::V4(holder) if conflict.owner.client() != test.owner.client() => {
+                    self.expire_if_lapsed(ClientId(*holder)).await?
+                }
+                _ => false,
+            };
+            if !gone {
+                return Ok(Some(conflict));
             }
         }
     }

@@ -132,6 +132,10 @@ impl Resolve for Files {
         None
     }
 
+    async fn clear_way(&self, test: &LockTest) -> Result<Option<Conflict>, FsError> {
+        self.0.test_lock(test.clone()).await
+    }
+
     async fn offer_lock(&self, _: &GrantedWaiter) -> bool {
         false
     }

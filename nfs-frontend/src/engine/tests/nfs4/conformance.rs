@@ -2,6 +2,8 @@
 
 use super::{Client40, Session41, compound, identity, name, put};
 use crate::engine::tests::world::{World, sys};
+use atoll_lockd::{ByteRange, LockMode, LockOwner, NlmClient};
+use atoll_meta::lock::LockTest;
 use atoll_proto::nfs4::{
     ArgOp4, Attr4, Bitmap, ClientId4Args, Close4Args, Create4Args, CreateHow4, CreateType4,
     DestroySession4Args, Fattr4, FileHandle, Lock4Args, LockType4, Locker4, NfsStat4, Open4Args, OpenFlag4,
@@ -143,6 +145,25 @@ async fn a_lock_of_a_lapsed_client_makes_way() {
     outlive(&w, &living).await;
     let ops = lock(&mut living, &fh, open, id);
     assert_eq!(living.send(ops).await.status, Ok(()));
+}
+
+/// And for a lock of NLM, whose clients know nothing of leases.
+#[tokio::test(start_paused = true)]
+async fn a_lock_of_a_lapsed_client_makes_way_for_nlm() {
+    let w = World::new().await;
+    let mut lapsed = Client40::new(&w, "a").await;
+    let (fh, open) = lapsed.open("f", 3, 0).await;
+    let id = lapsed.id;
+    let ops = lock(&mut lapsed, &fh, open, id);
+    assert_eq!(lapsed.send(ops).await.status, Ok(()));
+    let handle = w.engine.handle_key.open(fh.as_slice()).unwrap();
+    let owner = LockOwner::nlm(NlmClient::new(b"host".to_vec(), None).unwrap(), b"oh", 1).unwrap();
+    let (ino, generation) = (handle.ino, handle.generation);
+    let test = LockTest { ino, generation, owner, range: ByteRange::WHOLE, mode: LockMode::Exclusive };
+    assert!(w.engine.clear_way(&test).await.unwrap().is_some());
+    let living = Client40::new(&w, "b").await;
+    outlive(&w, &living).await;
+    assert_eq!(w.engine.clear_way(&test).await, Ok(None));
 }
 
 /// RFC 7530 §13.1.5.3: a lease is cancelled when its client comes back after a restart of its own.

@@ -8,7 +8,7 @@ use crate::engine::v4::{offers, status};
 use atoll_base::access::Cred;
 use atoll_base::attr::FileKind;
 use atoll_base::block::BlockService;
-use atoll_lockd::{ByteRange, Callback, Conflict, LockClient, LockMode, LockOwner, RangeError};
+use atoll_lockd::{ByteRange, Callback, Conflict, LockMode, LockOwner, RangeError};
 use atoll_meta::lock::LockTest;
 use atoll_meta::nfs4::{ClientId, LockState, StateOp, StateOutcome};
 use atoll_meta::once::Once;
@@ -112,20 +112,10 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
                             LockType4::Read | LockType4::Write => None,
                         };
                         let mode = mode(args.locktype);
-                        if step.is_some() {
-                            self.clear_way(&node, client, &state, range, mode).await?;
-                        }
+                        // Before, since a refusal is an answer that is kept, and in v4.0 the owner's step.
+                        self.clear_way(&node, client, &state, range, mode).await?;
                         let op = StateOp::Lock { client, state, range, mode, wait };
-                        let response = self.change_state(Cred::root(), op.clone(), step.clone()).await?;
-                        match (&response.result, &step) {
-                            (Ok(Outcome::State(StateOutcome::Denied(conflict))), None)
-                                if self.lapsed_makes_way(conflict, client).await? =>
-                            {
-                                self.attempt += 1;
-                                self.change_state(Cred::root(), op, None).await?
-                            }
-                            _ => response,
-                        }
+                        self.change_state(Cred::root(), op, step).await?
                     }
                     (Some(status), _) | (None, Err(status)) => self.refuse_step(status, step).await?,
                 }
@@ -180,7 +170,7 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
         }
     }
 
-    /// Has lapsed clients make way for a lock of v4.0, where a refusal would be the owner's step.
+    /// Has lapsed clients make way for a lock.
     async fn clear_way(
         &self,
         node: &Node,
@@ -194,29 +184,11 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
             LockState::Held(held) => self.engine.meta().state(held.id).await?.map(|state| state.owner),
         };
         let Some(owner) = owner else { return Ok(()) };
-        loop {
-            let test = LockTest {
-                ino: node.handle.ino,
-                generation: node.handle.generation,
-                owner: LockOwner::v4(client.0, owner.to_vec()).map_err(|_| NfsStat4::Inval)?,
-                range,
-                mode,
-            };
-            // What else is wrong is told by the operation itself.
-            match self.engine.meta().test_lock(test).await {
-                Ok(Some(conflict)) if self.lapsed_makes_way(&conflict, client).await? => {}
-                _ => return Ok(()),
-            }
-        }
-    }
-
-    async fn lapsed_makes_way(&self, conflict: &Conflict, asking: ClientId) -> Done<bool> {
-        match conflict.owner.client() {
-            LockClient::V4(holder) if *holder != asking.0 => {
-                Ok(self.engine.expire_if_lapsed(ClientId(*holder)).await?)
-            }
-            _ => Ok(false),
-        }
+        let owner = LockOwner::v4(client.0, owner.to_vec()).map_err(|_| NfsStat4::Inval)?;
+        let (ino, generation) = (node.handle.ino, node.handle.generation);
+        // What else is wrong is told by the operation itself.
+        let _held = self.engine.clear_way(&LockTest { ino, generation, owner, range, mode }).await;
+        Ok(())
     }
 
     pub(crate) async fn lock_test(&mut self, args: &LockT4Args) -> Result<(), Refused> {
@@ -229,22 +201,14 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
         }
         let owner =
             LockOwner::v4(client.0, args.owner.owner.as_bytes().to_vec()).map_err(|_| NfsStat4::Inval)?;
-        let test = || -> Result<LockTest, NfsStat4> {
-            Ok(LockTest {
-                ino: node.handle.ino,
-                generation: node.handle.generation,
-                owner: owner.clone(),
-                range: range(args.offset, args.length)?,
-                mode: mode(args.locktype),
-            })
+        let test = LockTest {
+            ino: node.handle.ino,
+            generation: node.handle.generation,
+            owner,
+            range: range(args.offset, args.length)?,
+            mode: mode(args.locktype),
         };
-        let mut conflict = self.engine.meta().test_lock(test()?).await?;
-        if let Some(found) = &conflict
-            && self.lapsed_makes_way(found, client).await?
-        {
-            conflict = self.engine.meta().test_lock(test()?).await?;
-        }
-        match conflict {
+        match self.engine.clear_way(&test).await? {
             Some(conflict) => Err(Refused::Denied(denied(&conflict))),
             None => Ok(()),
         }
