@@ -12,6 +12,7 @@ use atoll_lockd::{LockClient, Share};
 use atoll_meta::lock::{Conflict, LockTest};
 use atoll_meta::nfs4::{ClientId, ClientOp, State, StateId, StateKind};
 use atoll_meta::{Call, FsError, MetadataService, Op};
+use std::collections::HashSet;
 use tracing::{info, warn};
 
 /// States or clients read in one step.
@@ -82,6 +83,7 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
     /// Looks through all clients for those that need not be waited for.
     pub(crate) async fn expire_due(&self) {
         let mut after = ClientId(0);
+        let mut there = HashSet::new();
         loop {
             let clients = match self.meta.clients(after, PAGE).await {
                 Ok(clients) => clients,
@@ -91,8 +93,9 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
                     return;
                 }
             };
-            let Some(last) = clients.last() else { return };
+            let Some(last) = clients.last() else { break };
             after = last.id;
+            there.extend(clients.iter().map(|client| client.id));
             for client in clients {
                 let age = self.v4.leases.age(client.id);
                 let useless = !client.confirmed || client.states == 0;
@@ -104,5 +107,6 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
                 }
             }
         }
+        self.v4.leases.forget_gone(2 * self.lease(), &there);
     }
 }

@@ -4,7 +4,7 @@
 //! whose lease has run out is *courteous*: what it has stays until somebody needs it, or [`COURTESY`] is over.
 
 use atoll_meta::nfs4::ClientId;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -41,6 +41,15 @@ impl Leases {
         self.shard(client).get(&client).copied().unwrap_or(self.started).elapsed()
     }
 
+    /// Forgets who has not been heard for so long and is not among those that are `there`: clients that ended elsewhere, or gave way to
+    /// a new boot of theirs.
+    pub(crate) fn forget_gone(&self, unheard: Duration, there: &HashSet<ClientId>) {
+        for shard in &self.heard {
+            let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            shard.retain(|client, heard| heard.elapsed() <= unheard || there.contains(client));
+        }
+    }
+
     /// The client is gone.
     pub(crate) fn forget(&self, client: ClientId) {
         self.shard(client).remove(&client);
@@ -61,5 +70,18 @@ mod tests {
         assert_eq!(leases.age(ClientId(1)), Duration::from_secs(2));
         leases.forget(ClientId(1));
         assert_eq!(leases.age(ClientId(1)), Duration::from_secs(7));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_gone_is_forgotten_and_who_is_new_is_not() {
+        let leases = Leases::new();
+        leases.renew(ClientId(1));
+        leases.renew(ClientId(2));
+        tokio::time::advance(Duration::from_secs(5)).await;
+        leases.renew(ClientId(3));
+        leases.forget_gone(Duration::from_secs(4), &HashSet::from([ClientId(2)]));
+        tokio::time::advance(Duration::from_secs(5)).await;
+        let known = |client| leases.shard(client).contains_key(&client);
+        assert_eq!([1, 2, 3].map(|id| known(ClientId(id))), [false, true, true]);
     }
 }

@@ -181,9 +181,9 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
         let changing = compound.ops.iter().any(changes);
         let mut cx = Compound::new(this, call.without_args(), compound.minorversion, reply);
         if compound.minorversion == 0 && changing {
-            // A retransmission of what is being executed gets its answer from the first.
+            // A retransmission of what is being executed: the outcome is not known yet, and the client asks again.
             if !cx.engine.once.enter(key) {
-                return Answer::Drop;
+                return Answer::Disconnect;
             }
             cx.identity = Identity::Request(key);
         }
