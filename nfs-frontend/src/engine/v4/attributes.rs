@@ -3,6 +3,7 @@
 use atoll_base::access::Cred;
 use atoll_base::attr::{Attr, FileKind, SetAttr, SetTime};
 use atoll_base::block::BlockSpace;
+use atoll_base::id::ExportId;
 use atoll_base::limits::{FILE_SIZE_MAX, IO_MAX, LINK_MAX, NAME_MAX};
 use atoll_base::time::{NANOS_PER_SEC, Timestamp};
 use atoll_meta::export::Volume;
@@ -123,6 +124,8 @@ pub(crate) struct View<'a> {
     pub(crate) minor: u32,
     pub(crate) attr: &'a Attr,
     pub(crate) handle: &'a FileHandle,
+    /// The export that it is seen through: each is a file system of its own, for rules and handles are its own.
+    pub(crate) export: ExportId,
     /// The object's number in the directory above, should another file system begin here.
     pub(crate) mounted_on: u64,
     /// Seconds.
@@ -210,7 +213,7 @@ impl View<'_> {
             Attr4::LinkSupport => V::LinkSupport(true),
             Attr4::SymlinkSupport => V::SymlinkSupport(true),
             Attr4::NamedAttr => V::NamedAttr(false),
-            Attr4::FsId => V::FsId(FsId4 { major: u64::from(a.volume.0), minor: 0 }),
+            Attr4::FsId => V::FsId(FsId4 { major: u64::from(a.volume.0), minor: u64::from(self.export.0) }),
             Attr4::UniqueHandles => V::UniqueHandles(true),
             Attr4::LeaseTime => V::LeaseTime(self.lease),
             Attr4::RdAttrError => V::RdAttrError(Ok(())),

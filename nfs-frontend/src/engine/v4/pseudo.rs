@@ -49,6 +49,8 @@ pub(crate) struct Joints {
     below: HashMap<(Ino, Bytes), ExportId>,
     /// The directory above an export's root inside of another export, with that one.
     above: HashMap<ExportId, (ExportId, Ino)>,
+    /// What an export's root hides there.
+    covered: HashMap<ExportId, Ino>,
 }
 
 /// The joints in use; made anew when the exports have changed.
@@ -99,6 +101,7 @@ impl Joints {
             by_export,
             below: HashMap::new(),
             above: HashMap::new(),
+            covered: HashMap::new(),
         }
     }
 
@@ -139,6 +142,13 @@ impl Joints {
     /// Where an export's root hangs inside of another export.
     pub(crate) fn above(&self, export: ExportId) -> Option<(ExportId, Ino)> {
         self.above.get(&export).copied()
+    }
+
+    /// The number that the directory above has for an export's root; none for the root of everything.
+    pub(crate) fn mounted_on(&self, export: ExportId) -> Option<Ino> {
+        let node =
+            || self.at_export(export).filter(|index| *index != Self::ROOT).map(|index| self.nodes[index].ino);
+        self.covered.get(&export).copied().or_else(node)
     }
 
     /// The handle of a node.
@@ -192,14 +202,23 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
                 let rest: Vec<&str> =
                     components(&inner.spec.path).skip(components(&outer.spec.path).count()).collect();
                 let Some((name, way)) = rest.split_last() else { continue };
-                let start = self.export_root(&outer).await?;
-                match self.walk(start, way.join("/").as_bytes()).await {
+                let way = way.join("/");
+                let dir = match self.export_root(&outer).await {
+                    Ok(start) => self.walk(start, way.as_bytes()).await,
+                    Err(e) => Err(e),
+                };
+                match dir {
                     Ok(dir) => {
+                        if let Ok(hidden) = self.meta.lookup(dir.ino, name.as_bytes()).await?.child {
+                            joints.covered.insert(inner.id, hidden.ino);
+                        }
                         joints.below.insert((dir.ino, Bytes::copy_from_slice(name.as_bytes())), inner.id);
                         joints.above.insert(inner.id, (outer.id, dir.ino));
                     }
                     // Not reached through this one until the path is there and the exports change.
-                    Err(FsError::NotFound | FsError::NotDirectory | FsError::AccessDenied) => {}
+                    Err(
+                        FsError::NotFound | FsError::NotDirectory | FsError::AccessDenied | FsError::Stale,
+                    ) => {}
                     Err(e) => return Err(e),
                 }
             }

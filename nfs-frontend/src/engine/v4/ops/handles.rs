@@ -200,9 +200,7 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
             && self.is_root(node).await?
         {
             let joints = self.engine.joints().await?;
-            if let Some(index) = joints.at_export(node.export.id).filter(|index| *index != Joints::ROOT) {
-                return Ok(joints.node(index).ino.0);
-            }
+            return Ok(joints.mounted_on(node.export.id).unwrap_or(attr.ino).0);
         }
         Ok(attr.ino.0)
     }

@@ -233,6 +233,7 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
             minor: shown.minor,
             attr,
             handle: &handle,
+            export: object.handle().export,
             mounted_on,
             lease: shown.lease,
             file_system: shown.file_system.as_ref(),

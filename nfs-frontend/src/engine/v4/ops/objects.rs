@@ -86,6 +86,7 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
             minor: self.minor,
             attr,
             handle: &self.wire_handle(object),
+            export: object.handle().export,
             mounted_on: self.mounted_on(object, attr).await?,
             lease: self.engine.lease_seconds(),
             file_system: file_system.as_ref(),
