@@ -1,6 +1,7 @@
 //! NFSv4 through the engine's entry point: COMPOUNDs encoded as clients do it, results decoded as they read them.
 
 mod conformance;
+mod namespace;
 
 use super::world::World;
 use atoll_proto::nfs4::{
