@@ -23,6 +23,10 @@ use tokio::time::{Instant, timeout};
 /// Time for the answer to a callback; what the connection lost meanwhile is sent again within it.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// Time for a client that was told to take the lock: it asks at once. One whose process has given up meanwhile does not say so, and
+/// meanwhile nobody else can have the lock; one that is late asks again, and waits again.
+const TAKING: Duration = Duration::from_secs(1);
+
 /// Pause before a client that was not reached is tried again.
 const RETRY: Duration = Duration::from_millis(500);
 
@@ -112,7 +116,7 @@ impl Drop for Entered {
 
 impl<M: MetadataService, B: BlockService> Engine<M, B> {
     /// Tells a client that a lock is reserved for it. Returns when the client has taken it (true), or when the reservation is to be given up:
-    /// a client that was told has a lease's time, one that cannot be reached half of that, one that refuses nothing.
+    /// a client that was told has [`TAKING`], one that cannot be reached half a lease, one that refuses nothing.
     pub(crate) async fn offer_lock(&self, waiter: &GrantedWaiter) -> bool {
         let offer = self.v4.offers.enter(waiter);
         let begin = Instant::now();
@@ -127,7 +131,7 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
                 return true;
             }
         }
-        timeout(self.lease(), offer.taken.notified()).await.is_ok()
+        timeout(TAKING, offer.taken.notified()).await.is_ok()
     }
 
     /// CB_NOTIFY_LOCK, by any session of the client.
