@@ -1,12 +1,21 @@
 //! Attributes between file system and wire (RFC 1813 §2.5, §2.6).
 
 use atoll_base::attr::{Attr, Before, FileKind, SetAttr, SetTime};
+use atoll_base::block::BlockSpace;
 use atoll_base::time::{NANOS_PER_SEC, Timestamp};
 use atoll_meta::Change;
 use atoll_proto::nfs3::{
     Fattr3, FileType3, MODE_BITS, NfsStat3, NfsTime3, Sattr3, SetTime as WireSetTime, SpecData3, WccAttr,
     WccData,
 };
+
+/// Bytes that an inode with its name takes in the metadata store, roughly.
+const INODE_COST: u64 = 512;
+
+/// File slots: as many as there is room for.
+pub(crate) fn free_files(space: &BlockSpace) -> u64 {
+    space.available / INODE_COST
+}
 
 /// A time on the wire: 32 unsigned bits of seconds. What lies outside is shown as the nearest that can be told.
 pub(crate) fn time(t: Timestamp) -> NfsTime3 {

@@ -11,7 +11,7 @@ use atoll_base::block::{BlockError, BlockId, BlockService};
 use atoll_base::id::Ino;
 use atoll_base::limits::INLINE_WRITE_MAX;
 use atoll_meta::once::Once;
-use atoll_meta::{Call, Change, FsError, MetadataService, OnceKey, Op, Outcome, Response};
+use atoll_meta::{Call, Change, FsError, MetadataService, Op, Outcome, Response};
 use bytes::Bytes;
 use std::sync::Arc;
 use std::time::Duration;
@@ -63,21 +63,24 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
         Ok(Arc::new(Response { result, changes: vec![Change { before: attr.before(), after: attr }] }))
     }
 
-    /// Takes UNSTABLE data, or writes through what is too little to be worth a lease. `key` is under what the outcome of data in the
-    /// dirty map is kept, `once` that of a write through.
+    /// Takes UNSTABLE data, or writes through what is too little to be worth a lease. Of data in the dirty map an outcome is kept that is
+    /// known by the request; what a session's slot needs, the frontend has.
     pub(crate) async fn write_unstable(
         self: &Arc<Self>,
         node: &Node,
         cred: &Cred,
         offset: u64,
         data: Bytes,
-        key: Option<OnceKey>,
         once: Once,
     ) -> Result<Arc<Response>, Refused> {
         let (ino, generation) = (node.handle.ino, node.handle.generation);
         let stream = self.recent.note(ino, self.meta.now().secs);
         let through = !stream && data.len() <= INLINE_WRITE_MAX && !self.dirty.is_leased(ino);
         if !through {
+            let key = match &once {
+                Once::Request(key) => Some(*key),
+                Once::Slot(_) | Once::Owner(_) => None,
+            };
             let write = UnstableWrite { ino, generation, cred, offset, data: &data, key };
             match self.take_unstable(write).await? {
                 Taken::Settled(response) => return Ok(response),

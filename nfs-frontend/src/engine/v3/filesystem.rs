@@ -11,9 +11,6 @@ use atoll_proto::nfs3::{
     properties,
 };
 
-/// Bytes that an inode with its name takes in the metadata store, roughly: file slots are as many as there is room for.
-const INODE_COST: u64 = 512;
-
 /// Suggested multiple of READ and WRITE sizes: a page of client caches.
 const MULTIPLE: u32 = 4096;
 
@@ -26,7 +23,7 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
         let attr = attempt!(self.node_attr(&node).await);
         let volume = attempt!(self.meta.volume(node.handle.volume).await);
         let space = self.blocks.space();
-        let free_files = space.available / INODE_COST;
+        let free_files = attrs::free_files(&space);
         Ok(Ok(FsStat3Ok {
             obj_attributes: Some(attrs::fattr(&attr)),
             total_bytes: space.total,

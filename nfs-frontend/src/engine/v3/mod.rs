@@ -17,6 +17,7 @@ mod remove;
 mod write;
 
 pub(crate) use attributes::access_granted;
+pub(crate) use readdir::cookie_verifier;
 
 use super::shield::shield;
 use super::{Engine, Interrupt, Refused, attrs, once};

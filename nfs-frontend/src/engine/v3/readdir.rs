@@ -36,7 +36,7 @@ const ENTRY_PLUS_MIN: usize = ENTRY_MIN + 4 + 84 + 4 + 4 + 40;
 const PAGE_ENTRIES: usize = 2048;
 
 /// The verifier of a directory. Never zero: that is what a client sends that has none.
-fn verifier(dir: &Handle) -> CookieVerf3 {
+pub(crate) fn cookie_verifier(dir: &Handle) -> CookieVerf3 {
     (dir.ino.0 ^ u64::from(dir.generation).rotate_left(32) ^ 1 << 63).to_be_bytes()
 }
 
@@ -70,7 +70,7 @@ fn failure<T>(e: FsError, dir: Option<&Attr>) -> Result<Result<T, Failure<PostOp
 impl<M: MetadataService, B: BlockService> Engine<M, B> {
     async fn begin_listing(&self, call: &RpcCall, at: &Position<'_>) -> Result3<Listing, PostOpAttr> {
         let node = attempt!(self.admit(at.dir, call).await);
-        let wanted = verifier(&node.handle);
+        let wanted = cookie_verifier(&node.handle);
         if at.cookie != 0 && at.verf != [0; 8] && at.verf != wanted {
             return fail_with(NfsStat3::BadCookie, self.node_attr(&node).await.ok().as_ref());
         }
@@ -122,7 +122,7 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
         let Listing { node, mut page, parent, .. } = listing;
         let dir = node.handle.ino;
         let dir_attributes = Some(attrs::fattr(&page.dir));
-        let mut writer = ReadDirWriter::begin(reply, &dir_attributes, verifier(&node.handle), count);
+        let mut writer = ReadDirWriter::begin(reply, &dir_attributes, cookie_verifier(&node.handle), count);
         let aliases = [(DOT, &b"."[..], dir), (DOTDOT, b"..", parent)];
         let mut room = aliases
             .iter()
@@ -180,8 +180,13 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
         let dir = node.handle.ino;
         let dir_attributes = Some(attrs::fattr(&page.dir));
         let parent_attr = if at.cookie < DOTDOT && searchable { self.attr(parent).await.ok() } else { None };
-        let mut writer =
-            ReadDirPlusWriter::begin(reply, &dir_attributes, verifier(&node.handle), dircount, maxcount);
+        let mut writer = ReadDirPlusWriter::begin(
+            reply,
+            &dir_attributes,
+            cookie_verifier(&node.handle),
+            dircount,
+            maxcount,
+        );
         let own_attr = searchable.then(|| page.dir.clone());
         let aliases = [(DOT, &b"."[..], dir, own_attr), (DOTDOT, b"..", parent, parent_attr)];
         let mut room =

@@ -68,7 +68,7 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
         let written = if data.is_empty() {
             self.write_nothing(&node, &cred).await
         } else if args.stable == StableHow::Unstable {
-            self.write_unstable(&node, &cred, args.offset, data, Some(key), key.into()).await
+            self.write_unstable(&node, &cred, args.offset, data, key.into()).await
         } else {
             let (ino, generation) = (node.handle.ino, node.handle.generation);
             self.write_stable(ino, generation, &cred, args.offset, data, key.into()).await.map(Arc::new)

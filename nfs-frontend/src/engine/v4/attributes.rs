@@ -1,5 +1,6 @@
 //! Attributes between file system and wire (RFC 8881 §5, RFC 7530 §5, RFC 7862 §12.2).
 
+use crate::engine::attrs::free_files;
 use atoll_base::access::Cred;
 use atoll_base::attr::{Attr, FileKind, SetAttr, SetTime};
 use atoll_base::block::BlockSpace;
@@ -7,17 +8,12 @@ use atoll_base::id::ExportId;
 use atoll_base::limits::{FILE_SIZE_MAX, IO_MAX, LINK_MAX, NAME_MAX};
 use atoll_base::time::{NANOS_PER_SEC, Timestamp};
 use atoll_meta::export::Volume;
+use atoll_proto::nfs3::MODE_BITS;
 use atoll_proto::nfs4::{
     Attr4, AttrValue4, Bitmap, ChangeAttrType4, Fattr4, FattrWriter, FileHandle, FileType4, FsId4,
     FsLocations4, NfsStat4, NfsTime4, Principal4, SetAttrs4, SetTime4, SpecData4, charset, fh_expire,
 };
 use atoll_xdr::Array;
-
-/// Bytes that an inode with its name takes in the metadata store, roughly: file slots are as many as there is room for.
-const INODE_COST: u64 = 512;
-
-/// The low 12 bits of the mode.
-const MODE_BITS: u32 = 0o7777;
 
 macro_rules! attributes {
     ($($name:ident),+ $(,)?) => { Bitmap::of(&[$(Attr4::$name as u32),+]) };
@@ -200,9 +196,8 @@ impl View<'_> {
     fn value(&self, attr: Attr4) -> AttrValue4 {
         use AttrValue4 as V;
         let a = self.attr;
-        let files = |f: fn(&FileSystem, u64) -> u64| {
-            self.file_system.map_or(0, |fs| f(fs, fs.space.available / INODE_COST))
-        };
+        let files =
+            |f: fn(&FileSystem, u64) -> u64| self.file_system.map_or(0, |fs| f(fs, free_files(&fs.space)));
         let space = |f: fn(&BlockSpace) -> u64| self.file_system.map_or(0, |fs| f(&fs.space));
         match attr {
             Attr4::SupportedAttrs => V::SupportedAttrs(supported(self.minor)),
@@ -266,15 +261,8 @@ impl View<'_> {
     }
 }
 
-/// What a client wants set, and which attributes those are.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Wanted {
-    pub(crate) set: SetAttr,
-    pub(crate) mask: Bitmap,
-}
-
 /// Reads what a client wants set. `creating`: with the creation of an object.
-pub(crate) fn wanted(fattr: &Fattr4, minor: u32, creating: bool) -> Result<Wanted, NfsStat4> {
+pub(crate) fn wanted(fattr: &Fattr4, minor: u32, creating: bool) -> Result<SetAttr, NfsStat4> {
     let set = SetAttrs4::read(fattr, &supported(minor)).map_err(|e| e.status())?;
     if set.time_create.is_some() || set.mode_umask.is_some() && (!creating || set.mode.is_some()) {
         return Err(NfsStat4::Inval);
@@ -299,16 +287,13 @@ pub(crate) fn wanted(fattr: &Fattr4, minor: u32, creating: bool) -> Result<Wante
             Some(SetTime4::ClientTime(t)) => SetTime::Client(timestamp(t)?),
         })
     };
-    Ok(Wanted {
-        set: SetAttr {
-            mode,
-            uid: set.owner.as_ref().map(parse_principal).transpose()?,
-            gid: set.group.as_ref().map(parse_principal).transpose()?,
-            size: set.size,
-            atime: set_time(set.atime)?,
-            mtime: set_time(set.mtime)?,
-        },
-        mask: fattr.mask.clone(),
+    Ok(SetAttr {
+        mode,
+        uid: set.owner.as_ref().map(parse_principal).transpose()?,
+        gid: set.group.as_ref().map(parse_principal).transpose()?,
+        size: set.size,
+        atime: set_time(set.atime)?,
+        mtime: set_time(set.mtime)?,
     })
 }
 

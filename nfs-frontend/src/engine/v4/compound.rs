@@ -190,6 +190,11 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
         }
     }
 
+    /// Refusal of a change under a read-only export.
+    pub(crate) fn check_writable(node: &Node) -> Result<(), NfsStat4> {
+        Engine::<M, B>::check_writable(&node.export).map_err(|_| NfsStat4::RoFs)
+    }
+
     /// Makes an object the current one; the current stateid goes (RFC 8881 §16.2.3.1.2).
     pub(crate) fn enter(&mut self, object: Object) {
         self.current = Some(object);

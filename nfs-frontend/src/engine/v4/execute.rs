@@ -8,10 +8,7 @@ use crate::rpc::Answer;
 use atoll_base::block::BlockService;
 use atoll_meta::MetadataService;
 use atoll_meta::nfs4::ClientId;
-use atoll_proto::nfs4::{
-    Access4Res, ArgOp4, CompoundCall, Failure, GetAttr4Ok, NfsStat4, OpNum4, ResOp4, Sequence4Args, Status4,
-};
-use atoll_xdr::Encoder;
+use atoll_proto::nfs4::{ArgOp4, CompoundCall, Failure, NfsStat4, OpNum4, ResOp4, Sequence4Args, Status4};
 use bytes::Bytes;
 
 /// The result of an operation, or the end without an answer.
@@ -31,6 +28,7 @@ const ROOM: usize = 256;
 impl<M: MetadataService, B: BlockService> Compound<M, B> {
     /// Executes it and answers.
     pub(crate) async fn run(mut self, compound: CompoundCall, fingerprint: u64, size: usize) -> Answer {
+        let start = self.reply.mark();
         let status_at = self.reply.reserve_u32();
         self.reply.put(&compound.tag);
         let count_at = self.reply.reserve_u32();
@@ -40,13 +38,9 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
         let (status, count) = match self.all(compound, fingerprint, size).await {
             Ok(Ended::Executed(status, count)) => (status, count),
             Ok(Ended::Replayed(reply)) => {
-                let mut again = std::mem::take(&mut self.reply);
-                let header = again.as_contiguous().map(|all| Bytes::copy_from_slice(&all[..whole]));
-                let Some(header) = header else { return Answer::SystemError };
-                again = Encoder::new();
-                again.raw(&header);
-                again.raw(&reply);
-                return Answer::Success(again);
+                self.reply.rollback(start);
+                self.reply.raw(&reply);
+                return Answer::Success(self.reply);
             }
             Err(_unknown) => return Answer::Disconnect,
         };
@@ -232,18 +226,25 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
         use ResOp4 as R;
         let number = op.op();
         self.stepped = false;
+        /// The refusal of an operation that otherwise writes its result itself, which ends this.
+        macro_rules! written {
+            ($operation:expr) => {{
+                let mark = self.reply.mark();
+                match result!($operation.await) {
+                    Ok(()) => return Ok(Ok(())),
+                    Err(status) => {
+                        self.reply.rollback(mark);
+                        status
+                    }
+                }
+            }};
+        }
         let result = match op {
-            A::Access(a) => {
-                let res: Access4Res = result!(self.access(a.access).await);
-                R::Access(res)
-            }
+            A::Access(a) => R::Access(result!(self.access(a.access).await)),
             A::Close(a) => R::Close(result!(self.close(&a).await)),
             A::Commit(a) => R::Commit(result!(self.commit(&a).await)),
             A::Create(a) => R::Create(result!(self.create(a).await)),
-            A::GetAttr(a) => R::GetAttr(
-                result!(self.get_attr(&a.attr_request).await)
-                    .map(|obj_attributes| GetAttr4Ok { obj_attributes }),
-            ),
+            A::GetAttr(a) => R::GetAttr(Err(written!(self.get_attr(&a.attr_request)))),
             A::GetFh => R::GetFh(result!(self.get_fh())),
             A::Link(a) => R::Link(result!(self.link(a.newname).await)),
             A::Lock(a) => R::Lock(match self.lock(&a).await {
@@ -264,26 +265,8 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
             A::PutFh(a) => R::PutFh(result!(self.put_fh(&a.object).await)),
             A::PutPubFh => R::PutPubFh(result!(self.put_root_fh().await)),
             A::PutRootFh => R::PutRootFh(result!(self.put_root_fh().await)),
-            A::Read(a) => {
-                let mark = self.reply.mark();
-                match result!(self.read(&a).await) {
-                    Ok(()) => return Ok(Ok(())),
-                    Err(status) => {
-                        self.reply.rollback(mark);
-                        R::Read(Err(status))
-                    }
-                }
-            }
-            A::ReadDir(a) => {
-                let mark = self.reply.mark();
-                match result!(self.read_dir(&a).await) {
-                    Ok(()) => return Ok(Ok(())),
-                    Err(status) => {
-                        self.reply.rollback(mark);
-                        R::ReadDir(Err(status))
-                    }
-                }
-            }
+            A::Read(a) => R::Read(Err(written!(self.read(&a)))),
+            A::ReadDir(a) => R::ReadDir(Err(written!(self.read_dir(&a)))),
             A::ReadLink => R::ReadLink(result!(self.read_link().await)),
             A::Remove(a) => R::Remove(result!(self.remove(a.target).await)),
             A::Rename(a) => R::Rename(result!(self.rename(a).await)),
@@ -321,16 +304,7 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
             A::Deallocate(a) => R::Deallocate(result!(self.deallocate(&a).await)),
             A::IoAdvise(a) => R::IoAdvise(result!(self.io_advise(&a).await)),
             A::Seek(a) => R::Seek(result!(self.seek(&a).await)),
-            A::ReadPlus(a) => {
-                let mark = self.reply.mark();
-                match result!(self.read_plus(&a).await) {
-                    Ok(()) => return Ok(Ok(())),
-                    Err(status) => {
-                        self.reply.rollback(mark);
-                        R::ReadPlus(Err(status))
-                    }
-                }
-            }
+            A::ReadPlus(a) => R::ReadPlus(Err(written!(self.read_plus(&a)))),
             A::Clone(a) => R::Clone(result!(self.clone_range(&a).await)),
             A::Copy(a) => R::Copy(result!(self.copy(&a).await).map_err(Failure::Plain)),
             // Everything else is not served, and not advertised.

@@ -48,10 +48,7 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
             let Some(last) = states.last() else { return Ok(any) };
             after = last.stateid.id;
             let in_the_way = |state: &State| match state.kind {
-                StateKind::Open { share: held, .. } => {
-                    let conflicts = share.access.intersects(held.deny) || share.deny.intersects(held.access);
-                    state.client != asking && conflicts
-                }
+                StateKind::Open { share: held, .. } => state.client != asking && share.conflicts_with(&held),
                 StateKind::Lock { .. } => false,
             };
             let mut holders: Vec<ClientId> =

@@ -139,10 +139,10 @@ fn changes(op: &ArgOp4) -> bool {
 const SEQUENCE_LEN: usize = 4 + 16 + 4 * 4;
 
 /// What a retransmission has in common with the request: principal and operations, but not SEQUENCE, whose hints may differ.
-fn fingerprint(call: &RpcCall, compound: &CompoundCall, args: &[u8]) -> u64 {
+fn fingerprint(call: &RpcCall, compound: &CompoundCall) -> u64 {
     let tag = compound.tag.as_bytes().len();
     let header = 4 + tag.next_multiple_of(4) + 4 + 4;
-    let ops = args.get(header + SEQUENCE_LEN..).unwrap_or_default();
+    let ops = call.args.unread().get(header + SEQUENCE_LEN..).unwrap_or_default();
     let mut hash = Xxh3::new();
     match &call.credential {
         Credential::None => hash.update(&[0]),
@@ -158,7 +158,7 @@ fn fingerprint(call: &RpcCall, compound: &CompoundCall, args: &[u8]) -> u64 {
 
 impl<M: MetadataService, B: BlockService> Engine<M, B> {
     /// Answers a call of NFS version 4.
-    pub async fn nfs4(&self, mut call: RpcCall, reply: Encoder) -> Answer {
+    pub async fn nfs4(&self, call: RpcCall, reply: Encoder) -> Answer {
         debug_assert_eq!(call.version, VERSION);
         match call.procedure {
             0 => return Answer::Success(reply),
@@ -167,20 +167,20 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
         }
         let Some(this) = self.this.upgrade() else { return Answer::Drop };
         self.stats.heard(call.peer.ip().to_canonical(), || self.clock.now());
-        let key = once::key(&call);
-        let whole = call.args.clone();
-        let size = whole.remaining();
-        let Ok(compound) = CompoundCall::decode(&mut call.args, OPERATIONS_MAX as usize) else {
+        let size = call.args.remaining();
+        let Ok(compound) = CompoundCall::decode(&mut call.args.clone(), OPERATIONS_MAX as usize) else {
             return Answer::GarbageArgs;
         };
         let fingerprint = match compound.ops.first() {
-            Some(ArgOp4::Sequence(_)) => fingerprint(&call, &compound, whole.unread()),
+            Some(ArgOp4::Sequence(_)) => fingerprint(&call, &compound),
             _ => 0,
         };
-        drop(whole);
         let changing = compound.ops.iter().any(changes);
         let mut cx = Compound::new(this, call.without_args(), compound.minorversion, reply);
-        if compound.minorversion == 0 && changing {
+        // Of a session's request the slot knows.
+        let key = (compound.minorversion == 0 && changing).then(|| once::key(&call));
+        drop(call);
+        if let Some(key) = key {
             // A retransmission of what is being executed: the outcome is not known yet, and the client asks again.
             if !cx.engine.once.enter(key) {
                 return Answer::Disconnect;
@@ -189,10 +189,9 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
         }
         if changing {
             let engine = cx.engine.clone();
-            let minor = compound.minorversion;
             shield(async move {
                 let answer = cx.run(compound, fingerprint, size).await;
-                if minor == 0 {
+                if let Some(key) = key {
                     engine.once.leave(&key);
                 }
                 answer

@@ -6,7 +6,6 @@
 
 use super::ranges::require_regular;
 use super::stateids::Use;
-use crate::engine::Engine;
 use crate::engine::v4::compound::{Compound, Done};
 use crate::engine::v4::ops::io::may_read;
 use crate::engine::v4::status;
@@ -63,7 +62,7 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
                 let stateid = self.source_stateid(&args.src_stateid)?;
                 self.check_use(&stateid, &from, Use::Read).await?;
                 self.check_use(&args.dst_stateid, &to, Use::Write).await?;
-                Engine::<M, B>::check_writable(&to.export).map_err(|_| NfsStat4::RoFs)?;
+                Self::check_writable(&to)?;
                 // As with RENAME.
                 if from.export.id != to.export.id {
                     return Err(NfsStat4::XDev.into());

@@ -8,16 +8,23 @@ use crate::engine::io::Contents;
 use crate::engine::resolve::same_object;
 use crate::engine::v4::compound::{Compound, Done};
 use crate::engine::v4::status;
-use crate::engine::{Engine, Refused};
 use atoll_base::access::{Cred, Perm, permits};
 use atoll_base::attr::{Attr, FileKind};
 use atoll_base::block::BlockService;
 use atoll_base::limits::{FILE_SIZE_MAX, IO_MAX};
-use atoll_meta::once::Once;
 use atoll_meta::{FsError, MetadataService, Outcome};
 use atoll_proto::nfs4::{
     Commit4Args, Commit4Ok, NfsStat4, Read4Args, StableHow4, Write4Args, Write4Ok, encode_read_ok,
 };
+
+/// Refusal of what is for regular files only, as v4.0 and LOCK have it.
+pub(crate) fn has_data(kind: FileKind) -> Result<(), NfsStat4> {
+    match kind {
+        FileKind::Regular => Ok(()),
+        FileKind::Directory => Err(NfsStat4::IsDir),
+        _ => Err(NfsStat4::Inval),
+    }
+}
 
 /// Whether the caller may read a file's data.
 pub(crate) fn may_read(cred: &Cred, attr: &Attr) -> bool {
@@ -26,13 +33,12 @@ pub(crate) fn may_read(cred: &Cred, attr: &Attr) -> bool {
 
 impl<M: MetadataService, B: BlockService> Compound<M, B> {
     fn require_file(&self, attr: &Attr) -> Result<(), NfsStat4> {
-        match attr.kind {
-            FileKind::Regular => Ok(()),
-            FileKind::Directory => Err(NfsStat4::IsDir),
-            FileKind::Symlink if self.minor > 0 => Err(NfsStat4::Symlink),
-            _ if self.minor > 0 => Err(NfsStat4::WrongType),
-            _ => Err(NfsStat4::Inval),
-        }
+        has_data(attr.kind).map_err(|status| match attr.kind {
+            FileKind::Directory => status,
+            FileKind::Symlink if self.minor > 0 => NfsStat4::Symlink,
+            _ if self.minor > 0 => NfsStat4::WrongType,
+            _ => status,
+        })
     }
 
     /// Writes the whole result.
@@ -76,7 +82,7 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
                 let attr = self.node_attr(&node).await?;
                 self.require_file(&attr)?;
                 self.check_use(&args.stateid, &node, Use::Write).await?;
-                Engine::<M, B>::check_writable(&node.export).map_err(|_| NfsStat4::RoFs)?;
+                Self::check_writable(&node)?;
                 match args.offset.checked_add(u64::from(count)) {
                     Some(end) if end <= FILE_SIZE_MAX => {}
                     _ if count == 0 => return Err(NfsStat4::Inval.into()),
@@ -84,15 +90,11 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
                 }
                 let cred = self.cred(&node.export).await;
                 let once = self.once();
-                let key = match &once {
-                    Once::Request(key) => Some(*key),
-                    Once::Slot(_) | Once::Owner(_) => None,
-                };
                 let engine = self.engine.clone();
                 let written = if data.is_empty() {
                     engine.write_nothing(&node, &cred).await
                 } else if args.stable == StableHow4::Unstable {
-                    engine.write_unstable(&node, &cred, args.offset, data, key, once).await
+                    engine.write_unstable(&node, &cred, args.offset, data, once).await
                 } else {
                     let (ino, generation) = (node.handle.ino, node.handle.generation);
                     engine.write_stable(ino, generation, &cred, args.offset, data, once).await.map(Into::into)
@@ -120,10 +122,7 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
         let node = self.node(NfsStat4::IsDir)?;
         let attr = self.node_attr(&node).await?;
         self.require_file(&attr)?;
-        let verifier = self.engine.commit_file(node.handle.ino).await.map_err(|e| match e {
-            FsError::Stale => Refused::from(FsError::Stale),
-            other => Refused::from(other),
-        })?;
+        let verifier = self.engine.commit_file(node.handle.ino).await?;
         Ok(Commit4Ok { writeverf: verifier.to_be_bytes() })
     }
 }

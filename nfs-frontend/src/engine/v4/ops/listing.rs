@@ -3,7 +3,8 @@
 //! Where another export begins at a name that the directory itself does not have, the name is listed behind its own.
 
 use crate::engine::resolve::{Node, same_object};
-use crate::engine::v4::attributes::{FileSystem, View, asks_file_system, asks_write_only, supported};
+use crate::engine::v3::cookie_verifier;
+use crate::engine::v4::attributes::{FileSystem, View, asks_write_only, supported};
 use crate::engine::v4::compound::{Compound, Done, Object};
 use crate::engine::v4::pseudo::Joints;
 use atoll_base::access::{Perm, permits};
@@ -50,7 +51,7 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
         let asked = args.attr_request.and(&supported(self.minor));
         let shown = Shown {
             minor: self.minor,
-            file_system: if asks_file_system(&asked) { Some(self.file_system(&object).await?) } else { None },
+            file_system: self.file_system_asked(&object, &asked).await?,
             lease: self.engine.lease_seconds(),
             only_errors: asked.contains(Attr4::RdAttrError as u32),
             asked,
@@ -101,9 +102,7 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
 
     async fn list_real(&mut self, node: &Node, args: &ReadDir4Args, shown: &Shown) -> Done<()> {
         let dir = node.handle.ino;
-        // As in version 3: the cookies of a directory are good as long as it is there.
-        let verifier =
-            (u64::from(node.handle.generation) << 32 | u64::from(node.handle.ino.0 as u32)).to_be_bytes();
+        let verifier = cookie_verifier(&node.handle);
         if args.cookie != 0 && args.cookieverf != [0; 8] && args.cookieverf != verifier {
             return Err(NfsStat4::NotSame.into());
         }

@@ -1,12 +1,12 @@
 //! LOCK, LOCKT, LOCKU, RELEASE_LOCKOWNER, FREE_STATEID, TEST_STATEID (RFC 8881 §18.10–§18.12, §18.38, §18.48;
 //! RFC 7530 §16.10–§16.12, §16.37).
 
+use super::io::has_data;
 use super::opens::fingerprint;
 use crate::engine::resolve::Node;
 use crate::engine::v4::compound::{Compound, Done, Halt, Identity, Object};
 use crate::engine::v4::{offers, status};
 use atoll_base::access::Cred;
-use atoll_base::attr::FileKind;
 use atoll_base::block::BlockService;
 use atoll_lockd::{ByteRange, Callback, Conflict, LockMode, LockOwner, RangeError};
 use atoll_meta::lock::LockTest;
@@ -15,7 +15,7 @@ use atoll_meta::once::Once;
 use atoll_meta::{MetadataService, Op, Outcome, Response};
 use atoll_proto::nfs4::{
     Failure, Identity as Name, Lock4Args, Lock4Ok, LockDenied4, LockT4Args, LockType4, LockU4Args, Locker4,
-    NfsStat4, StateId4, StateOwner4, Status4, TestStateId4Args, TestStateId4Ok,
+    NfsStat4, OpNum4, StateId4, StateOwner4, Status4, TestStateId4Args, TestStateId4Ok,
 };
 use atoll_xdr::Array;
 use std::sync::Arc;
@@ -75,8 +75,9 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
                 let (state, step) = match &args.locker {
                     Locker4::New(new) => {
                         let open = self.stateid_of(&new.open_stateid)?;
-                        let step =
-                            self.step_of(&new.open_stateid, new.open_seqid, fingerprint(12, args)).await?;
+                        let step = self
+                            .step_of(&new.open_stateid, new.open_seqid, fingerprint(OpNum4::Lock, args))
+                            .await?;
                         if let Some(step) = &step
                             && new.lock_owner.clientid != step.client.0
                         {
@@ -89,24 +90,21 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
                     }
                     Locker4::Exist(held) => {
                         let lock = self.stateid_of(&held.lock_stateid)?;
-                        let step =
-                            self.step_of(&held.lock_stateid, held.lock_seqid, fingerprint(12, args)).await?;
+                        let step = self
+                            .step_of(&held.lock_stateid, held.lock_seqid, fingerprint(OpNum4::Lock, args))
+                            .await?;
                         (LockState::Held(lock), step)
                     }
                 };
                 let client = self.client_of(&step)?;
                 let kind = self.node_attr(&node).await?.kind;
-                let range = range(args.offset, args.length);
-                let refused = match (kind, &range) {
+                let range = match args.reclaim {
                     // Nothing was lost, so there is nothing to reclaim.
-                    _ if args.reclaim => Some(NfsStat4::NoGrace),
-                    (FileKind::Directory, _) => Some(NfsStat4::IsDir),
-                    (FileKind::Regular, Ok(_)) => None,
-                    (FileKind::Regular, Err(status)) => Some(*status),
-                    _ => Some(NfsStat4::Inval),
+                    true => Err(NfsStat4::NoGrace),
+                    false => has_data(kind).and_then(|()| range(args.offset, args.length)),
                 };
-                match (refused, range) {
-                    (None, Ok(range)) => {
+                match range {
+                    Ok(range) => {
                         let wait = match args.locktype {
                             LockType4::ReadBlocking | LockType4::WriteBlocking => self.callback(&node),
                             LockType4::Read | LockType4::Write => None,
@@ -117,7 +115,7 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
                         let op = StateOp::Lock { client, state, range, mode, wait };
                         self.change_state(Cred::root(), op, step).await?
                     }
-                    (Some(status), _) | (None, Err(status)) => self.refuse_step(status, step).await?,
+                    Err(status) => self.refuse_step(status, step).await?,
                 }
             }
         };
@@ -194,11 +192,7 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
     pub(crate) async fn lock_test(&mut self, args: &LockT4Args) -> Result<(), Refused> {
         let client = self.acting(args.owner.clientid).await?;
         let node = self.node(NfsStat4::IsDir)?;
-        match self.node_attr(&node).await?.kind {
-            FileKind::Regular => {}
-            FileKind::Directory => return Err(NfsStat4::IsDir.into()),
-            _ => return Err(NfsStat4::Inval.into()),
-        }
+        has_data(self.node_attr(&node).await?.kind)?;
         let owner =
             LockOwner::v4(client.0, args.owner.owner.as_bytes().to_vec()).map_err(|_| NfsStat4::Inval)?;
         let test = LockTest {
@@ -220,7 +214,8 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
             Some(response) => response,
             None => {
                 let lock = self.stateid_of(&args.lock_stateid)?;
-                let step = self.step_of(&args.lock_stateid, args.seqid, fingerprint(14, args)).await?;
+                let step =
+                    self.step_of(&args.lock_stateid, args.seqid, fingerprint(OpNum4::LockU, args)).await?;
                 let client = self.client_of(&step)?;
                 match range(args.offset, args.length) {
                     Ok(range) => {

@@ -1,7 +1,6 @@
 //! Changes of directories: CREATE, LINK, REMOVE, RENAME (RFC 8881 §18.4, §18.9, §18.25, §18.26).
 
-use crate::engine::Engine;
-use crate::engine::v4::attributes::{self, wanted};
+use crate::engine::v4::attributes::{check_owner, wanted};
 use crate::engine::v4::compound::{Compound, Done, change_info};
 use atoll_base::attr::{Device, FileKind, SetAttr};
 use atoll_base::block::BlockService;
@@ -72,11 +71,9 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
             None => {
                 let new = new_node(&args.objtype)?;
                 check(&args.objname)?;
-                Engine::<M, B>::check_writable(&dir.export).map_err(|_| NfsStat4::RoFs)?;
-                let mut attrs = wanted(&args.createattrs, self.minor, true)?.set;
-                attrs.size = None;
+                Self::check_writable(&dir)?;
                 let cred = self.cred(&dir.export).await;
-                attributes::check_owner(&cred, &attrs)?;
+                let attrs = SetAttr { size: None, ..self.creation(&args.createattrs, &cred)? };
                 let op = Op::Create {
                     dir: dir.handle.ino,
                     name: args.objname.into_bytes(),
@@ -106,7 +103,7 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
             Some(response) => response,
             None => {
                 check(&name)?;
-                Engine::<M, B>::check_writable(&dir.export).map_err(|_| NfsStat4::RoFs)?;
+                Self::check_writable(&dir)?;
                 let cred = self.cred(&dir.export).await;
                 let engine = self.engine.clone();
                 // A file that goes with this name takes its dirty data along; one with other names must have them first.
@@ -131,8 +128,8 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
             None => {
                 check(&args.oldname)?;
                 check(&args.newname)?;
-                Engine::<M, B>::check_writable(&from.export).map_err(|_| NfsStat4::RoFs)?;
-                Engine::<M, B>::check_writable(&to.export).map_err(|_| NfsStat4::RoFs)?;
+                Self::check_writable(&from)?;
+                Self::check_writable(&to)?;
                 // Two exports of one volume may have different rules; clients see two file systems.
                 if from.export.id != to.export.id {
                     return Err(NfsStat4::XDev.into());
@@ -179,8 +176,8 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
             Some(response) => response,
             None => {
                 check(&name)?;
-                Engine::<M, B>::check_writable(&file.export).map_err(|_| NfsStat4::RoFs)?;
-                Engine::<M, B>::check_writable(&dir.export).map_err(|_| NfsStat4::RoFs)?;
+                Self::check_writable(&file)?;
+                Self::check_writable(&dir)?;
                 if file.export.id != dir.export.id {
                     return Err(NfsStat4::XDev.into());
                 }
@@ -204,8 +201,8 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
         fattr: &atoll_proto::nfs4::Fattr4,
         cred: &atoll_base::access::Cred,
     ) -> Result<SetAttr, NfsStat4> {
-        let wanted = wanted(fattr, self.minor, true)?;
-        attributes::check_owner(cred, &wanted.set)?;
-        Ok(wanted.set)
+        let set = wanted(fattr, self.minor, true)?;
+        check_owner(cred, &set)?;
+        Ok(set)
     }
 }

@@ -1,9 +1,9 @@
 //! Attributes of the current object: ACCESS, GETATTR, READLINK, SETATTR, VERIFY, NVERIFY (RFC 8881 §18.1, §18.7, §18.15,
 //! §18.24, §18.30, §18.31).
 
+use super::io::has_data;
 use super::stateids::Use;
 use super::xattrs;
-use crate::engine::Engine;
 use crate::engine::resolve::same_object;
 use crate::engine::v3::access_granted;
 use crate::engine::v4::attributes::{self, FileSystem, View, asks_file_system, asks_write_only, wanted};
@@ -14,7 +14,8 @@ use atoll_base::block::BlockService;
 use atoll_meta::{FsError, MetadataService, Op};
 use atoll_proto::nfs4::access as bits;
 use atoll_proto::nfs4::{
-    Access4Ok, Bitmap, Fattr4, LinkText4, NfsStat4, ReadLink4Ok, SetAttr4Args, SetAttr4Res,
+    Access4Ok, Bitmap, Fattr4, FileHandle, LinkText4, NfsStat4, ReadLink4Ok, SetAttr4Args, SetAttr4Res,
+    begin_getattr_ok,
 };
 
 /// The bits of ACCESS that are known.
@@ -69,29 +70,48 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
         Ok(FileSystem { space: self.engine.blocks().space(), volume })
     }
 
-    /// Writes the attributes of the current object.
-    pub(crate) async fn get_attr(&mut self, asked: &Bitmap) -> Done<Fattr4> {
+    /// Writes the whole result.
+    pub(crate) async fn get_attr(&mut self, asked: &Bitmap) -> Done<()> {
         let object = self.object()?.clone();
         if asks_write_only(asked) {
             return Err(NfsStat4::Inval.into());
         }
         let attr = self.attr(&object).await?;
-        self.fattr(&object, &attr, asked).await
+        let file_system = self.file_system_asked(&object, asked).await?;
+        let handle = self.wire_handle(&object);
+        let view = self.view(&object, &attr, &handle, file_system.as_ref()).await?;
+        let mut writer = begin_getattr_ok(&mut self.reply, view.mask(asked));
+        view.put(&mut writer);
+        writer.finish();
+        Ok(())
     }
 
-    /// Attributes of an object on the wire.
-    pub(crate) async fn fattr(&self, object: &Object, attr: &Attr, asked: &Bitmap) -> Done<Fattr4> {
-        let file_system = if asks_file_system(asked) { Some(self.file_system(object).await?) } else { None };
-        let view = View {
+    /// What is told of the file system, if any of it is asked.
+    pub(crate) async fn file_system_asked(
+        &self,
+        object: &Object,
+        asked: &Bitmap,
+    ) -> Done<Option<FileSystem>> {
+        if asks_file_system(asked) { self.file_system(object).await.map(Some) } else { Ok(None) }
+    }
+
+    /// An object as its attributes show it.
+    pub(crate) async fn view<'a>(
+        &self,
+        object: &Object,
+        attr: &'a Attr,
+        handle: &'a FileHandle,
+        file_system: Option<&'a FileSystem>,
+    ) -> Done<View<'a>> {
+        Ok(View {
             minor: self.minor,
             attr,
-            handle: &self.wire_handle(object),
+            handle,
             export: object.handle().export,
             mounted_on: self.mounted_on(object, attr).await?,
             lease: self.engine.lease_seconds(),
-            file_system: file_system.as_ref(),
-        };
-        Ok(view.fattr(asked))
+            file_system,
+        })
     }
 
     /// VERIFY (`equal`) and NVERIFY: whether the object's attributes are those given.
@@ -109,7 +129,9 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
         }
         given.read().map_err(|e| e.status())?;
         let attr = self.attr(&object).await?;
-        let own = self.fattr(&object, &attr, &given.mask).await?;
+        let file_system = self.file_system_asked(&object, &given.mask).await?;
+        let handle = self.wire_handle(&object);
+        let own = self.view(&object, &attr, &handle, file_system.as_ref()).await?.fattr(&given.mask);
         match (own.values == given.values, equal) {
             (true, false) => Err(NfsStat4::Same.into()),
             (false, true) => Err(NfsStat4::NotSame.into()),
@@ -130,18 +152,13 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
         let response = match self.known().await? {
             Some(response) => response,
             None => {
-                let wanted = wanted(&args.obj_attributes, self.minor, false)?;
-                Engine::<M, B>::check_writable(&node.export).map_err(|_| NfsStat4::RoFs)?;
-                let set = wanted.set;
+                let set = wanted(&args.obj_attributes, self.minor, false)?;
+                Self::check_writable(&node)?;
                 let cred = self.cred(&node.export).await;
                 if set.size.is_some() {
                     // Truncation is a write: the stateid says by which open (RFC 8881 §18.30.3).
                     let attr = self.node_attr(&node).await?;
-                    match attr.kind {
-                        FileKind::Regular => {}
-                        FileKind::Directory => return Err(NfsStat4::IsDir.into()),
-                        _ => return Err(NfsStat4::Inval.into()),
-                    }
+                    has_data(attr.kind)?;
                     self.check_use(&args.stateid, &node, Use::Write).await?;
                 }
                 let (ino, generation) = (node.handle.ino, node.handle.generation);

@@ -7,10 +7,8 @@
 //! anything and has no locks under it, the file has a name, and no OPEN of the client is under way that could move its stateid on. Should the entry be lost in a
 //! crash, an open comes back that conflicts with nothing, until the client opens the file again or its lease ends.
 
-use crate::engine::Engine;
 use crate::engine::resolve::Node;
 use crate::engine::shield::shield;
-use crate::engine::v4::attributes::wanted;
 use crate::engine::v4::compound::{Compound, Done, Halt, Identity, change_info};
 use crate::engine::v4::status;
 use atoll_base::access::Cred;
@@ -21,8 +19,9 @@ use atoll_meta::nfs4::{ClientId, OpenTarget, State, StateError, StateId, StateKi
 use atoll_meta::once::{Once, OwnerKey, OwnerSequence};
 use atoll_meta::{Call, CreateHow, FsError, MetadataService, Op, Outcome, Response};
 use atoll_proto::nfs4::{
-    Bitmap, ChangeInfo4, Close4Args, CreateHow4, NfsStat4, Open4Args, Open4Ok, OpenClaim4, OpenConfirm4Args,
-    OpenDelegation4, OpenDowngrade4Args, OpenFlag4, StateId4, WhyNoDelegation4, open_result, share_access,
+    Bitmap, ChangeInfo4, Close4Args, CreateHow4, NfsStat4, OpNum4, Open4Args, Open4Ok, OpenClaim4,
+    OpenConfirm4Args, OpenDelegation4, OpenDowngrade4Args, OpenFlag4, StateId4, WhyNoDelegation4,
+    open_result, share_access,
 };
 use atoll_xdr::{Encode, Encoder};
 use bytes::Bytes;
@@ -41,19 +40,10 @@ const SHARE_ACCESS_KNOWN: u32 = share_access::BOTH
 /// States of a file among which CLOSE looks for locks.
 const FEW_STATES: usize = 16;
 
-/// Which step of which owner's sequence an operation of v4.0 is.
-#[derive(Clone, Debug)]
-pub(crate) struct Step {
-    pub(crate) client: ClientId,
-    pub(crate) sequence: OwnerSequence,
-    pub(crate) seqid: u32,
-    pub(crate) fingerprint: u64,
-}
-
 /// Hash of an operation's arguments.
-pub(crate) fn fingerprint(op: u32, args: &impl Encode) -> u64 {
+pub(crate) fn fingerprint(op: OpNum4, args: &impl Encode) -> u64 {
     let mut e = Encoder::new();
-    e.u32(op);
+    e.put(&op);
     e.put(args);
     xxh3_64(&e.into_bytes())
 }
@@ -74,15 +64,10 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
         &mut self,
         cred: Cred,
         op: StateOp,
-        step: Option<Step>,
+        step: Option<OwnerKey>,
     ) -> Done<Arc<Response>> {
         let once = match step {
-            Some(step) => Once::Owner(OwnerKey {
-                client: step.client,
-                sequence: step.sequence,
-                seqid: step.seqid,
-                fingerprint: step.fingerprint,
-            }),
+            Some(step) => Once::Owner(step),
             None => self.once(),
         };
         let in_sequence = matches!(once, Once::Owner(_));
@@ -97,7 +82,11 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
     }
 
     /// Lets a refusal of the frontend count in an owner's sequence. Some do not count (RFC 7530 §9.1.7), and in a session none does.
-    pub(crate) async fn refuse_step(&mut self, status: NfsStat4, step: Option<Step>) -> Done<Arc<Response>> {
+    pub(crate) async fn refuse_step(
+        &mut self,
+        status: NfsStat4,
+        step: Option<OwnerKey>,
+    ) -> Done<Arc<Response>> {
         let uncounted = matches!(
             status,
             NfsStat4::StaleClientId
@@ -121,11 +110,11 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
     pub(crate) async fn open(&mut self, args: Open4Args) -> Done<Open4Ok> {
         let client = self.acting(args.owner.clientid).await?;
         self.acts_for = Some(client);
-        let step = (self.minor == 0).then(|| Step {
+        let step = (self.minor == 0).then(|| OwnerKey {
             client,
             sequence: OwnerSequence::Open(args.owner.owner.as_bytes().clone()),
             seqid: args.seqid,
-            fingerprint: fingerprint(18, &args),
+            fingerprint: fingerprint(OpNum4::Open, &args),
         });
         let object = self.object()?.clone();
         let by_name = matches!(args.claim, OpenClaim4::Null(_));
@@ -268,7 +257,6 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
                     CreateHow4::Exclusive(verifier) => (CreateHow::Exclusive(*verifier), SetAttr::default()),
                     CreateHow4::Exclusive41(both) => {
                         mask = both.attrs.mask.clone();
-                        wanted(&both.attrs, self.minor, true)?;
                         (CreateHow::Exclusive(both.verf), self.creation(&both.attrs, &cred)?)
                     }
                 };
@@ -298,7 +286,7 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
         let writes =
             access.contains(ShareBits::Write) || matches!(&target, OpenTarget::Name { create: Some(_), .. });
         if writes {
-            Engine::<M, B>::check_writable(&node.export).map_err(|_| NfsStat4::RoFs)?;
+            Self::check_writable(node)?;
         }
         Ok(Plan { share, target, mask, cuts })
     }
@@ -309,7 +297,7 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
         owner: Bytes,
         client: ClientId,
         plan: Plan,
-        step: Option<Step>,
+        step: Option<OwnerKey>,
     ) -> Done<Arc<Response>> {
         let cred = self.cred(&node.export).await;
         let engine = self.engine.clone();
@@ -360,13 +348,13 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
         wire: &StateId4,
         seqid: u32,
         fingerprint: u64,
-    ) -> Done<Option<Step>> {
+    ) -> Done<Option<OwnerKey>> {
         if self.minor > 0 {
             return Ok(None);
         }
         let (client, state) = self.holder(wire).await?;
         self.acts_for = Some(client);
-        Ok(Some(Step { client, sequence: OwnerSequence::Of(state), seqid, fingerprint }))
+        Ok(Some(OwnerKey { client, sequence: OwnerSequence::Of(state), seqid, fingerprint }))
     }
 
     fn state_reply(&mut self, response: &Response) -> Done<StateId4> {
@@ -381,7 +369,8 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
         self.node(NfsStat4::IsDir)?;
         self.changed = true;
         let open = self.stateid_of(&args.open_stateid)?;
-        let step = self.step_of(&args.open_stateid, args.seqid, fingerprint(20, args)).await?;
+        let step =
+            self.step_of(&args.open_stateid, args.seqid, fingerprint(OpNum4::OpenConfirm, args)).await?;
         let client = step.as_ref().map(|s| s.client).ok_or(NfsStat4::NotSupp)?;
         let response = self.change_state(Cred::root(), StateOp::Confirm { client, open }, step).await?;
         self.state_reply(&response)
@@ -393,7 +382,9 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
             Some(response) => response,
             None => {
                 let open = self.stateid_of(&args.open_stateid)?;
-                let step = self.step_of(&args.open_stateid, args.seqid, fingerprint(21, args)).await?;
+                let step = self
+                    .step_of(&args.open_stateid, args.seqid, fingerprint(OpNum4::OpenDowngrade, args))
+                    .await?;
                 let client = self.client_of(&step)?;
                 let access = args.share_access & if self.minor == 0 { u32::MAX } else { share_access::BOTH };
                 let access = ShareBits::from_wire(access).filter(|a| *a != ShareBits::None);
@@ -417,7 +408,8 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
             Some(response) => response,
             None => {
                 let open = self.stateid_of(&args.open_stateid)?;
-                let step = self.step_of(&args.open_stateid, args.seqid, fingerprint(4, args)).await?;
+                let step =
+                    self.step_of(&args.open_stateid, args.seqid, fingerprint(OpNum4::Close, args)).await?;
                 let client = self.client_of(&step)?;
                 let op = StateOp::Close { client, open };
                 if step.is_none() && self.closes_without_doubt(&node, &args.open_stateid, client).await? {
@@ -481,7 +473,7 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
     }
 
     /// Who acts: the session's client, or the owner's.
-    pub(crate) fn client_of(&self, step: &Option<Step>) -> Result<ClientId, Halt> {
+    pub(crate) fn client_of(&self, step: &Option<OwnerKey>) -> Result<ClientId, Halt> {
         let client = self.client.or(step.as_ref().map(|s| s.client));
         client.ok_or(Halt::Status(NfsStat4::OpNotInSession))
     }

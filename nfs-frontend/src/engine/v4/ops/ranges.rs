@@ -8,7 +8,6 @@
 
 use super::io::may_read;
 use super::stateids::Use;
-use crate::engine::Engine;
 use crate::engine::io::Looked;
 use crate::engine::resolve::{Node, same_object};
 use crate::engine::v4::compound::{Compound, Done};
@@ -60,7 +59,7 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
                 let attr = self.node_attr(node).await?;
                 require_regular(&attr)?;
                 self.check_use(stateid, node, Use::Write).await?;
-                Engine::<M, B>::check_writable(&node.export).map_err(|_| NfsStat4::RoFs)?;
+                Self::check_writable(node)?;
                 if room > self.engine.blocks().space().available {
                     return Err(NfsStat4::NoSpc.into());
                 }

@@ -3,7 +3,6 @@
 //! Names are opaque here and in the store: the client takes `user.` off and puts it back (RFC 8276 §5). As with Linux's own, regular
 //! files and directories have them; who may read the file may read and list them, who may write it may change them.
 
-use crate::engine::Engine;
 use crate::engine::resolve::{Node, same_object};
 use crate::engine::v4::compound::{Compound, Done, change_info};
 use crate::engine::v4::status;
@@ -132,7 +131,7 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
             Some(response) => response,
             None => {
                 check(&name)?;
-                Engine::<M, B>::check_writable(&node.export).map_err(|_| NfsStat4::RoFs)?;
+                Self::check_writable(&node)?;
                 if !has_xattrs(&self.node_attr(&node).await?) {
                     return Err(NfsStat4::WrongType.into());
                 }
