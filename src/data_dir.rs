@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Format of the directory as a whole. Others are refused: a newer one, and those before it, which no release has written.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 
 const IDENTITY: &str = "atoll.json";
 const SECRET: &str = "secret.key";

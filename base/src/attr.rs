@@ -1,8 +1,10 @@
 //! Inode attributes, and changes to them.
 
+use crate::acl::{Acl, SetAcl};
 use crate::id::{Ino, VolumeId};
 use crate::time::Timestamp;
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 
 /// File type (`ftype3` of RFC 1813 §2.5, `nfs_ftype4` without the attribute-directory kinds).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -67,6 +69,8 @@ pub struct Attr {
     pub btime: Timestamp,
     /// Change counter (RFC 8881 §5.8.1.4): grows with each change, a value once shown is never reused.
     pub change: u64,
+    /// The access control list, if the mode does not say it all.
+    pub acl: Option<Arc<Acl>>,
 }
 
 impl Attr {
@@ -107,6 +111,12 @@ pub enum SetTime {
 pub struct SetAttr {
     /// Permission bits, low 12.
     pub mode: Option<u32>,
+    /// If given, only these bits of the mode are set, the others stay (RFC 8881 §6.2.5). Not with a creation.
+    pub mode_mask: Option<u32>,
+    /// With a creation: bits to take from the mode, unless the object inherits a list (RFC 8275 §5).
+    pub umask: u32,
+    /// Access control list; set after the mode, of which it may change the nine low bits.
+    pub acl: Option<Box<SetAcl>>,
     /// Owner.
     pub uid: Option<u32>,
     /// Group.

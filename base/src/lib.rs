@@ -2,6 +2,7 @@
 //! and the block service trait. No dependency of ours, no tokio, no clock read but [`time::SystemClock`].
 
 pub mod access;
+pub mod acl;
 pub mod attr;
 pub mod block;
 pub mod checksum;

@@ -10,6 +10,7 @@
 //! | `Inline` | ino 8, offset 8 | further bytes of the inline extent with this key |
 //! | `Symlink` | ino 8 | the target |
 //! | `Xattr` | ino 8, name | the value |
+//! | `Acl` | ino 8 | [`atoll_base::acl::Acl`] |
 //! | `Block` | block 16 | number of extents that reference it, 8 |
 //! | `Garbage` | block 16 | [`crate::record::Garbage`]: since when nothing references it |
 //! | `Orphan` | ino 8 | [`crate::record::Orphan`] |

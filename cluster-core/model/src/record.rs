@@ -21,6 +21,8 @@ pub struct Inode {
     pub xattrs: u32,
     /// Bytes of their names and values.
     pub xattr_bytes: u32,
+    /// Of a row in the store: whether there is a row in `Acl`, which `attr` is read together with. In memory `attr.acl` alone says so.
+    pub acl: bool,
 }
 
 /// What only a directory has.

@@ -6,12 +6,14 @@ use crate::codec;
 use crate::keys::{self, Parts};
 use crate::kv::{KvError, KvRead, KvWrite, Table};
 use crate::record::{Inode, Lease};
+use atoll_base::acl::Acl;
 use atoll_base::block::BlockId;
 use atoll_base::id::{Cookie, FrontendId, Ino};
 use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::ops::{Bound, ControlFlow};
+use std::sync::Arc;
 
 /// Version byte of values that are not postcard.
 pub(crate) const RAW: u8 = 1;
@@ -87,7 +89,34 @@ pub(crate) fn any(kv: &impl KvRead, table: Table) -> Result<bool, KvError> {
 }
 
 pub(crate) fn inode(kv: &impl KvRead, ino: Ino) -> Result<Option<Inode>, KvError> {
-    get(kv, Table::Inode, &keys::ino(ino))
+    let key = keys::ino(ino);
+    let Some(mut inode) = get::<Inode>(kv, Table::Inode, &key)? else { return Ok(None) };
+    if inode.acl {
+        let acl = get(kv, Table::Acl, &key)?
+            .ok_or_else(|| undecodable(Table::Acl, &key, "missing, though the inode has one"))?;
+        inode.attr.acl = Some(Arc::new(acl));
+    }
+    Ok(Some(inode))
+}
+
+/// Writes an inode's row. Its access control list has a row of its own, see [`put_acl`].
+pub(crate) fn put_inode(kv: &mut impl KvWrite, inode: &Inode) -> Result<(), KvError> {
+    let key = keys::ino(inode.attr.ino);
+    if inode.attr.acl.is_none() && !inode.acl {
+        return put(kv, Table::Inode, &key, inode);
+    }
+    let mut row = inode.clone();
+    row.acl = row.attr.acl.take().is_some();
+    put(kv, Table::Inode, &key, &row)
+}
+
+/// Writes the row of an inode's access control list, or removes it.
+pub(crate) fn put_acl(kv: &mut impl KvWrite, ino: Ino, acl: Option<&Acl>) -> Result<(), KvError> {
+    let key = keys::ino(ino);
+    match acl {
+        Some(acl) => put(kv, Table::Acl, &key, acl),
+        None => kv.delete(Table::Acl, &key),
+    }
 }
 
 /// What a name stands for.

@@ -88,6 +88,8 @@ struct Slot {
     inode: Inode,
     /// As it was before the command; a new inode as it was made.
     original: Attr,
+    /// Whether the store has it.
+    stored: bool,
     fate: Fate,
     /// Whether change and ctime have moved.
     moved: bool,
@@ -153,7 +155,13 @@ impl<'a, K: KvWrite> Transaction<'a, K> {
             return Ok((self.slots[i].fate != Fate::Gone).then_some(At(i)));
         }
         let Some(inode) = store::inode(self.kv, ino)? else { return Ok(None) };
-        self.slots.push(Slot { original: inode.attr.clone(), inode, fate: Fate::Clean, moved: false });
+        self.slots.push(Slot {
+            original: inode.attr.clone(),
+            inode,
+            stored: true,
+            fate: Fate::Clean,
+            moved: false,
+        });
         Ok(Some(At(self.slots.len() - 1)))
     }
 
@@ -192,7 +200,13 @@ impl<'a, K: KvWrite> Transaction<'a, K> {
         let ino = inode.attr.ino;
         self.volume_mut(inode.attr.volume).inodes += 1;
         self.touch(ino);
-        self.slots.push(Slot { original: inode.attr.clone(), inode, fate: Fate::Dirty, moved: true });
+        self.slots.push(Slot {
+            original: inode.attr.clone(),
+            inode,
+            stored: false,
+            fate: Fate::Dirty,
+            moved: true,
+        });
         At(self.slots.len() - 1)
     }
 
@@ -302,11 +316,16 @@ impl<'a, K: KvWrite> Transaction<'a, K> {
     /// Writes the changed inodes.
     pub(crate) fn finish(&mut self) -> Result<(), KvError> {
         for slot in &self.slots {
-            let key = keys::ino(slot.inode.attr.ino);
+            let ino = slot.inode.attr.ino;
+            let former = slot.original.acl.as_ref().filter(|_| slot.stored);
+            let acl = slot.inode.attr.acl.as_ref().filter(|_| slot.fate != Fate::Gone);
             match slot.fate {
-                Fate::Clean => {}
-                Fate::Dirty => store::put(self.kv, Table::Inode, &key, &slot.inode)?,
-                Fate::Gone => self.kv.delete(Table::Inode, &key)?,
+                Fate::Clean => continue,
+                Fate::Dirty => store::put_inode(self.kv, &slot.inode)?,
+                Fate::Gone => self.kv.delete(Table::Inode, &keys::ino(ino))?,
+            }
+            if former != acl {
+                store::put_acl(self.kv, ino, acl.map(|acl| &**acl))?;
             }
         }
         Ok(())

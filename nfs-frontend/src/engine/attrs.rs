@@ -100,6 +100,7 @@ pub(crate) fn set_attr(s: &Sattr3) -> Result<SetAttr, NfsStat3> {
         size: s.size,
         atime: set_time(s.atime)?,
         mtime: set_time(s.mtime)?,
+        ..SetAttr::default()
     })
 }
 

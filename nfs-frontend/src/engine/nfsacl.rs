@@ -1,13 +1,16 @@
-//! NFSACL version 3 without lists of its own: every list is the minimal one that the mode bits are.
+//! NFSACL version 3: POSIX access control lists.
 //!
-//! GETACL shows the mode bits as a list, so that `getfacl` and `ls` work. SETACL of a list that is mode bits is a chmod;
-//! anything more is refused with NOTSUPP, which clients show as "operation not supported".
+//! What SETACL sets GETACL shows again. Of an inode without a list the mode bits are shown as one, of one with a list of NFSv4
+//! the nearest ([`atoll_base::acl::map`]). SETACL changes the lists that it brings; a list that is mode bits is a chmod.
 
 use super::v3::{Result3, answer, attempt, fail_with, interrupted};
 use super::{Engine, Interrupt, attrs, once, status};
 use crate::engine::once::Begun;
 use crate::engine::shield::shield;
 use crate::rpc::{Answer, RpcCall};
+use atoll_base::access::may_read_posix_acl;
+use atoll_base::acl::posix::PosixTag;
+use atoll_base::acl::{AclError, PosixList, SetAcl, map};
 use atoll_base::attr::{Attr, FileKind, SetAttr};
 use atoll_base::block::BlockService;
 use atoll_meta::{Call, MetadataService, OnceKey, Op, Response};
@@ -18,38 +21,75 @@ use atoll_proto::nfsacl::{
 use atoll_xdr::{Array, Encoder};
 use std::sync::Arc;
 
-/// The list that the mode bits are: owner, group, mask, others. Four entries, as Solaris and Linux send it.
-fn minimal(attr: &Attr) -> Array<AclEntry, { atoll_proto::nfsacl::MAX_ENTRIES }> {
-    let bits = |shift: u32| attr.mode >> shift & 7;
-    let entry = |tag, id, perm| AclEntry { tag, id, perm };
-    let entries = vec![
-        entry(tag::USER_OBJ, attr.uid, bits(6)),
-        entry(tag::GROUP_OBJ, attr.gid, bits(3)),
-        entry(tag::MASK, 0, bits(3)),
-        entry(tag::OTHER, 0, bits(0)),
-    ];
-    Array::new(entries).unwrap_or_default()
+type Entries = Array<AclEntry, { atoll_proto::nfsacl::MAX_ENTRIES }>;
+
+/// A list on the wire. One of three entries is sent as four, with a mask that takes nothing away, as Solaris and Linux send and
+/// expect it.
+fn wire(list: &PosixList, attr: &Attr, flag: u32) -> Entries {
+    let mut entries = Vec::new();
+    for (tag, perm) in list.entries() {
+        let (tag, id) = match tag {
+            PosixTag::Owner => (tag::USER_OBJ, attr.uid),
+            PosixTag::User(uid) => (tag::USER, uid),
+            PosixTag::Group => (tag::GROUP_OBJ, attr.gid),
+            PosixTag::Members(gid) => (tag::GROUP, gid),
+            PosixTag::Mask => (tag::MASK, 0),
+            PosixTag::Other => (tag::OTHER, 0),
+        };
+        if tag == tag::OTHER && list.is_minimal() {
+            entries.push(AclEntry { tag: tag::MASK | flag, id: 0, perm: list.mode() >> 3 & 7 });
+        }
+        entries.push(AclEntry { tag: tag | flag, id, perm });
+    }
+    Array::new(entries).expect("a stored list has fewer entries than the wire's bound")
 }
 
-/// The permission bits of a list, if it says no more than mode bits can.
-fn as_mode(entries: &[AclEntry]) -> Option<u32> {
-    let mut found = [None; 4];
-    for entry in entries {
-        let place = match entry.tag {
-            tag::USER_OBJ => 0,
-            tag::GROUP_OBJ => 1,
-            tag::OTHER => 2,
-            tag::MASK => 3,
-            _ => return None,
-        };
-        if entry.perm > 7 || found[place].replace(entry.perm).is_some() {
-            return None;
-        }
+/// A list that a client sent; `None` if it is empty.
+fn parse(entries: &[AclEntry], flag: u32) -> Result<Option<PosixList>, NfsStat3> {
+    if entries.is_empty() {
+        return Ok(None);
     }
-    let [Some(user), Some(group), Some(other), list_mask] = found else { return None };
-    // A mask that takes nothing away says nothing; one that does is what the group is left with.
-    let group = list_mask.map_or(group, |m| group & m);
-    Some(user << 6 | group << 3 | other)
+    let mut list = Vec::with_capacity(entries.len());
+    for entry in entries {
+        let tag = match entry.tag & !flag {
+            tag::USER_OBJ => PosixTag::Owner,
+            tag::USER => PosixTag::User(entry.id),
+            tag::GROUP_OBJ => PosixTag::Group,
+            tag::GROUP => PosixTag::Members(entry.id),
+            tag::MASK => PosixTag::Mask,
+            tag::OTHER => PosixTag::Other,
+            _ => return Err(NfsStat3::Inval),
+        };
+        list.push((tag, entry.perm));
+    }
+    // The mask of a list that had none: see `wire`.
+    let perm = |wanted| list.iter().find(|(tag, _)| *tag == wanted).map(|(_, perm)| *perm);
+    if list.len() == 4 && perm(PosixTag::Mask) == perm(PosixTag::Group) {
+        list.retain(|(tag, _)| *tag != PosixTag::Mask);
+    }
+    match PosixList::new(list) {
+        Ok(list) => Ok(Some(list)),
+        Err(AclError::Invalid) => Err(NfsStat3::Inval),
+        // As file systems say whose lists have a bound.
+        Err(AclError::TooLong) => Err(NfsStat3::NoSpc),
+    }
+}
+
+/// What a client wants set.
+fn wanted(sent: &SecAttr, kind: FileKind) -> Result<SetAcl, NfsStat3> {
+    if sent.mask & !mask::ALL != 0 {
+        return Err(NfsStat3::Inval);
+    }
+    if kind == FileKind::Symlink {
+        return Err(NfsStat3::NotSupp);
+    }
+    let of = |bit, entries: &Entries, flag| (sent.mask & bit != 0).then(|| parse(entries, flag)).transpose();
+    let access = of(mask::ACL, &sent.acl, 0)?;
+    let default = of(mask::DEFAULT_ACL, &sent.default_acl, tag::DEFAULT)?;
+    if kind != FileKind::Directory && matches!(default, Some(Some(_))) {
+        return Err(NfsStat3::Acces);
+    }
+    Ok(SetAcl::Posix { access, default })
 }
 
 fn setacl_reply(ino: atoll_base::id::Ino, response: &Response) -> SetAcl3Res {
@@ -89,12 +129,28 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
         if args.mask & !mask::ALL != 0 {
             return fail_with(NfsStat3::Inval, Some(&attr));
         }
+        if attr.acl.is_some() {
+            let cred = self.cred(&node.export, &call.credential).await;
+            if !may_read_posix_acl(&cred, &attr) {
+                return fail_with(NfsStat3::Acces, Some(&attr));
+            }
+        }
         let mut acl = SecAttr { mask: args.mask, ..SecAttr::default() };
-        if args.mask & (mask::ACL | mask::ACL_COUNT) != 0 && attr.kind != FileKind::Symlink {
-            let list = minimal(&attr);
-            acl.acl_count = list.len() as u32;
+        if attr.kind != FileKind::Symlink {
+            let (access, default) = map::as_posix(attr.acl.as_deref(), attr.mode);
+            let access = wire(&access, &attr, 0);
+            let default = default.map(|list| wire(&list, &attr, tag::DEFAULT)).unwrap_or_default();
+            if args.mask & (mask::ACL | mask::ACL_COUNT) != 0 {
+                acl.acl_count = access.len() as u32;
+            }
+            if args.mask & (mask::DEFAULT_ACL | mask::DEFAULT_ACL_COUNT) != 0 {
+                acl.default_acl_count = default.len() as u32;
+            }
             if args.mask & mask::ACL != 0 {
-                acl.acl = list;
+                acl.acl = access;
+            }
+            if args.mask & mask::DEFAULT_ACL != 0 {
+                acl.default_acl = default;
             }
         }
         Ok(Ok(GetAcl3Ok { obj_attributes: Some(attrs::fattr(&attr)), acl }))
@@ -116,29 +172,18 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
         };
         let node = attempt!(self.admit(&args.object, call).await);
         let attr = attempt!(self.node_attr(&node).await);
-        let checked = Self::check_writable(&node.export).and_then(|()| {
-            if args.acl.mask & !mask::ALL != 0 {
-                return Err(NfsStat3::Inval);
+        let checked = Self::check_writable(&node.export).and_then(|()| wanted(&args.acl, attr.kind));
+        let acl = match checked {
+            Ok(SetAcl::Posix { access: None, default: None }) => {
+                return Ok(Ok(SetAcl3Ok { obj_attributes: Some(attrs::fattr(&attr)) }));
             }
-            // Removing a default list that there is not succeeds.
-            if args.acl.mask & mask::DEFAULT_ACL != 0 && !args.acl.default_acl.is_empty() {
-                return Err(NfsStat3::NotSupp);
-            }
-            if args.acl.mask & mask::ACL == 0 {
-                return Ok(None);
-            }
-            as_mode(&args.acl.acl).map(Some).ok_or(NfsStat3::NotSupp)
-        });
-        let mode = match checked {
-            Ok(Some(mode)) => mode,
-            Ok(None) => return Ok(Ok(SetAcl3Ok { obj_attributes: Some(attrs::fattr(&attr)) })),
+            Ok(acl) => acl,
             Err(status) => return fail_with(status, Some(&attr)),
         };
         let cred = self.cred(&node.export, &call.credential).await;
         let (ino, generation) = (node.handle.ino, node.handle.generation);
         let _settled = self.settle(ino).await;
-        // A list has no set-id and sticky bits: they stay.
-        let set = SetAttr { mode: Some(attr.mode & 0o7000 | mode), ..SetAttr::default() };
+        let set = SetAttr { acl: Some(Box::new(acl)), ..SetAttr::default() };
         let op = Op::SetAttr { ino, generation, set, guard: None };
         let call = Call { origin: Some(self.origin().await), once: Some(key.into()), cred, op };
         let response = attempt!(self.execute_known(call).await);
@@ -150,19 +195,40 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
 mod unit_tests {
     use super::*;
 
-    fn entry(tag: u32, perm: u32) -> AclEntry {
-        AclEntry { tag, id: 0, perm }
+    const U: u32 = tag::USER_OBJ;
+    const G: u32 = tag::GROUP_OBJ;
+    const M: u32 = tag::MASK;
+    const O: u32 = tag::OTHER;
+
+    fn list(entries: &[(u32, u32, u32)]) -> Result<Option<PosixList>, NfsStat3> {
+        let entries: Vec<AclEntry> =
+            entries.iter().map(|(tag, id, perm)| AclEntry { tag: *tag, id: *id, perm: *perm }).collect();
+        parse(&entries, 0)
+    }
+
+    fn mode(entries: &[(u32, u32, u32)]) -> Option<(u32, bool)> {
+        list(entries).ok().flatten().map(|list| (list.mode(), list.is_minimal()))
     }
 
     #[test]
-    fn lists_that_are_mode_bits() {
-        let (u, g, o) = (entry(tag::USER_OBJ, 6), entry(tag::GROUP_OBJ, 5), entry(tag::OTHER, 4));
-        assert_eq!(as_mode(&[u, g, o]), Some(0o654));
-        assert_eq!(as_mode(&[u, g, entry(tag::MASK, 7), o]), Some(0o654));
-        assert_eq!(as_mode(&[u, g, entry(tag::MASK, 4), o]), Some(0o644));
-        assert_eq!(as_mode(&[u, g]), None);
-        assert_eq!(as_mode(&[u, g, o, o]), None);
-        assert_eq!(as_mode(&[u, g, o, entry(tag::USER, 7)]), None);
-        assert_eq!(as_mode(&[u, g, entry(tag::OTHER, 8)]), None);
+    fn lists_of_clients() {
+        assert_eq!(list(&[]), Ok(None));
+        assert_eq!(mode(&[(U, 0, 6), (G, 0, 5), (O, 0, 4)]), Some((0o654, true)));
+        // A mask that takes nothing away from the group, where nobody is named, is none.
+        assert_eq!(mode(&[(U, 0, 6), (G, 0, 5), (M, 0, 5), (O, 0, 4)]), Some((0o654, true)));
+        assert_eq!(mode(&[(U, 0, 6), (G, 0, 5), (M, 0, 4), (O, 0, 4)]), Some((0o644, false)));
+        let named = [(O, 0, 4), (U, 0, 6), (tag::USER, 9, 7), (G, 0, 5), (M, 0, 5)];
+        assert_eq!(mode(&named), Some((0o654, false)));
+        for broken in [
+            &[(U, 0, 6), (G, 0, 5)][..],
+            &[(U, 0, 6), (G, 0, 5), (O, 0, 4), (O, 0, 4)],
+            &[(U, 0, 6), (G, 0, 5), (O, 0, 8)],
+            // A name without a mask, a name twice, no such entry.
+            &[(U, 0, 6), (G, 0, 5), (O, 0, 4), (tag::USER, 9, 7)],
+            &[(U, 0, 6), (G, 0, 5), (M, 0, 7), (O, 0, 4), (tag::USER, 9, 7), (tag::USER, 9, 6)],
+            &[(U, 0, 6), (G, 0, 5), (O, 0, 4), (0x40, 9, 7)],
+        ] {
+            assert_eq!(list(broken), Err(NfsStat3::Inval), "{broken:?}");
+        }
     }
 }

@@ -4,6 +4,7 @@
 //! and per block. A record that does not decode is a finding, and what it would have said is then missing
 //! elsewhere, so one damage can make several findings.
 
+mod acls;
 mod data;
 mod locks;
 mod nfs4_clients;
@@ -95,6 +96,7 @@ pub fn check<K: KvRead>(kv: &K, blocks: &mut dyn FnMut(BlockId, u32)) -> Result<
     checker.links();
     checker.circles();
     checker.strays()?;
+    checker.stray_acls()?;
     checker.orphans()?;
     checker.block_counts()?;
     checker.volume_counts()?;

@@ -71,6 +71,7 @@ impl<K: KvRead> Checker<'_, K> {
             let Some(ino) = c.ino_key(Table::Inode, key) else { return };
             if let Ok(inode) = crate::codec::decode::<Inode>(value) {
                 c.attributes(ino, &inode);
+                c.acl(ino, &inode);
                 if let Err(KvError(why)) = c.belongings(ino, &inode) {
                     c.about(ino, why);
                 }

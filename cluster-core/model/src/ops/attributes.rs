@@ -10,13 +10,16 @@ use crate::kv::{KvWrite, Table};
 use crate::limits::{TOUCH_MAX, XATTRS_MAX};
 use crate::transaction::{At, Step, Transaction, require};
 use crate::{keys, store};
-use atoll_base::access::{Perm, permits};
+use atoll_base::access::{Perm, may_take, may_write_acl, may_write_attributes, permits};
+use atoll_base::acl::change::SetMode;
+use atoll_base::acl::{self, Acl, AclError};
 use atoll_base::attr::{FileKind, SetAttr, SetTime};
 use atoll_base::id::Ino;
 use atoll_base::limits::{FILE_SIZE_MAX, XATTR_NAME_MAX, XATTR_TOTAL_MAX, XATTR_VALUE_MAX};
 use atoll_base::time::{NANOS_PER_SEC, Timestamp};
 use atoll_meta::{FsError, Outcome, XattrHow};
 use bytes::Bytes;
+use std::sync::Arc;
 
 const SET_GID: u32 = 0o2000;
 /// `(uid_t) -1`: "leave it" in chown(2), and no one's.
@@ -40,26 +43,63 @@ fn check_set<K: KvWrite>(t: &Transaction<'_, K>, at: At, set: &SetAttr) -> Resul
         data::check_write_permission(t, at)?;
     }
     if let Some(uid) = set.uid {
-        require(cred.is_superuser() || (is_owner && uid == attr.uid), FsError::NotOwner)?;
-    }
-    if let Some(gid) = set.gid {
-        let may = is_owner && (gid == attr.gid || cred.in_group(gid));
+        let may = is_owner && uid == attr.uid || uid == cred.uid && may_take(cred, attr);
         require(cred.is_superuser() || may, FsError::NotOwner)?;
     }
-    require(set.mode.is_none() || is_owner, FsError::NotOwner)?;
+    if let Some(gid) = set.gid {
+        let own = is_owner && gid == attr.gid;
+        let may = own || cred.in_group(gid) && (is_owner || may_take(cred, attr));
+        require(cred.is_superuser() || may, FsError::NotOwner)?;
+    }
+    let access = set.mode.is_some() || set.acl.is_some();
+    require(!access || may_write_acl(cred, attr), FsError::NotOwner)?;
+    require(set.acl.is_none() || attr.kind != FileKind::Symlink, FsError::NotSupported)?;
     for time in [set.atime, set.mtime] {
         match time {
             SetTime::Keep => {}
             SetTime::Server => {
-                require(is_owner || permits(cred, attr, Perm::WRITE), FsError::AccessDenied)?;
+                let may = may_write_attributes(cred, attr) || permits(cred, attr, Perm::WRITE);
+                require(may, FsError::AccessDenied)?;
             }
             SetTime::Client(time) => {
                 require(is_time(time), FsError::Invalid)?;
-                require(is_owner, FsError::NotOwner)?;
+                require(may_write_attributes(cred, attr), FsError::NotOwner)?;
             }
         }
     }
     Ok(())
+}
+
+/// How a list is refused that cannot be set.
+pub(super) fn refusal(error: AclError) -> FsError {
+    match error {
+        AclError::Invalid => FsError::Invalid,
+        AclError::TooLong => FsError::NoSpace,
+    }
+}
+
+/// Mode and access control list after a SETATTR.
+struct Access {
+    mode: u32,
+    /// Bits of the mode that were given.
+    given: u32,
+    acl: Option<Arc<Acl>>,
+}
+
+/// What this caller makes of mode and access control list. Bits that would lend the owner's identity to others are the owner's to set.
+fn access<K: KvWrite>(t: &Transaction<'_, K>, at: At, set: &SetAttr) -> Result<Option<Access>, FsError> {
+    if set.mode.is_none() && set.acl.is_none() {
+        return Ok(None);
+    }
+    let attr = &t[at].attr;
+    let mask = set.mode_mask.unwrap_or(0o7777) & 0o7777;
+    let mask = if t.cred.owns(attr) { mask } else { mask & 0o777 };
+    let mode = set.mode.map(|mode| SetMode { mode, mask });
+    let is_dir = attr.kind == FileKind::Directory;
+    let (after, acl) = acl::change::changed(attr.acl.as_deref(), attr.mode, is_dir, mode, set.acl.as_deref())
+        .map_err(refusal)?;
+    let given = mode.map_or(0, |set| set.mask);
+    Ok(Some(Access { mode: after, given, acl: acl.map(Arc::new) }))
 }
 
 /// SETATTR.
@@ -80,6 +120,7 @@ pub(crate) fn set<K: KvWrite>(
         return Ok(Outcome::Done);
     }
     check_set(t, at, &set)?;
+    let access = access(t, at, &set)?;
     if let Some(size) = set.size {
         data::set_size(t, at, size)?;
     }
@@ -90,6 +131,7 @@ pub(crate) fn set<K: KvWrite>(
     }
     let cred = t.cred;
     let attr = &mut t[at].attr;
+    let former_mode = attr.mode;
     if set.uid.is_some() || set.gid.is_some() {
         if attr.kind != FileKind::Directory {
             attr.mode = data::without_privileges(attr.mode);
@@ -104,8 +146,10 @@ pub(crate) fn set<K: KvWrite>(
         attr.mode = data::mode_after_write(cred, attr.mode);
         attr.mtime = ctime;
     }
-    if let Some(mode) = set.mode {
-        attr.mode = mode & 0o7777;
+    if let Some(access) = access {
+        let lost = former_mode & !attr.mode & !access.given;
+        attr.mode = access.mode & !lost;
+        attr.acl = access.acl;
         if !cred.is_superuser() && !cred.in_group(attr.gid) {
             attr.mode &= !SET_GID;
         }
@@ -128,7 +172,7 @@ pub(crate) fn touch<K: KvWrite>(t: &mut Transaction<'_, K>, times: &[(Ino, Times
         let Some(mut inode) = store::inode(t.kv, *ino)? else { continue };
         if *time > inode.attr.atime {
             inode.attr.atime = *time;
-            store::put(t.kv, Table::Inode, &keys::ino(*ino), &inode)?;
+            store::put_inode(t.kv, &inode)?;
             t.touch(*ino);
         }
     }

@@ -5,8 +5,10 @@
 //! - of the initial attributes, owner and group are taken from the superuser only and otherwise passed over; the
 //!   group of a set-gid directory goes to what is made in it, and its set-gid bit to directories;
 //! - without a mode: 0600, of directories 0700; of symbolic links always 0777;
+//! - what the directory's access control list passes on is inherited ([`atoll_base::acl::created`]);
 //! - devices are for the superuser only.
 
+use super::attributes::refusal;
 use super::{data, names};
 use crate::kv::{KvWrite, Table};
 use crate::limits::DIRECTORY_SIZE;
@@ -14,12 +16,14 @@ use crate::record::{Dir, File, Inode};
 use crate::transaction::{At, Step, Transaction, require};
 use crate::{keys, store};
 use atoll_base::access::{Perm, permits};
+use atoll_base::acl::{self, Acl, change::Creation};
 use atoll_base::attr::{Attr, Device, FileKind, SetAttr, SetTime};
 use atoll_base::id::{Cookie, Ino};
 use atoll_base::limits::{FILE_SIZE_MAX, LINK_MAX, SYMLINK_MAX};
 use atoll_base::time::Timestamp;
 use atoll_meta::{CreateHow, FsError, NewNode, Outcome};
 use bytes::Bytes;
+use std::sync::Arc;
 
 const SET_GID: u32 = 0o2000;
 const GROUP_EXEC: u32 = 0o0010;
@@ -72,17 +76,18 @@ pub(crate) fn create<K: KvWrite>(
         let at = t.follow(ino, "a directory entry")?;
         return existing(t, at, how, attrs);
     }
-    require(permits(t.cred, &t[dir].attr, Perm::WRITE_EXEC), FsError::AccessDenied)?;
+    let is_dir = plan.kind == FileKind::Directory;
+    require(permits(t.cred, &t[dir].attr, Perm::to_add(is_dir)), FsError::AccessDenied)?;
     let is_device = matches!(plan.kind, FileKind::BlockDevice | FileKind::CharDevice);
     require(!is_device || t.cred.is_superuser(), FsError::NotOwner)?;
-    let is_dir = plan.kind == FileKind::Directory;
     require(!is_dir || t[dir].attr.nlink < LINK_MAX, FsError::TooManyLinks)?;
     let size = attrs.size.unwrap_or(0);
     require(!is_file || size <= FILE_SIZE_MAX, FsError::TooLarge)?;
+    let access = access(t, dir, &plan, how, attrs)?;
 
     // Nothing refuses from here on.
     let now = t.data_changed(dir).map(|()| t[dir].attr.ctime)?;
-    let inode = new_inode(t, dir, &plan, how, attrs, now);
+    let inode = new_inode(t, dir, &plan, how, attrs, access, now);
     let attr = inode.attr.clone();
     t.add(inode);
     if let Some(target) = plan.target {
@@ -130,12 +135,35 @@ fn existing<K: KvWrite>(
     Ok(Outcome::Created { attr: t[at].attr.clone(), new: false })
 }
 
+/// Mode and access control list of a new inode.
+fn access<K: KvWrite>(
+    t: &Transaction<'_, K>,
+    dir: At,
+    plan: &Plan<'_>,
+    how: CreateHow,
+    attrs: &SetAttr,
+) -> Result<(u32, Option<Acl>), FsError> {
+    if plan.kind == FileKind::Symlink {
+        return Ok((0o777, None));
+    }
+    let new = Creation {
+        is_dir: plan.kind == FileKind::Directory,
+        mode: attrs.mode.map(|mode| mode & 0o7777),
+        default_mode: plan.default_mode,
+        umask: attrs.umask,
+        acl: attrs.acl.as_deref(),
+        exclusive: matches!(how, CreateHow::Exclusive(_)),
+    };
+    acl::created(t[dir].attr.acl.as_deref(), new).map_err(refusal)
+}
+
 fn new_inode<K: KvWrite>(
     t: &mut Transaction<'_, K>,
     dir: At,
     plan: &Plan<'_>,
     how: CreateHow,
     attrs: &SetAttr,
+    (mut mode, acl): (u32, Option<Acl>),
     now: Timestamp,
 ) -> Inode {
     let parent = t[dir].attr.clone();
@@ -145,9 +173,8 @@ fn new_inode<K: KvWrite>(
     let uid = attrs.uid.filter(|_| superuser).unwrap_or(t.cred.uid);
     let default_gid = if inherits { parent.gid } else { t.cred.gid };
     let gid = attrs.gid.filter(|_| superuser).unwrap_or(default_gid);
-    let mut mode = attrs.mode.unwrap_or(plan.default_mode) & 0o7777;
     match plan.kind {
-        FileKind::Symlink => mode = 0o777,
+        FileKind::Symlink => {}
         FileKind::Directory if inherits => mode |= SET_GID,
         FileKind::Directory => {}
         _ => {
@@ -186,6 +213,7 @@ fn new_inode<K: KvWrite>(
         ctime: now,
         btime: now,
         change: 1,
+        acl: acl.map(Arc::new),
     };
     let verifier = match how {
         CreateHow::Exclusive(verifier) => Some(verifier),
@@ -197,5 +225,6 @@ fn new_inode<K: KvWrite>(
         file: is_file.then(|| File { verifier, ..File::default() }),
         xattrs: 0,
         xattr_bytes: 0,
+        acl: false,
     }
 }

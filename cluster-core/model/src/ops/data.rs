@@ -3,7 +3,7 @@
 use crate::extents;
 use crate::kv::KvWrite;
 use crate::transaction::{At, Step, Transaction, require};
-use atoll_base::access::{Perm, permits};
+use atoll_base::access::{Perm, may_write, permits};
 use atoll_base::attr::FileKind;
 use atoll_base::limits::FILE_SIZE_MAX;
 use atoll_meta::FsError;
@@ -17,6 +17,17 @@ const GROUP_EXEC: u32 = 0o0010;
 pub(crate) fn check_write_permission<K: KvWrite>(t: &Transaction<'_, K>, at: At) -> Result<(), FsError> {
     let attr = &t[at].attr;
     require(permits(t.cred, attr, Perm::WRITE) || t.cred.owns(attr), FsError::AccessDenied)
+}
+
+/// Permission to put data at an offset: behind the end it takes less than elsewhere.
+pub(crate) fn check_write_at<K: KvWrite>(t: &Transaction<'_, K>, at: At, offset: u64) -> Result<(), FsError> {
+    let attr = &t[at].attr;
+    require(t.cred.owns(attr) || may_write(t.cred, attr, offset), FsError::AccessDenied)
+}
+
+/// Permission to add data at the end, at least.
+pub(crate) fn check_append_permission<K: KvWrite>(t: &Transaction<'_, K>, at: At) -> Result<(), FsError> {
+    check_write_at(t, at, u64::MAX)
 }
 
 /// The mode without what a change of data by this caller takes away: set-uid, and set-gid if the group may execute

@@ -28,7 +28,7 @@ pub(crate) fn begin<K: KvWrite>(t: &mut Transaction<'_, K>, ino: Ino, generation
     let at = t.load_generation(ino, generation)?;
     t.require_regular(at)?;
     let origin = t.origin.ok_or(FsError::Invalid)?;
-    data::check_write_permission(t, at)?;
+    data::check_append_permission(t, at)?;
     let holder = t.file(at).lease;
     require(holder.is_none_or(|f| f == origin.frontend), FsError::Conflict)?;
     if holder.is_none() {
@@ -80,7 +80,7 @@ fn lose<K: KvWrite>(t: &mut Transaction<'_, K>, frontend: FrontendId, ino: Ino) 
     let file = inode.file.as_mut().expect("a write lease on what is no file");
     assert_eq!(file.lease, Some(frontend), "inode {ino} and its write lease disagree");
     file.lease = None;
-    store::put(t.kv, Table::Inode, &keys::ino(ino), &inode)?;
+    store::put_inode(t.kv, &inode)?;
     t.kv.delete(Table::Dirty, &keys::lease(frontend, ino))?;
     t.touch(ino);
     Ok(())

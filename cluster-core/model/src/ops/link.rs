@@ -3,6 +3,8 @@
 //!
 //! - permission on the directories first, then whether the names exist;
 //! - the sticky bit answers `NotOwner` (EPERM);
+//! - an access control list may allow to add but not to remove, or the reverse, or only directories or others
+//!   ([`atoll_base::access::may_unlink`]);
 //! - a directory over another type is `NotDirectory`, another type over a directory `IsDirectory`;
 //! - a directory that changes its parent needs permission to write itself, because its `..` changes;
 //! - a directory into itself or below is `Invalid`: the parents of the target directory are followed up to the root.
@@ -19,7 +21,7 @@ use crate::kv::{KvWrite, Table};
 use crate::limits::{DEPTH_MAX, RELEASE_ROWS_MAX};
 use crate::transaction::{At, Step, Stop, Transaction, require};
 use crate::{extents, keys, kv, store};
-use atoll_base::access::{Perm, permits, sticky_forbids};
+use atoll_base::access::{Perm, Unlink, may_delete_child, may_unlink, permits};
 use atoll_base::attr::FileKind;
 use atoll_base::id::{Cookie, Ino};
 use atoll_base::limits::LINK_MAX;
@@ -42,7 +44,7 @@ pub(crate) fn link<K: KvWrite>(
     let at = t.load_generation(ino, generation)?;
     require(t[dir].is_dir(), FsError::NotDirectory)?;
     names::check(name, FsError::Exists)?;
-    require(permits(t.cred, &t[dir].attr, Perm::WRITE_EXEC), FsError::AccessDenied)?;
+    require(permits(t.cred, &t[dir].attr, Perm::ADD_FILE), FsError::AccessDenied)?;
     require(!t[at].is_dir(), FsError::IsDirectory)?;
     require(store::dirent(t.kv, t[dir].attr.ino, name)?.is_none(), FsError::Exists)?;
     require(t[dir].attr.volume == t[at].attr.volume, FsError::CrossVolume)?;
@@ -66,11 +68,10 @@ pub(crate) fn remove<K: KvWrite>(
 ) -> Step<Outcome> {
     let dir = t.load_dir(dir)?;
     names::check(name, FsError::AccessDenied)?;
-    require(permits(t.cred, &t[dir].attr, Perm::WRITE_EXEC), FsError::AccessDenied)?;
-    let (ino, cookie) = store::dirent(t.kv, t[dir].attr.ino, name)?.ok_or(FsError::NotFound)?;
+    let (ino, cookie) = entry_to_take(t, dir, name)?;
     let victim = t.follow(ino, "a directory entry")?;
     t.report(victim);
-    require(!sticky_forbids(t.cred, &t[dir].attr, &t[victim].attr), FsError::NotOwner)?;
+    check_unlink(t, dir, victim)?;
     match kind {
         RemoveKind::NonDirectory => require(!t[victim].is_dir(), FsError::IsDirectory)?,
         RemoveKind::Directory => require(t[victim].is_dir(), FsError::NotDirectory)?,
@@ -81,6 +82,25 @@ pub(crate) fn remove<K: KvWrite>(
     t.data_changed(dir)?;
     take_name(t, dir, name, cookie)?;
     drop_link(t, dir, victim)
+}
+
+/// An entry that is to go. Who may not search the directory, or could not remove what is there, does not learn what is not.
+fn entry_to_take<K: KvWrite>(t: &Transaction<'_, K>, dir: At, name: &[u8]) -> Step<(Ino, Cookie)> {
+    let attr = &t[dir].attr;
+    require(permits(t.cred, attr, Perm::EXEC), FsError::AccessDenied)?;
+    match store::dirent(t.kv, attr.ino, name)? {
+        Some(entry) => Ok(entry),
+        None if may_delete_child(t.cred, attr) => Err(FsError::NotFound.into()),
+        None => Err(FsError::AccessDenied.into()),
+    }
+}
+
+fn check_unlink<K: KvWrite>(t: &Transaction<'_, K>, dir: At, victim: At) -> Result<(), FsError> {
+    match may_unlink(t.cred, &t[dir].attr, &t[victim].attr) {
+        Unlink::Allowed => Ok(()),
+        Unlink::Forbidden => Err(FsError::AccessDenied),
+        Unlink::Sticky => Err(FsError::NotOwner),
+    }
 }
 
 /// Whether it is no directory with entries.
@@ -167,12 +187,12 @@ pub(crate) fn rename<K: KvWrite>(
     require(t[from].is_dir() && t[to].is_dir(), FsError::NotDirectory)?;
     names::check(from_name, FsError::Invalid)?;
     names::check(to_name, FsError::Invalid)?;
-    for dir in [from, to] {
-        require(permits(t.cred, &t[dir].attr, Perm::WRITE_EXEC), FsError::AccessDenied)?;
-    }
+    require(permits(t.cred, &t[from].attr, Perm::EXEC), FsError::AccessDenied)?;
+    let entry = store::dirent(t.kv, from_dir, from_name)?;
+    let moved = entry.map(|(ino, _)| t.follow(ino, "a directory entry")).transpose()?;
+    check_move(t, from, to, moved)?;
     require(t[from].attr.volume == t[to].attr.volume, FsError::CrossVolume)?;
-    let (ino, cookie) = store::dirent(t.kv, from_dir, from_name)?.ok_or(FsError::NotFound)?;
-    let moved = t.follow(ino, "a directory entry")?;
+    let ((ino, cookie), moved) = entry.zip(moved).ok_or(FsError::NotFound)?;
     t.report(moved);
     let target = match store::dirent(t.kv, to_dir, to_name)? {
         Some((target, _)) if target == ino => return Ok(Outcome::Done),
@@ -206,6 +226,24 @@ pub(crate) fn rename<K: KvWrite>(
     Ok(outcome)
 }
 
+/// Whether the directories let the caller move an entry from one to the other, or would, were it there; but for the sticky bit.
+fn check_move<K: KvWrite>(
+    t: &Transaction<'_, K>,
+    from: At,
+    to: At,
+    moved: Option<At>,
+) -> Result<(), FsError> {
+    let adds = |is_dir| permits(t.cred, &t[to].attr, Perm::to_add(is_dir));
+    let may = match moved {
+        Some(moved) => {
+            let unlink = may_unlink(t.cred, &t[from].attr, &t[moved].attr);
+            unlink != Unlink::Forbidden && adds(t[moved].is_dir())
+        }
+        None => may_delete_child(t.cred, &t[from].attr) && (adds(false) || adds(true)),
+    };
+    require(may, FsError::AccessDenied)
+}
+
 fn check_rename<K: KvWrite>(
     t: &Transaction<'_, K>,
     from: At,
@@ -217,9 +255,9 @@ fn check_rename<K: KvWrite>(
     if is_dir && from != to {
         require(!is_within(t, to, t[moved].attr.ino)?, FsError::Invalid)?;
     }
-    require(!sticky_forbids(t.cred, &t[from].attr, &t[moved].attr), FsError::NotOwner)?;
+    check_unlink(t, from, moved)?;
     if let Some(victim) = victim {
-        require(!sticky_forbids(t.cred, &t[to].attr, &t[victim].attr), FsError::NotOwner)?;
+        check_unlink(t, to, victim)?;
         match (is_dir, t[victim].is_dir()) {
             (true, false) => return Err(FsError::NotDirectory.into()),
             (false, true) => return Err(FsError::IsDirectory.into()),

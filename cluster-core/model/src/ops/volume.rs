@@ -1,11 +1,11 @@
 //! Volumes.
 
-use crate::kv::{KvError, KvWrite, Table};
+use crate::kv::{KvError, KvWrite};
 use crate::limits::{DIRECTORY_SIZE, VOLUMES_MAX};
 use crate::model::Model;
 use crate::record::{Dir, Inode, VolumeRecord};
+use crate::store;
 use crate::transaction::{Step, Transaction, require};
-use crate::{keys, store};
 use atoll_base::attr::{Attr, Device, FileKind};
 use atoll_base::id::{Cookie, VolumeId};
 use atoll_base::time::Timestamp;
@@ -47,10 +47,11 @@ pub(crate) fn make(
         ctime: now,
         btime: now,
         change: 1,
+        acl: None,
     };
     let dir = Dir { parent: root, next_cookie: Cookie::FIRST_ENTRY.0, entries: 0 };
-    let inode = Inode { attr, dir: Some(dir), file: None, xattrs: 0, xattr_bytes: 0 };
-    store::put(kv, Table::Inode, &keys::ino(root), &inode)?;
+    let inode = Inode { attr, dir: Some(dir), file: None, xattrs: 0, xattr_bytes: 0, acl: false };
+    store::put_inode(kv, &inode)?;
     model.add_volume(id, VolumeRecord { name, root, inodes: 1, bytes: 0 });
     Ok(id)
 }

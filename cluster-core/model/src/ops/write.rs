@@ -73,7 +73,7 @@ pub(crate) fn write<K: KvWrite>(
 }
 
 fn write_stable<K: KvWrite>(t: &mut Transaction<'_, K>, at: At, pieces: &[Piece]) -> Step<()> {
-    data::check_write_permission(t, at)?;
+    data::check_write_at(t, at, pieces.first().map_or(u64::MAX, |piece| piece.offset))?;
     check_pieces(pieces)?;
     let Some(last) = pieces.last() else { return Ok(()) };
     extents::check_new_blocks(t, pieces)?;

@@ -20,8 +20,17 @@ fn mode_of(rig: &Rig, attr: &Attr) -> u32 {
     rig.attr(attr.ino).mode
 }
 
-const NOTHING: SetAttr =
-    SetAttr { mode: None, uid: None, gid: None, size: None, atime: SetTime::Keep, mtime: SetTime::Keep };
+const NOTHING: SetAttr = SetAttr {
+    mode: None,
+    mode_mask: None,
+    umask: 0,
+    acl: None,
+    uid: None,
+    gid: None,
+    size: None,
+    atime: SetTime::Keep,
+    mtime: SetTime::Keep,
+};
 
 #[test]
 fn only_the_superuser_gives_files_away() {

@@ -5,6 +5,8 @@ use crate::check::{Finding, check};
 use crate::limits::RELEASE_ROWS_MAX;
 use crate::{KvWrite, MemKv, Table};
 use atoll_base::access::Cred;
+use atoll_base::acl::posix::PosixTag;
+use atoll_base::acl::{PosixList, SetAcl};
 use atoll_base::attr::SetAttr;
 use atoll_base::id::{Epoch, Ino};
 use atoll_lockd::{ByteRange, Callback, LockMode, LockOwner, LockRequest, NlmClient, Wait};
@@ -46,6 +48,15 @@ fn rich() -> Rig {
         how: atoll_meta::XattrHow::Either,
     };
     rig.root(xattr).unwrap();
+    let entries = [
+        (PosixTag::Owner, 6),
+        (PosixTag::User(9), 4),
+        (PosixTag::Group, 4),
+        (PosixTag::Mask, 4),
+        (PosixTag::Other, 0),
+    ];
+    let acl = SetAcl::Posix { access: Some(Some(PosixList::new(entries).unwrap())), default: None };
+    rig.set(&Cred::root(), &f, SetAttr { acl: Some(Box::new(acl)), ..SetAttr::default() }).unwrap();
     let gone = rig.file("gone");
     for i in 0..RELEASE_ROWS_MAX as u64 + 1 {
         let piece = rig.block(Epoch(1), 30 * i, &[1; 10]);

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod acls;
 mod attributes;
 mod damage;
 mod data;

@@ -252,7 +252,10 @@ impl State {
             return Err((Admission::NeedsLease, claim));
         }
         // The owner may always write: NFS has no open, and a file may be created without permission to write it.
-        if write.cred.uid != l.base.uid && !permits(write.cred, &l.base, Perm::WRITE) {
+        let may = write.cred.uid == l.base.uid
+            || permits(write.cred, &l.base, Perm::WRITE)
+            || write.offset >= l.shown.size && permits(write.cred, &l.base, Perm::APPEND);
+        if !may {
             let attr = self.attr().expect("leased");
             return Err((Admission::Refused(FsError::AccessDenied, Box::new(attr)), claim));
         }

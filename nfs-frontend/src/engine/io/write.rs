@@ -5,7 +5,7 @@ use crate::engine::dirty::{InRoom, Taken, UnstableWrite};
 use crate::engine::resolve::Node;
 use crate::engine::seldom::Seldom;
 use crate::engine::{Engine, Interrupt, Refused, status};
-use atoll_base::access::{Cred, Perm, permits};
+use atoll_base::access::{Cred, may_write};
 use atoll_base::attr::FileKind;
 use atoll_base::block::{BlockError, BlockId, BlockService};
 use atoll_base::id::Ino;
@@ -53,7 +53,7 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
         let verifier = self.meta.verifier();
         let attr = self.node_attr(node).await?;
         let result = match attr.kind {
-            FileKind::Regular if cred.uid == attr.uid || permits(cred, &attr, Perm::WRITE) => {
+            FileKind::Regular if cred.uid == attr.uid || may_write(cred, &attr, u64::MAX) => {
                 Ok(Outcome::Written { verifier })
             }
             FileKind::Regular => Err(FsError::AccessDenied),
@@ -124,7 +124,7 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
         if !ids.is_empty() {
             // The state machine checks again; here it keeps those who may not write from filling the disk.
             let attr = self.attr(ino).await?;
-            if cred.uid != attr.uid && !permits(cred, &attr, Perm::WRITE) {
+            if cred.uid != attr.uid && !may_write(cred, &attr, offset) {
                 let change = Change { before: attr.before(), after: attr };
                 return Ok(Response { result: Err(FsError::AccessDenied), changes: vec![change] });
             }

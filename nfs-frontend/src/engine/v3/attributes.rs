@@ -4,7 +4,7 @@ use super::{Result3, attempt, fail, fail_with};
 use crate::engine::once::Begun;
 use crate::engine::{Engine, attrs, status};
 use crate::rpc::RpcCall;
-use atoll_base::access::{Cred, Perm, granted};
+use atoll_base::access::{Cred, Granted, Perm};
 use atoll_base::attr::{Attr, FileKind, SetTime};
 use atoll_base::block::BlockService;
 use atoll_base::limits::FILE_SIZE_MAX;
@@ -15,30 +15,36 @@ use atoll_proto::nfs3::{
 };
 use std::sync::Arc;
 
-/// The bits of ACCESS that mode bits grant, within those asked for. What has no meaning for the type is not granted
+/// The bits of ACCESS that mode bits or an access control list grant, within those asked for. What has no meaning for the type is not granted
 /// (RFC 1813 §3.3.4).
 pub(crate) fn access_granted(cred: &Cred, attr: &Attr, read_only: bool, asked: u32) -> u32 {
-    let perm = granted(cred, attr);
+    let perm = Granted::new(cred, attr);
     let mut bits = 0;
-    if perm.includes(Perm::READ) {
+    if perm.permits(Perm::READ) {
         bits |= access::READ;
     }
     if attr.kind == FileKind::Directory {
-        if perm.includes(Perm::EXEC) {
+        if perm.permits(Perm::EXEC) {
             bits |= access::LOOKUP;
         }
-        // Changing entries takes searching too.
-        if perm.includes(Perm::WRITE_EXEC) && !read_only {
-            bits |= access::MODIFY | access::EXTEND | access::DELETE;
+        // Changing entries takes searching too. A list may let add, or remove; replacing takes both.
+        if !read_only {
+            let adds = perm.permits(Perm::ADD_FILE) || perm.permits(Perm::ADD_DIRECTORY);
+            let deletes = perm.deletes();
+            bits |= if adds { access::EXTEND } else { 0 };
+            bits |= if deletes { access::DELETE } else { 0 };
+            bits |= if adds && deletes { access::MODIFY } else { 0 };
         }
     } else {
-        if perm.includes(Perm::EXEC) {
+        if perm.permits(Perm::EXEC) {
             bits |= access::EXECUTE;
         }
         // A device or fifo on a read-only export is written to on the client, not here.
         let writable = !read_only || !matches!(attr.kind, FileKind::Regular);
-        if perm.includes(Perm::WRITE) && writable {
+        if perm.permits(Perm::WRITE) && writable {
             bits |= access::MODIFY | access::EXTEND;
+        } else if perm.permits(Perm::APPEND) && writable {
+            bits |= access::EXTEND;
         }
     }
     bits & asked

@@ -1,5 +1,6 @@
 //! Attributes between file system and wire (RFC 8881 §5, RFC 7530 §5, RFC 7862 §12.2).
 
+use super::acls;
 use crate::engine::attrs::free_files;
 use atoll_base::access::Cred;
 use atoll_base::attr::{Attr, FileKind, SetAttr, SetTime};
@@ -33,6 +34,7 @@ const SINCE_0: Bitmap = attributes![
     UniqueHandles,
     LeaseTime,
     RdAttrError,
+    Acl,
     AclSupport,
     CanSetTime,
     CaseInsensitive,
@@ -70,12 +72,12 @@ const SINCE_0: Bitmap = attributes![
     MountedOnFileId,
 ];
 /// What 4.1 adds.
-const SINCE_1: Bitmap = attributes![SuppAttrExclCreat, FsCharsetCap];
+const SINCE_1: Bitmap = attributes![Dacl, SuppAttrExclCreat, FsCharsetCap, ModeSetMasked];
 /// What 4.2 adds.
 const SINCE_2: Bitmap = attributes![SpaceFreed, CloneBlkSize, ChangeAttrType, ModeUmask, XattrSupport];
 
 /// What can be set with an exclusive creation, whose verifier has a place of its own (RFC 8881 §5.8.1.14).
-const EXCLUSIVE: Bitmap = attributes![Mode, Size, Owner, OwnerGroup, TimeAccessSet, TimeModifySet];
+const EXCLUSIVE: Bitmap = attributes![Acl, Dacl, Mode, Size, Owner, OwnerGroup, TimeAccessSet, TimeModifySet];
 const EXCLUSIVE_2: Bitmap = attributes![ModeUmask];
 
 /// What is told of the whole file system.
@@ -83,7 +85,7 @@ const OF_FILE_SYSTEM: Bitmap =
     attributes![FilesAvail, FilesFree, FilesTotal, SpaceAvail, SpaceFree, SpaceTotal];
 
 /// What can only be set.
-const WRITE_ONLY: Bitmap = attributes![TimeAccessSet, TimeModifySet, ModeUmask];
+const WRITE_ONLY: Bitmap = attributes![TimeAccessSet, TimeModifySet, ModeSetMasked, ModeUmask];
 
 /// What is supported in a minor version.
 pub(crate) fn supported(minor: u32) -> Bitmap {
@@ -156,12 +158,12 @@ pub(crate) fn file_type(kind: FileKind) -> FileType4 {
 }
 
 /// A user or group: its number in digits, which says the same at every client (RFC 8881 §5.9, RFC 7530 §5.9).
-fn principal(id: u32) -> Principal4 {
+pub(super) fn principal(id: u32) -> Principal4 {
     Principal4::copy_from(id.to_string().as_bytes()).expect("ten digits are below the bound")
 }
 
 /// The number of a user or group that a client named.
-fn parse_principal(name: &Principal4) -> Result<u32, NfsStat4> {
+pub(super) fn parse_principal(name: &Principal4) -> Result<u32, NfsStat4> {
     let bytes: &[u8] = name.as_bytes();
     let digits = !bytes.is_empty() && bytes.iter().all(u8::is_ascii_digit);
     let id = std::str::from_utf8(bytes).ok().filter(|_| digits).and_then(|text| text.parse().ok());
@@ -212,7 +214,9 @@ impl View<'_> {
             Attr4::UniqueHandles => V::UniqueHandles(true),
             Attr4::LeaseTime => V::LeaseTime(self.lease),
             Attr4::RdAttrError => V::RdAttrError(Ok(())),
-            Attr4::AclSupport => V::AclSupport(0),
+            Attr4::AclSupport => V::AclSupport(acls::SUPPORT),
+            Attr4::Acl => V::Acl(acls::acl(a)),
+            Attr4::Dacl => V::Dacl(acls::dacl(a)),
             Attr4::CanSetTime => V::CanSetTime(true),
             Attr4::CaseInsensitive => V::CaseInsensitive(false),
             Attr4::CasePreserving => V::CasePreserving(true),
@@ -270,14 +274,19 @@ pub(crate) fn wanted(fattr: &Fattr4, minor: u32, creating: bool) -> Result<SetAt
     if set.size.is_some_and(|size| size > FILE_SIZE_MAX) {
         return Err(NfsStat4::FBig);
     }
-    let mode = match (set.mode, &set.mode_umask) {
-        (Some(mode), _) => Some(mode),
-        // Without a default ACL in the directory the umask applies (RFC 8275 §6).
-        (None, Some(both)) => Some(both.mode & !both.umask),
-        (None, None) => None,
+    // Some bits of a mode are not set in a creation, nor beside all of them (RFC 8881 §6.2.5).
+    if set.mode_masked.is_some() && (creating || set.mode.is_some()) {
+        return Err(NfsStat4::Inval);
+    }
+    let (mode, mode_mask, umask) = match (set.mode, &set.mode_umask, &set.mode_masked) {
+        (Some(mode), ..) => (Some(mode), None, 0),
+        (None, Some(both), _) => (Some(both.mode), None, both.umask),
+        (None, None, Some(both)) => (Some(both.value), Some(both.mask), 0),
+        (None, None, None) => (None, None, 0),
     };
     // Bits that no mode has are no mode (RFC 8881 §6.2.4).
-    if mode.is_some_and(|mode| mode & !MODE_BITS != 0) {
+    let bits = mode.unwrap_or(0) | mode_mask.unwrap_or(0) | umask;
+    if bits & !MODE_BITS != 0 {
         return Err(NfsStat4::Inval);
     }
     let set_time = |t: Option<SetTime4>| {
@@ -289,6 +298,9 @@ pub(crate) fn wanted(fattr: &Fattr4, minor: u32, creating: bool) -> Result<SetAt
     };
     Ok(SetAttr {
         mode,
+        mode_mask,
+        umask,
+        acl: acls::wanted(&set)?,
         uid: set.owner.as_ref().map(parse_principal).transpose()?,
         gid: set.group.as_ref().map(parse_principal).transpose()?,
         size: set.size,

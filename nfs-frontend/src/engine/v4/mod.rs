@@ -5,7 +5,7 @@
 //! - [`compound`]: a COMPOUND in execution, and exactly once; `ops`: the operations; this file: their order and the frame around them;
 //! - [`slots`]: sessions and slots; [`leases`]: who was heard when;
 //! - [`back`]: calls to clients; [`offers`]: locks that have become free for who waits;
-//! - [`pseudo`]: the tree that joins the exports; `attributes`, `status`: what things are called on the wire.
+//! - [`pseudo`]: the tree that joins the exports; `attributes`, `acls`, `status`: what things are called on the wire.
 //!
 //! # The way of a COMPOUND
 //!
@@ -13,6 +13,7 @@
 //! request was executed before. The operations run one after the other until one fails. A request that changes something is finished even if
 //! the connection breaks; its reply stays in the slot, and what is needed to give it again in the replicated state.
 
+mod acls;
 mod attributes;
 mod back;
 mod compound;

@@ -176,6 +176,7 @@ impl Joints {
             ctime: self.born,
             btime: self.born,
             change: self.version + 1,
+            acl: None,
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::ops::{create, names};
 use crate::record::nfs4::{Held, Opened, OwnerKind, StateRecord};
 use crate::transaction::{At, Step, Transaction, require};
 use crate::{keys, once, store};
-use atoll_base::access::{Perm, permits};
+use atoll_base::access::{Perm, may_write, permits};
 use atoll_base::attr::{FileKind, SetAttr};
 use atoll_base::id::Ino;
 use atoll_lockd::{FileLocks, Share, ShareBits, ShareError};
@@ -47,8 +47,9 @@ fn check_permission<K: KvWrite>(
     let permitted = match access {
         ShareBits::None => return Err(FsError::Invalid),
         ShareBits::Read => permits(t.cred, attr, Perm::READ) || permits(t.cred, attr, Perm::EXEC),
-        ShareBits::Write => permits(t.cred, attr, Perm::WRITE),
-        ShareBits::Both => permits(t.cred, attr, Perm::READ) && permits(t.cred, attr, Perm::WRITE),
+        // Who may only append opens to write, too; each write says where.
+        ShareBits::Write => may_write(t.cred, attr, u64::MAX),
+        ShareBits::Both => permits(t.cred, attr, Perm::READ) && may_write(t.cred, attr, u64::MAX),
     };
     require(permitted || (!by_name && t.cred.owns(attr)), FsError::AccessDenied)
 }

@@ -237,6 +237,10 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
             lease: shown.lease,
             file_system: shown.file_system.as_ref(),
         };
-        writer.push(cookie, name, view.mask(&shown.asked), |fattr| view.put(fattr))
+        let kept_back = self.kept_back(object, attr, &shown.asked).await;
+        if !kept_back.is_empty() && shown.only_errors {
+            return writer.push_error(cookie, name, NfsStat4::Access);
+        }
+        writer.push(cookie, name, view.mask(&shown.asked).without(&kept_back), |fattr| view.put(fattr))
     }
 }

@@ -1,5 +1,6 @@
 //! Changes of directories: CREATE, LINK, REMOVE, RENAME (RFC 8881 §18.4, §18.9, §18.25, §18.26).
 
+use crate::engine::v4::acls;
 use crate::engine::v4::attributes::{check_owner, wanted};
 use crate::engine::v4::compound::{Compound, Done, change_info};
 use atoll_base::attr::{Device, FileKind, SetAttr};
@@ -30,6 +31,15 @@ pub(crate) fn attributes_set(asked: &Bitmap, kind: FileKind) -> Bitmap {
         FileKind::Symlink => asked.without(&Bitmap::of(&[Attr4::Mode as u32, Attr4::Size as u32])),
         FileKind::Regular => asked.clone(),
         _ => asked.without(&Bitmap::of(&[Attr4::Size as u32])),
+    }
+}
+
+fn kind_of(node: &NewNode) -> FileKind {
+    match node {
+        NewNode::Regular => FileKind::Regular,
+        NewNode::Directory => FileKind::Directory,
+        NewNode::Symlink(_) => FileKind::Symlink,
+        NewNode::Special(kind, _) => *kind,
     }
 }
 
@@ -73,7 +83,8 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
                 check(&args.objname)?;
                 Self::check_writable(&dir)?;
                 let cred = self.cred(&dir.export).await;
-                let attrs = SetAttr { size: None, ..self.creation(&args.createattrs, &cred)? };
+                let kind = kind_of(&new);
+                let attrs = SetAttr { size: None, ..self.creation(&args.createattrs, kind, &cred)? };
                 let op = Op::Create {
                     dir: dir.handle.ino,
                     name: args.objname.into_bytes(),
@@ -199,10 +210,12 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
     pub(crate) fn creation(
         &self,
         fattr: &atoll_proto::nfs4::Fattr4,
+        kind: FileKind,
         cred: &atoll_base::access::Cred,
     ) -> Result<SetAttr, NfsStat4> {
         let set = wanted(fattr, self.minor, true)?;
         check_owner(cred, &set)?;
+        acls::check_kind(&set, kind)?;
         Ok(set)
     }
 }

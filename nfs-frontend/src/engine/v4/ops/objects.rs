@@ -6,6 +6,7 @@ use super::stateids::Use;
 use super::xattrs;
 use crate::engine::resolve::same_object;
 use crate::engine::v3::access_granted;
+use crate::engine::v4::acls;
 use crate::engine::v4::attributes::{self, FileSystem, View, asks_file_system, asks_write_only, wanted};
 use crate::engine::v4::compound::{Compound, Done, Halt, Object};
 use crate::engine::v4::status;
@@ -77,6 +78,7 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
             return Err(NfsStat4::Inval.into());
         }
         let attr = self.attr(&object).await?;
+        self.check_readable(&object, &attr, asked).await?;
         let file_system = self.file_system_asked(&object, asked).await?;
         let handle = self.wire_handle(&object);
         let view = self.view(&object, &attr, &handle, file_system.as_ref()).await?;
@@ -84,6 +86,25 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
         view.put(&mut writer);
         writer.finish();
         Ok(())
+    }
+
+    /// Refuses attributes that the object's access control list keeps from the caller.
+    async fn check_readable(&self, object: &Object, attr: &Attr, asked: &Bitmap) -> Done<()> {
+        if self.kept_back(object, attr, asked).await.is_empty() {
+            Ok(())
+        } else {
+            Err(NfsStat4::Access.into())
+        }
+    }
+
+    /// Those attributes.
+    pub(crate) async fn kept_back(&self, object: &Object, attr: &Attr, asked: &Bitmap) -> Bitmap {
+        match object {
+            Object::Real(node) if attr.acl.is_some() => {
+                acls::unreadable(&self.cred(&node.export).await, attr, asked)
+            }
+            _ => Bitmap::EMPTY,
+        }
     }
 
     /// What is told of the file system, if any of it is asked.
@@ -129,6 +150,7 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
         }
         given.read().map_err(|e| e.status())?;
         let attr = self.attr(&object).await?;
+        self.check_readable(&object, &attr, &given.mask).await?;
         let file_system = self.file_system_asked(&object, &given.mask).await?;
         let handle = self.wire_handle(&object);
         let own = self.view(&object, &attr, &handle, file_system.as_ref()).await?.fattr(&given.mask);
@@ -155,6 +177,9 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
                 let set = wanted(&args.obj_attributes, self.minor, false)?;
                 Self::check_writable(&node)?;
                 let cred = self.cred(&node.export).await;
+                if set.acl.is_some() {
+                    acls::check_kind(&set, self.node_attr(&node).await?.kind)?;
+                }
                 if set.size.is_some() {
                     // Truncation is a write: the stateid says by which open (RFC 8881 §18.30.3).
                     let attr = self.node_attr(&node).await?;

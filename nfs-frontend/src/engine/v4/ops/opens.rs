@@ -242,13 +242,13 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
                 let (how, attrs) = match how {
                     CreateHow4::Unchecked(fattr) => {
                         mask = fattr.mask.clone();
-                        let attrs = self.creation(fattr, &cred)?;
+                        let attrs = self.creation(fattr, FileKind::Regular, &cred)?;
                         cuts = attrs.size == Some(0);
                         (CreateHow::Unchecked, attrs)
                     }
                     CreateHow4::Guarded(fattr) => {
                         mask = fattr.mask.clone();
-                        (CreateHow::Guarded, self.creation(fattr, &cred)?)
+                        (CreateHow::Guarded, self.creation(fattr, FileKind::Regular, &cred)?)
                     }
                     // The reply cache of a persistent session does what verifiers are for (§18.16.3).
                     CreateHow4::Exclusive(_) | CreateHow4::Exclusive41(_) if persistent => {
@@ -257,7 +257,10 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
                     CreateHow4::Exclusive(verifier) => (CreateHow::Exclusive(*verifier), SetAttr::default()),
                     CreateHow4::Exclusive41(both) => {
                         mask = both.attrs.mask.clone();
-                        (CreateHow::Exclusive(both.verf), self.creation(&both.attrs, &cred)?)
+                        (
+                            CreateHow::Exclusive(both.verf),
+                            self.creation(&both.attrs, FileKind::Regular, &cred)?,
+                        )
                     }
                 };
                 Some((how, attrs))
