@@ -47,7 +47,7 @@ pub(crate) async fn run(options: Options) -> Result<bool> {
     );
     if summary.stripped > 0 {
         eprintln!(
-            "{} entries have access control lists or other attributes that NFS does not carry; these were left out",
+            "{} entries have attributes that NFS does not carry; these were left out",
             summary.stripped
         );
     }

@@ -1,6 +1,7 @@
 //! Copying one entry: create, data, attributes, and the modification time last.
 
 use super::Summary;
+use super::acl;
 use super::source::{self, DataReader, Entry};
 use crate::maintenance::BlockIds;
 use anyhow::{Context, Result, bail};
@@ -201,7 +202,7 @@ impl<M: MetadataService, B: BlockService> Copier<M, B> {
         Ok(())
     }
 
-    /// Extended attributes, owner, mode and times: what marks an entry as complete.
+    /// Extended attributes, owner, mode, access control list and times: what marks an entry as complete.
     pub(super) async fn finish(&self, path: &Path, entry: &Entry, ino: Ino) -> Result<()> {
         let attr = self.meta.getattr(ino).await?;
         let xattrs = source::xattrs(path).context("cannot read its extended attributes")?;
@@ -219,11 +220,14 @@ impl<M: MetadataService, B: BlockService> Copier<M, B> {
             };
             self.run(op).await.with_context(words)?;
         }
-        // One step: the mode is set after the owner, whose change clears set-uid.
+        let is_link = entry.kind == FileKind::Symlink;
+        let acl = if is_link { None } else { Some(acl::of(path).context("its access control list")?) };
+        // One step: the mode is set after the owner, whose change clears set-uid, the list after the mode.
         let set = SetAttr {
             uid: Some(entry.uid),
             gid: Some(entry.gid),
-            mode: (entry.kind != FileKind::Symlink).then_some(entry.mode),
+            mode: (!is_link).then_some(entry.mode),
+            acl: acl.map(Box::new),
             atime: SetTime::Client(entry.atime),
             mtime: SetTime::Client(entry.mtime),
             ..SetAttr::default()

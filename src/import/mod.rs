@@ -1,14 +1,15 @@
 //! `atoll import SRC --into DIR`: copies a tree of this machine into a data directory.
 //!
 //! Keeps owners, modes, times, hard links, holes, sockets, fifos, devices, and extended attributes of the `user` namespace (the one
-//! that NFS carries; stored without the prefix, RFC 8276 §8.4). Access control lists and attributes of other namespaces are not
-//! kept; how many entries had some is told at the end.
+//! that NFS carries; stored without the prefix, RFC 8276 §8.4), and POSIX access control lists. Attributes of other namespaces are
+//! not kept; how many entries had some is told at the end.
 //!
 //! Resumable: an entry that is complete has its source's modification time, which is set last; such entries are passed
 //! over, others are copied anew. Every change goes through the same transactions as a client's, so a crash leaves a tree that
 //! `atoll fsck` finds clean. What cannot be copied is told by its name, and the rest goes on; what would stop everything (no
 //! room, a failing disk) does.
 
+mod acl;
 mod copy;
 mod source;
 
@@ -53,7 +54,7 @@ pub struct Summary {
     pub skipped: u64,
     /// Entries that could not be copied.
     pub failed: u64,
-    /// Entries of which attributes in other namespaces than `user` (access control lists among them) were left out.
+    /// Entries of which attributes in other namespaces than `user` were left out; POSIX access control lists are kept.
     pub stripped: u64,
     /// Bytes of data copied, holes not counted.
     pub bytes: u64,

@@ -126,8 +126,8 @@ pub(super) fn xattrs(path: &Path) -> io::Result<Xattrs> {
     };
     for name in names[..used].split(|b| *b == 0).filter(|n| !n.is_empty()) {
         let Some(short) = name.strip_prefix(NAMESPACE) else {
-            // What the machine's security modules put on every file is nobody's work.
-            found.others |= !name.starts_with(b"security.");
+            // What the machine's security modules put on every file is nobody's work; access control lists are kept elsewhere.
+            found.others |= !name.starts_with(b"security.") && !super::acl::NAMES.contains(&name);
             continue;
         };
         let mut value = vec![0; XATTR_VALUE_MAX];

@@ -3,7 +3,9 @@
 use crate::process::{atoll, killed_after};
 use crate::rig::{Rig, options, pattern};
 use atoll::data_dir::DataDir;
-use atoll_base::attr::FileKind;
+use atoll_base::acl::posix::PosixTag;
+use atoll_base::acl::{Acl, PosixList};
+use atoll_base::attr::{Attr, FileKind};
 use atoll_base::id::{Cookie, Ino};
 use atoll_base::time::Timestamp;
 use atoll_meta::service::MetadataService;
@@ -39,6 +41,65 @@ fn set_times(path: &Path, secs: i64, nanos: u32) {
     let time = |secs| Timespec { tv_sec: secs, tv_nsec: nanos.into() };
     let times = Timestamps { last_access: time(secs + 5), last_modification: time(secs) };
     rustix::fs::utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW).unwrap();
+}
+
+/// An access list: owner rwx, user 1001 `perm`, group r-x, mask rwx, others nothing.
+fn list(perm: u16) -> Vec<u8> {
+    let entries = [(0x01, 7, u32::MAX), (0x02, perm, 1001), (0x04, 5, u32::MAX), (0x10, 7, u32::MAX)];
+    let mut value = 2u32.to_le_bytes().to_vec();
+    for (tag, perm, id) in entries.into_iter().chain([(0x20u16, 0u16, u32::MAX)]) {
+        value.extend_from_slice(&tag.to_le_bytes());
+        value.extend_from_slice(&perm.to_le_bytes());
+        value.extend_from_slice(&id.to_le_bytes());
+    }
+    value
+}
+
+const LISTS: [&str; 2] = ["system.posix_acl_access", "system.posix_acl_default"];
+
+/// Access control lists, where the file system has them.
+fn put_lists(root: &Path) {
+    for (path, name, perm) in [("small", 0, 6), ("deep/er", 0, 7), ("deep/er", 1, 4), ("deep/er/still", 1, 5)]
+    {
+        let put = rustix::fs::lsetxattr(root.join(path), LISTS[name], &list(perm), XattrFlags::empty());
+        assert!(matches!(put, Ok(()) | Err(rustix::io::Errno::NOTSUP)), "{put:?}");
+    }
+}
+
+/// The lists of an entry in the source, as bytes.
+fn source_lists(path: &Path) -> [Option<Vec<u8>>; 2] {
+    LISTS.map(|name| {
+        let mut value = vec![0; 1024];
+        let len = rustix::fs::lgetxattr(path, name, value.as_mut_slice()).ok()?;
+        value.truncate(len);
+        Some(value)
+    })
+}
+
+/// Those of an inode.
+fn lists_of(attr: &Attr) -> [Option<Vec<u8>>; 2] {
+    let bytes = |list: &PosixList| {
+        let mut value = 2u32.to_le_bytes().to_vec();
+        for (tag, perm) in list.entries() {
+            let (tag, id) = match tag {
+                PosixTag::Owner => (0x01u16, u32::MAX),
+                PosixTag::User(uid) => (0x02, uid),
+                PosixTag::Group => (0x04, u32::MAX),
+                PosixTag::Members(gid) => (0x08, gid),
+                PosixTag::Mask => (0x10, u32::MAX),
+                PosixTag::Other => (0x20, u32::MAX),
+            };
+            value.extend_from_slice(&tag.to_le_bytes());
+            value.extend_from_slice(&(perm as u16).to_le_bytes());
+            value.extend_from_slice(&id.to_le_bytes());
+        }
+        value
+    };
+    match attr.acl.as_deref() {
+        None => [None, None],
+        Some(Acl::Posix(acl)) => [acl.access.as_ref().map(bytes), acl.default.as_ref().map(bytes)],
+        Some(Acl::Nfs4(_)) => panic!("an import makes no lists of NFSv4"),
+    }
 }
 
 /// One of everything.
@@ -87,6 +148,7 @@ fn make_tree(root: &Path) {
     xattr("user.mime", b"text/plain");
     xattr("user.empty", b"");
     xattr("trusted.other", b"not carried by NFS");
+    put_lists(root);
     let mut secs = 1_000_000_000;
     let mut paths = Before::new();
     look(root, &mut paths);
@@ -124,6 +186,7 @@ impl Compare<'_> {
         assert_eq!(*self.inodes.entry((source.dev(), source.ino())).or_insert(ino), ino, "{shown}");
         let kind = source.file_type();
         if !kind.is_symlink() {
+            assert_eq!(lists_of(&attr), source_lists(path), "{shown}");
             assert_eq!(attr.mode, source.mode() & 0o7777, "{shown}");
         }
         assert_eq!((attr.uid, attr.gid), (source.uid(), source.gid()), "{shown}");
@@ -234,7 +297,7 @@ async fn everything_is_kept() {
     let into = target.path().to_str().unwrap();
     let done = atoll(&["import", source.path().to_str().unwrap(), "--into", into]);
     assert_eq!(done.status, Some(0), "{}", done.stderr);
-    assert!(done.stderr.contains("1 entries have access control lists or other"), "{}", done.stderr);
+    assert!(done.stderr.contains("1 entries have attributes that NFS or other"), "{}", done.stderr);
     compare(target.path(), source.path(), &before, true).await;
     {
         let (_data, rig) = open(target.path()).await;

@@ -82,6 +82,15 @@ pub enum AclError {
 }
 
 impl Acl {
+    /// Entries of all its lists.
+    #[expect(clippy::len_without_is_empty, reason = "a stored list may well be empty, and is one")]
+    pub fn len(&self) -> usize {
+        match self {
+            Acl::Nfs4(acl) => acl.aces.len(),
+            Acl::Posix(acl) => acl.access.iter().chain(&acl.default).map(|list| list.entries().count()).sum(),
+        }
+    }
+
     /// The nine permission bits that the list gives; `None` if it says nothing of the object itself.
     pub fn mode(&self) -> Option<u32> {
         match self {

@@ -47,10 +47,19 @@ struct Known {
     version: u64,
 }
 
+/// Most entries of an access control list that is kept in memory, 16 bytes each: lists in use have fewer, and the cache's bound counts
+/// inodes.
+const LISTED_MAX: usize = 32;
+
+/// Whether an inode may take a place among those in memory.
+fn fits(attr: &Attr) -> bool {
+    attr.acl.as_ref().is_none_or(|acl| acl.len() <= LISTED_MAX)
+}
+
 /// Sizes of the caches in memory.
 #[derive(Clone, Copy, Debug)]
 pub struct CacheSizes {
-    /// Inodes; about 250 bytes each.
+    /// Inodes; about 250 bytes each, and 16 for each entry of an access control list.
     pub inodes: usize,
     /// Directory entries; about 120 bytes each, and the name.
     pub names: usize,
@@ -159,7 +168,7 @@ impl Published {
         }
         self.current.store(Arc::new(Current { version, view }));
         for (ino, attr) in changes.inodes {
-            if let Some(attr) = attr {
+            if let Some(attr) = attr.filter(fits) {
                 self.inodes.put(ino_key(ino), Known { attr, version });
             }
         }
@@ -263,6 +272,9 @@ impl Published {
     }
 
     fn fill_inode(&self, attr: &Attr, version: u64) {
+        if !fits(attr) {
+            return;
+        }
         self.inodes.fill(ino_key(attr.ino), Known { attr: attr.clone(), version }, version);
     }
 

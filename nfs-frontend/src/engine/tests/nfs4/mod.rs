@@ -1,5 +1,6 @@
 //! NFSv4 through the engine's entry point: COMPOUNDs encoded as clients do it, results decoded as they read them.
 
+mod acls;
 mod conformance;
 mod namespace;
 
