@@ -297,7 +297,7 @@ async fn everything_is_kept() {
     let into = target.path().to_str().unwrap();
     let done = atoll(&["import", source.path().to_str().unwrap(), "--into", into]);
     assert_eq!(done.status, Some(0), "{}", done.stderr);
-    assert!(done.stderr.contains("1 entries have attributes that NFS or other"), "{}", done.stderr);
+    assert!(done.stderr.contains("1 entries have attributes that NFS does not carry"), "{}", done.stderr);
     compare(target.path(), source.path(), &before, true).await;
     {
         let (_data, rig) = open(target.path()).await;

@@ -1,5 +1,6 @@
 //! One file per scenario.
 
+mod acls;
 mod build;
 mod fsx;
 mod locks;
