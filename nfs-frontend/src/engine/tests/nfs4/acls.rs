@@ -135,7 +135,7 @@ async fn what_is_supported() {
         (allow(1, "INTERACTIVE@"), NfsStat4::BadOwner),
         (allow(1, "nobody of this name"), NfsStat4::BadOwner),
     ] {
-        assert_eq!(set_on(&w, 0, file, &[acl(&[bad.clone()])]).await, Err(status), "{bad:?}");
+        assert_eq!(set_on(&w, 0, file, &[acl(std::slice::from_ref(&bad))]).await, Err(status), "{bad:?}");
     }
     let long: Vec<Ace4> = (0..501).map(|uid| allow(1, &uid.to_string())).collect();
     assert_eq!(set_on(&w, 0, file, &[acl(&long)]).await, Err(NfsStat4::NoSpc));
