@@ -7,13 +7,13 @@ use crate::rpc::Answer;
 use atoll_meta::{Op, Source};
 use atoll_proto::nfs3::{FileHandle as Handle3, StableHow};
 use atoll_proto::nfs4::{
-    Allocate4Args, ArgOp4, Attr4, AttrValue4, Bitmap, CbSecParms, ChannelAttrs4, ClientOwner4, Clone4Args,
-    Compound4Args, Compound4Res, Content4, Copy4Args, CreateSession4Args, ExchangeId4Args, FileHandle,
-    GetAttr4Args, Identity, ListXattrs4Args, Name4, NetLoc4, NfsStat4, PutFh4Args, Read4Args,
-    ReadPlusContent4, ResOp4, Seek4Args, Sequence4Args, SetXattr4Args, SetXattrOption4, StateId4,
-    StateProtect4Args, Xattr4Args, XattrValue4, access,
+    Allocate4Args, AppDataBlock4, ArgOp4, Attr4, AttrValue4, Bitmap, CbSecParms, ChannelAttrs4, ClientOwner4,
+    Clone4Args, Compound4Args, Compound4Res, Content4, Copy4Args, CreateSession4Args, ExchangeId4Args,
+    FileHandle, GetAttr4Args, Identity, ListXattrs4Args, Name4, NetLoc4, NfsStat4, PutFh4Args, Read4Args,
+    ReadPlusContent4, ResOp4, Seek4Args, Sequence4Args, SetXattr4Args, SetXattrOption4, StableHow4, StateId4,
+    StateProtect4Args, WriteSame4Args, Xattr4Args, XattrValue4, access,
 };
-use atoll_xdr::{Array, Decoder, Encoder};
+use atoll_xdr::{Array, Decoder, Encoder, Opaque};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// A client of 4.2 with a session of one slot.
@@ -453,4 +453,36 @@ async fn clones_both_ways_and_writes_do_not_wait_for_each_other() {
         assert_eq!(a[..5000], b[..5000], "whichever came first, the other brought the same back");
         assert!(a[..5000] == [1; 5000] || a[..5000] == [2; 5000]);
     }
+}
+
+#[tokio::test]
+async fn a_block_is_written_again_and_again_as_far_as_one_write_goes() {
+    let w = World::new().await;
+    let file = w.create(w.root, "f").await;
+    let c = Client::new(&w).await;
+    let same = |block_count| WriteSame4Args {
+        stateid: StateId4::ANONYMOUS,
+        stable: StableHow4::FileSync,
+        adb: AppDataBlock4 {
+            offset: 10,
+            block_size: 300_000,
+            block_count,
+            reloff_blocknum: 0,
+            block_num: 1,
+            reloff_pattern: 299_998,
+            pattern: Opaque::copy_from(b"ok").unwrap(),
+        },
+    };
+    let ResOp4::WriteSame(Ok(done)) = c.on(file, ArgOp4::WriteSame(same(4))).await else { panic!() };
+    assert_eq!((done.count, done.committed, done.callback_id), (900_000, StableHow4::FileSync, None));
+    // The same reply when it is asked for again.
+    let again = c.again(&[put(file), ArgOp4::WriteSame(same(4))]).await.unwrap();
+    assert_eq!(again.ops.last(), Some(&ResOp4::WriteSame(Ok(done))));
+    let data = w.read_all(file).await;
+    assert_eq!((data.len(), &data[..14]), (900_010, &[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1][..]));
+    assert_eq!(data[300_006..300_014], [0, 0, b'o', b'k', 0, 0, 0, 2]);
+    let ResOp4::WriteSame(Ok(none)) = c.on(file, ArgOp4::WriteSame(same(0))).await else { panic!() };
+    assert_eq!(none.count, 0);
+    let refused = c.on(w.root, ArgOp4::WriteSame(same(1))).await;
+    assert_eq!(refused, ResOp4::WriteSame(Err(NfsStat4::IsDir)));
 }

@@ -305,6 +305,7 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
             A::IoAdvise(a) => R::IoAdvise(result!(self.io_advise(&a).await)),
             A::Seek(a) => R::Seek(result!(self.seek(&a).await)),
             A::ReadPlus(a) => R::ReadPlus(Err(written!(self.read_plus(&a)))),
+            A::WriteSame(a) => R::WriteSame(result!(self.write_same(&a).await)),
             A::Clone(a) => R::Clone(result!(self.clone_range(&a).await)),
             A::Copy(a) => R::Copy(result!(self.copy(&a).await).map_err(Failure::Plain)),
             // Everything else is not served, and not advertised.

@@ -119,6 +119,7 @@ fn changes(op: &ArgOp4) -> bool {
             | A::SetClientId(_)
             | A::SetClientIdConfirm(_)
             | A::Write(_)
+            | A::WriteSame(_)
             | A::ReleaseLockOwner(_)
             | A::BackchannelCtl(_)
             | A::ExchangeId(_)

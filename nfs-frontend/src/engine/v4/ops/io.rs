@@ -14,8 +14,9 @@ use atoll_base::block::BlockService;
 use atoll_base::limits::{FILE_SIZE_MAX, IO_MAX};
 use atoll_meta::{FsError, MetadataService, Outcome};
 use atoll_proto::nfs4::{
-    Commit4Args, Commit4Ok, NfsStat4, Read4Args, StableHow4, Write4Args, Write4Ok, encode_read_ok,
+    Commit4Args, Commit4Ok, NfsStat4, Read4Args, StableHow4, StateId4, Write4Args, Write4Ok, encode_read_ok,
 };
+use bytes::Bytes;
 
 /// Refusal of what is for regular files only, as v4.0 and LOCK have it.
 pub(crate) fn has_data(kind: FileKind) -> Result<(), NfsStat4> {
@@ -72,18 +73,29 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
     }
 
     pub(crate) async fn write(&mut self, args: Write4Args) -> Done<Write4Ok> {
-        let node = self.node(NfsStat4::IsDir)?;
         let mut data = args.data.into_bytes();
         data.truncate(IO_MAX as usize);
+        self.write_data(&args.stateid, args.offset, args.stable, data).await
+    }
+
+    /// Writes at most [`IO_MAX`] bytes into the current file.
+    pub(crate) async fn write_data(
+        &mut self,
+        stateid: &StateId4,
+        offset: u64,
+        stable: StableHow4,
+        data: Bytes,
+    ) -> Done<Write4Ok> {
+        let node = self.node(NfsStat4::IsDir)?;
         let count = data.len() as u32;
         let response = match self.known().await? {
             Some(response) => response,
             None => {
                 let attr = self.node_attr(&node).await?;
                 self.require_file(&attr)?;
-                self.check_use(&args.stateid, &node, Use::Write).await?;
+                self.check_use(stateid, &node, Use::Write).await?;
                 Self::check_writable(&node)?;
-                match args.offset.checked_add(u64::from(count)) {
+                match offset.checked_add(u64::from(count)) {
                     Some(end) if end <= FILE_SIZE_MAX => {}
                     _ if count == 0 => return Err(NfsStat4::Inval.into()),
                     _ => return Err(NfsStat4::FBig.into()),
@@ -93,11 +105,11 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
                 let engine = self.engine.clone();
                 let written = if data.is_empty() {
                     engine.write_nothing(&node, &cred).await
-                } else if args.stable == StableHow4::Unstable {
-                    engine.write_unstable(&node, &cred, args.offset, data, once).await
+                } else if stable == StableHow4::Unstable {
+                    engine.write_unstable(&node, &cred, offset, data, once).await
                 } else {
                     let (ino, generation) = (node.handle.ino, node.handle.generation);
-                    engine.write_stable(ino, generation, &cred, args.offset, data, once).await.map(Into::into)
+                    engine.write_stable(ino, generation, &cred, offset, data, once).await.map(Into::into)
                 };
                 let response = written?;
                 self.note(&response);
@@ -107,7 +119,7 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
         match &response.result {
             Ok(Outcome::Written { verifier }) => {
                 self.engine.stats.written(u64::from(count));
-                let committed = match args.stable {
+                let committed = match stable {
                     StableHow4::Unstable => StableHow4::Unstable,
                     StableHow4::DataSync | StableHow4::FileSync => StableHow4::FileSync,
                 };

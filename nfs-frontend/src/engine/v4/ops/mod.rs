@@ -2,6 +2,7 @@
 
 mod clients;
 mod copies;
+mod fill;
 mod handles;
 mod io;
 mod listing;
