@@ -127,6 +127,8 @@ pub struct SetAttr {
     pub atime: SetTime,
     /// Last change of data.
     pub mtime: SetTime,
+    /// Creation (NFSv4's `time_create`): as good as what a restored copy, or a client whose users look at it, says.
+    pub btime: Option<Timestamp>,
 }
 
 impl SetAttr {

@@ -54,6 +54,8 @@ fn check_set<K: KvWrite>(t: &Transaction<'_, K>, at: At, set: &SetAttr) -> Resul
     let access = set.mode.is_some() || set.acl.is_some();
     require(!access || may_write_acl(cred, attr), FsError::NotOwner)?;
     require(set.acl.is_none() || attr.kind != FileKind::Symlink, FsError::NotSupported)?;
+    require(set.btime.is_none_or(is_time), FsError::Invalid)?;
+    require(set.btime.is_none() || is_owner, FsError::NotOwner)?;
     for time in [set.atime, set.mtime] {
         match time {
             SetTime::Keep => {}
@@ -161,6 +163,7 @@ pub(crate) fn set<K: KvWrite>(
     };
     attr.atime = time(set.atime, attr.atime);
     attr.mtime = time(set.mtime, attr.mtime);
+    attr.btime = set.btime.unwrap_or(attr.btime);
     Ok(Outcome::Done)
 }
 

@@ -211,7 +211,7 @@ fn new_inode<K: KvWrite>(
         atime: time(attrs.atime),
         mtime: time(attrs.mtime),
         ctime: now,
-        btime: now,
+        btime: attrs.btime.unwrap_or(now),
         change: 1,
         acl: acl.map(Arc::new),
     };

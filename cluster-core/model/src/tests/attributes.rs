@@ -30,6 +30,7 @@ const NOTHING: SetAttr = SetAttr {
     size: None,
     atime: SetTime::Keep,
     mtime: SetTime::Keep,
+    btime: None,
 };
 
 #[test]
@@ -124,6 +125,10 @@ fn times_of_the_client_are_the_owners() {
     // A size moves mtime, unless a time comes with it.
     rig.set(&user(1), &f, SetAttr { size: Some(3), mtime: SetTime::Client(at(6)), ..NOTHING }).unwrap();
     assert_eq!(rig.attr(f.ino).mtime, at(6));
+    let born = SetAttr { btime: Some(at(4)), ..NOTHING };
+    assert_eq!(rig.set(&user(2), &f, born.clone()), Err(FsError::NotOwner));
+    rig.set(&user(1), &f, born).unwrap();
+    assert_eq!(rig.attr(f.ino).btime, at(4));
 }
 
 #[test]

@@ -65,8 +65,17 @@ fn small_set() -> impl Strategy<Value = SetAttr> {
         1 => (0..3000_u16).prop_map(|n| SetTime::Client(at(n.into())))
     ];
     let who = prop::option::weighted(0.2, prop_oneof![Just(0_u32), Just(1), Just(2), Just(101), Just(7)]);
-    (prop::option::weighted(0.4, 0..0o10000_u32), who.clone(), who, time.clone(), time).prop_map(
-        |(mode, uid, gid, atime, mtime)| SetAttr { mode, uid, gid, atime, mtime, ..SetAttr::default() },
+    let born = prop::option::weighted(0.2, (0..3000_u16).prop_map(|n| at(n.into())));
+    (prop::option::weighted(0.4, 0..0o10000_u32), who.clone(), who, time.clone(), time, born).prop_map(
+        |(mode, uid, gid, atime, mtime, btime)| SetAttr {
+            mode,
+            uid,
+            gid,
+            atime,
+            mtime,
+            btime,
+            ..SetAttr::default()
+        },
     )
 }
 

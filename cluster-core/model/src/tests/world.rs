@@ -28,6 +28,7 @@ pub(super) struct Node {
     pub(super) names: Vec<(Bytes, Ino)>,
     pub(super) atime: Timestamp,
     pub(super) mtime: Timestamp,
+    pub(super) btime: Timestamp,
     pub(super) ctime: Timestamp,
     pub(super) change: u64,
     pub(super) verifier: Option<[u8; 8]>,
@@ -91,6 +92,7 @@ impl World {
             names: Vec::new(),
             atime: attr.atime,
             mtime: attr.mtime,
+            btime: attr.btime,
             ctime: attr.ctime,
             change: attr.change,
             verifier: None,
@@ -126,6 +128,7 @@ impl World {
             size,
             atime: node.atime,
             mtime: node.mtime,
+            btime: node.btime,
             ctime: node.ctime,
             change: node.change,
             generation: node.generation,
@@ -544,7 +547,7 @@ impl World {
         let member = |gid| cred.uid == 0 || cred.gid == gid || cred.groups().contains(&gid);
         let bad_uid = set.uid.is_some_and(|u| cred.uid != 0 && !(owner && u == node.uid));
         let bad_gid = set.gid.is_some_and(|g| !(cred.uid == 0 || owner && (g == node.gid || member(g))));
-        if bad_uid || bad_gid || set.mode.is_some() && !owner {
+        if bad_uid || bad_gid || (set.mode.is_some() || set.btime.is_some()) && !owner {
             return Err(FsError::NotOwner);
         }
         for time in [set.atime, set.mtime] {
@@ -578,6 +581,7 @@ impl World {
                 node.mode &= 0o5777;
             }
         }
+        node.btime = set.btime.unwrap_or(node.btime);
         for (field, set) in [(&mut node.atime, set.atime), (&mut node.mtime, set.mtime)] {
             match set {
                 SetTime::Keep => {}

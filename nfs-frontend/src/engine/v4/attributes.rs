@@ -77,7 +77,8 @@ const SINCE_1: Bitmap = attributes![Dacl, SuppAttrExclCreat, FsCharsetCap, ModeS
 const SINCE_2: Bitmap = attributes![SpaceFreed, CloneBlkSize, ChangeAttrType, ModeUmask, XattrSupport];
 
 /// What can be set with an exclusive creation, whose verifier has a place of its own (RFC 8881 §5.8.1.14).
-const EXCLUSIVE: Bitmap = attributes![Acl, Dacl, Mode, Size, Owner, OwnerGroup, TimeAccessSet, TimeModifySet];
+const EXCLUSIVE: Bitmap =
+    attributes![Acl, Dacl, Mode, Size, Owner, OwnerGroup, TimeAccessSet, TimeCreate, TimeModifySet];
 const EXCLUSIVE_2: Bitmap = attributes![ModeUmask];
 
 /// What is told of the whole file system.
@@ -268,7 +269,7 @@ impl View<'_> {
 /// Reads what a client wants set. `creating`: with the creation of an object.
 pub(crate) fn wanted(fattr: &Fattr4, minor: u32, creating: bool) -> Result<SetAttr, NfsStat4> {
     let set = SetAttrs4::read(fattr, &supported(minor)).map_err(|e| e.status())?;
-    if set.time_create.is_some() || set.mode_umask.is_some() && (!creating || set.mode.is_some()) {
+    if set.mode_umask.is_some() && (!creating || set.mode.is_some()) {
         return Err(NfsStat4::Inval);
     }
     if set.size.is_some_and(|size| size > FILE_SIZE_MAX) {
@@ -306,6 +307,7 @@ pub(crate) fn wanted(fattr: &Fattr4, minor: u32, creating: bool) -> Result<SetAt
         size: set.size,
         atime: set_time(set.atime)?,
         mtime: set_time(set.mtime)?,
+        btime: set.time_create.map(timestamp).transpose()?,
     })
 }
 
