@@ -37,6 +37,10 @@ pub(crate) struct Options {
     /// Lease of NFSv4 clients in seconds, 5 to 3600: how long a client that is not heard is sure to keep its opens and locks.
     #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u32).range(5..=3600))]
     lease: u32,
+    /// Name users and groups as NAME@DOMAIN to NFSv4 clients, by this machine's user database. Without it they are named by their numbers, which says the same
+    /// at every client; give it only where the clients' idmapd has the same domain.
+    #[arg(long, value_name = "DOMAIN")]
+    idmap_domain: Option<String>,
     /// Export a path: 'PATH=CLIENTS,OPTION,…' such as '/=192.168.0.0/16:host.example,rw,no_root_squash'. May be given
     /// several times; kept until `atoll export remove`.
     #[arg(long, value_name = "EXPORT")]
@@ -58,6 +62,7 @@ pub(crate) async fn run(options: Options) -> Result<()> {
         limits: Limits::default(),
         engine: EngineConfig {
             lease: Duration::from_secs(u64::from(options.lease)),
+            idmap_domain: options.idmap_domain,
             ..EngineConfig::default()
         },
         portmap: portmap::Config::default(),

@@ -28,6 +28,8 @@ pub struct Config {
     pub groups_ttl: Duration,
     /// Lease time of NFSv4 clients (RFC 8881 §8.3): how often they must be heard to be sure of what they have.
     pub lease: Duration,
+    /// Domain by which NFSv4 names users and groups (`name@domain`); none: by numbers.
+    pub idmap_domain: Option<String>,
     /// How long a call is held whose outcome is not known (the metadata service has no leader, say) before it is
     /// dropped; the client sends it again, and its key makes that safe.
     pub patience: Duration,
@@ -45,6 +47,7 @@ impl Default for Config {
             host_ttl: Duration::from_secs(60),
             groups_ttl: Duration::from_secs(300),
             lease: Duration::from_secs(60),
+            idmap_domain: None,
             patience: Duration::from_secs(20),
         }
     }

@@ -74,6 +74,14 @@ pub trait Resolver: Send + Sync + 'static {
     fn groups(&self, uid: u32) -> Option<Vec<u32>>;
     /// Addresses of a host name.
     fn addresses(&self, host: &str) -> Option<Vec<IpAddr>>;
+    /// Name of a user.
+    fn user_name(&self, uid: u32) -> Option<String>;
+    /// Name of a group.
+    fn group_name(&self, gid: u32) -> Option<String>;
+    /// A user by name.
+    fn user_id(&self, name: &str) -> Option<u32>;
+    /// A group by name.
+    fn group_id(&self, name: &str) -> Option<u32>;
 }
 
 /// Whether an address is in an export's client list.

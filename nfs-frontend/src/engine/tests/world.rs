@@ -36,6 +36,22 @@ impl Resolver for Names {
         (host == "known.example")
             .then(|| vec!["192.0.2.7".parse().unwrap(), "::ffff:192.0.2.8".parse().unwrap()])
     }
+
+    fn user_name(&self, uid: u32) -> Option<String> {
+        (uid == 500).then(|| "alice".into())
+    }
+
+    fn group_name(&self, gid: u32) -> Option<String> {
+        (gid == 1000).then(|| "staff".into())
+    }
+
+    fn user_id(&self, name: &str) -> Option<u32> {
+        (name == "alice").then_some(500)
+    }
+
+    fn group_id(&self, name: &str) -> Option<u32> {
+        (name == "staff").then_some(1000)
+    }
 }
 
 /// An export of the whole volume to everybody.

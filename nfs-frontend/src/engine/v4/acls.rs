@@ -3,7 +3,7 @@
 //! Entries that allow and deny are supported, those that log and raise alarms are not (`aclsupport`), so there is no `sacl`. The flag that
 //! an entry was inherited is `dacl`'s alone (§6.2.1.4.1).
 
-use super::attributes::{parse_principal, principal};
+use crate::engine::idmap::{Kind, Meant, Shown};
 use atoll_base::access::{Cred, may_read_acl, may_read_attributes};
 use atoll_base::acl::nfs4::{ace_flag as flag, acl_flag};
 use atoll_base::acl::{Ace, AceKind, Nfs4Acl, SetAcl, Who, map, right};
@@ -17,7 +17,7 @@ use atoll_xdr::Array;
 pub(crate) const SUPPORT: u32 = acl_support::ALLOW | acl_support::DENY;
 
 /// The attributes that are lists.
-const LISTS: Bitmap = Bitmap::of(&[Attr4::Acl as u32, Attr4::Dacl as u32]);
+pub(crate) const LISTS: Bitmap = Bitmap::of(&[Attr4::Acl as u32, Attr4::Dacl as u32]);
 
 /// What is told of an object whose attributes the caller may not read: what it is and where.
 const OF_THE_NAME: Bitmap = Bitmap::of(&[
@@ -40,23 +40,23 @@ pub(crate) fn unreadable(cred: &Cred, attr: &Attr, asked: &Bitmap) -> Bitmap {
     }
 }
 
-fn principal_of(who: Who) -> (Principal4, u32) {
+fn principal_of(who: Who, names: &Shown) -> (Principal4, u32) {
     let special = |name| Principal4::copy_from(name).expect("a special identifier is below the bound");
     match who {
         Who::Owner => (special(who::OWNER), 0),
         Who::Group => (special(who::GROUP), 0),
         Who::Everyone => (special(who::EVERYONE), 0),
-        Who::User(uid) => (principal(uid), 0),
-        Who::Members(gid) => (principal(gid), ace_flag::IDENTIFIER_GROUP),
+        Who::User(uid) => (names.name(Kind::User, uid), 0),
+        Who::Members(gid) => (names.name(Kind::Group, gid), ace_flag::IDENTIFIER_GROUP),
     }
 }
 
-fn shown(ace: &Ace, hidden: u8) -> Ace4 {
+fn shown(ace: &Ace, hidden: u8, names: &Shown) -> Ace4 {
     let ace_type = match ace.kind {
         AceKind::Allow => ace_type::ALLOWED,
         AceKind::Deny => ace_type::DENIED,
     };
-    let (who, group) = principal_of(ace.who);
+    let (who, group) = principal_of(ace.who, names);
     Ace4 { ace_type, flag: u32::from(ace.flags & !hidden) | group, access_mask: ace.mask, who }
 }
 
@@ -64,30 +64,50 @@ fn list(attr: &Attr) -> Nfs4Acl {
     map::as_nfs4(attr.acl.as_deref(), attr.mode, attr.kind == FileKind::Directory)
 }
 
-fn entries(list: &Nfs4Acl, hidden: u8) -> Acl4 {
-    let aces = list.aces.iter().map(|ace| shown(ace, hidden)).collect();
+fn entries(list: &Nfs4Acl, hidden: u8, names: &Shown) -> Acl4 {
+    let aces = list.aces.iter().map(|ace| shown(ace, hidden, names)).collect();
     Array::new(aces).expect("a stored list has fewer entries than the wire's bound")
 }
 
+/// Users and groups that the lists name.
+pub(crate) fn principals(attr: &Attr) -> Vec<(Kind, u32)> {
+    let who = |ace: &Ace| match ace.who {
+        Who::User(uid) => Some((Kind::User, uid)),
+        Who::Members(gid) => Some((Kind::Group, gid)),
+        Who::Owner | Who::Group | Who::Everyone => None,
+    };
+    list(attr).aces.iter().filter_map(who).collect()
+}
+
 /// The attribute `acl`.
-pub(crate) fn acl(attr: &Attr) -> Acl4 {
-    entries(&list(attr), flag::INHERITED)
+pub(crate) fn acl(attr: &Attr, names: &Shown) -> Acl4 {
+    entries(&list(attr), flag::INHERITED, names)
 }
 
 /// The attribute `dacl`.
-pub(crate) fn dacl(attr: &Attr) -> Acl41 {
+pub(crate) fn dacl(attr: &Attr, names: &Shown) -> Acl41 {
     let list = list(attr);
-    Acl41 { flag: list.flags.into(), aces: entries(&list, 0) }
+    Acl41 { flag: list.flags.into(), aces: entries(&list, 0, names) }
 }
 
-fn parse_ace(ace: &Ace4) -> Result<Ace, NfsStat4> {
+fn is_group(ace: &Ace4) -> bool {
+    ace.flag & ace_flag::IDENTIFIER_GROUP != 0
+}
+
+/// Users and groups that a client names in the lists it wants set.
+pub(crate) fn named(set: &SetAttrs4) -> impl Iterator<Item = (Kind, &Principal4)> {
+    let acl = set.acl.iter().flat_map(|acl| acl.iter());
+    let dacl = set.dacl.iter().flat_map(|dacl| dacl.aces.iter());
+    acl.chain(dacl).map(|ace| (if is_group(ace) { Kind::Group } else { Kind::User }, &ace.who))
+}
+
+fn parse_ace(ace: &Ace4, meant: &Meant) -> Result<Ace, NfsStat4> {
     let kind = match ace.ace_type {
         ace_type::ALLOWED => AceKind::Allow,
         ace_type::DENIED => AceKind::Deny,
         ace_type::AUDIT | ace_type::ALARM => return Err(NfsStat4::AttrNotSupp),
         _ => return Err(NfsStat4::Inval),
     };
-    let is_group = ace.flag & ace_flag::IDENTIFIER_GROUP != 0;
     let flags = u8::try_from(ace.flag & !ace_flag::IDENTIFIER_GROUP).map_err(|_| NfsStat4::Inval)?;
     // Those of success and failure are of entries that log (§6.2.1.4.1).
     if flags & !flag::ALL != 0 || ace.access_mask & !right::ALL != 0 {
@@ -99,25 +119,25 @@ fn parse_ace(ace: &Ace4) -> Result<Ace, NfsStat4> {
         who::OWNER => Who::Owner,
         who::GROUP => Who::Group,
         who::EVERYONE => Who::Everyone,
-        _ if is_group => Who::Members(parse_principal(&ace.who)?),
-        _ => Who::User(parse_principal(&ace.who)?),
+        _ if is_group(ace) => Who::Members(meant.id(Kind::Group, &ace.who)?),
+        _ => Who::User(meant.id(Kind::User, &ace.who)?),
     };
     Ok(Ace { kind, flags, mask: ace.access_mask, who })
 }
 
-fn parse(aces: &[Ace4]) -> Result<Vec<Ace>, NfsStat4> {
-    aces.iter().map(parse_ace).collect()
+fn parse(aces: &[Ace4], meant: &Meant) -> Result<Vec<Ace>, NfsStat4> {
+    aces.iter().map(|ace| parse_ace(ace, meant)).collect()
 }
 
 /// The list that a client wants set. Not two of them at once (§6.4.1).
-pub(crate) fn wanted(set: &SetAttrs4) -> Result<Option<Box<SetAcl>>, NfsStat4> {
+pub(crate) fn wanted(set: &SetAttrs4, meant: &Meant) -> Result<Option<Box<SetAcl>>, NfsStat4> {
     Ok(match (&set.acl, &set.dacl) {
         (Some(_), Some(_)) => return Err(NfsStat4::AttrNotSupp),
-        (Some(acl), None) => Some(Box::new(SetAcl::Aces(parse(acl)?))),
+        (Some(acl), None) => Some(Box::new(SetAcl::Aces(parse(acl, meant)?))),
         (None, Some(dacl)) => {
             let flags = u8::try_from(dacl.flag).ok().filter(|flags| flags & !acl_flag::ALL == 0);
             let flags = flags.ok_or(NfsStat4::Inval)?;
-            Some(Box::new(SetAcl::Nfs4(Nfs4Acl { flags, aces: parse(&dacl.aces)? })))
+            Some(Box::new(SetAcl::Nfs4(Nfs4Acl { flags, aces: parse(&dacl.aces, meant)? })))
         }
         (None, None) => None,
     })

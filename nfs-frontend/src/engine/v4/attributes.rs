@@ -2,6 +2,7 @@
 
 use super::acls;
 use crate::engine::attrs::free_files;
+use crate::engine::idmap::{Kind, Principals, Shown};
 use atoll_base::access::Cred;
 use atoll_base::attr::{Attr, FileKind, SetAttr, SetTime};
 use atoll_base::block::BlockSpace;
@@ -12,7 +13,7 @@ use atoll_meta::export::Volume;
 use atoll_proto::nfs3::MODE_BITS;
 use atoll_proto::nfs4::{
     Attr4, AttrValue4, Bitmap, ChangeAttrType4, Fattr4, FattrWriter, FileHandle, FileType4, FsId4,
-    FsLocations4, NfsStat4, NfsTime4, Principal4, SetAttrs4, SetTime4, SpecData4, charset, fh_expire,
+    FsLocations4, NfsStat4, NfsTime4, SetAttrs4, SetTime4, SpecData4, charset, fh_expire,
 };
 use atoll_xdr::Array;
 
@@ -118,6 +119,16 @@ pub(crate) struct FileSystem {
     pub(crate) volume: Option<Volume>,
 }
 
+/// The names that are shown with these attributes of an object.
+pub(crate) async fn names_shown(attr: &Attr, asked: &Bitmap, principals: &Principals) -> Shown {
+    let is_asked = |one: Bitmap| !asked.and(&one).is_empty();
+    let user = is_asked(attributes![Owner]).then_some((Kind::User, attr.uid));
+    let group = is_asked(attributes![OwnerGroup]).then_some((Kind::Group, attr.gid));
+    let listed = attr.acl.as_ref().filter(|_| is_asked(acls::LISTS));
+    let listed = listed.into_iter().flat_map(|_| acls::principals(attr));
+    principals.show(user.into_iter().chain(group).chain(listed)).await
+}
+
 /// An object as GETATTR shows it.
 pub(crate) struct View<'a> {
     pub(crate) minor: u32,
@@ -129,6 +140,8 @@ pub(crate) struct View<'a> {
     pub(crate) mounted_on: u64,
     /// Seconds.
     pub(crate) lease: u32,
+    /// See [`names_shown`].
+    pub(crate) names: Shown,
     /// Given if something of it is asked.
     pub(crate) file_system: Option<&'a FileSystem>,
 }
@@ -155,23 +168,6 @@ pub(crate) fn file_type(kind: FileKind) -> FileType4 {
         FileKind::CharDevice => FileType4::Character,
         FileKind::Fifo => FileType4::Fifo,
         FileKind::Socket => FileType4::Socket,
-    }
-}
-
-/// A user or group: its number in digits, which says the same at every client (RFC 8881 §5.9, RFC 7530 §5.9).
-pub(super) fn principal(id: u32) -> Principal4 {
-    Principal4::copy_from(id.to_string().as_bytes()).expect("ten digits are below the bound")
-}
-
-/// The number of a user or group that a client named.
-pub(super) fn parse_principal(name: &Principal4) -> Result<u32, NfsStat4> {
-    let bytes: &[u8] = name.as_bytes();
-    let digits = !bytes.is_empty() && bytes.iter().all(u8::is_ascii_digit);
-    let id = std::str::from_utf8(bytes).ok().filter(|_| digits).and_then(|text| text.parse().ok());
-    match id {
-        Some(id) => Ok(id),
-        None if bytes.is_empty() => Err(NfsStat4::Inval),
-        None => Err(NfsStat4::BadOwner),
     }
 }
 
@@ -216,8 +212,8 @@ impl View<'_> {
             Attr4::LeaseTime => V::LeaseTime(self.lease),
             Attr4::RdAttrError => V::RdAttrError(Ok(())),
             Attr4::AclSupport => V::AclSupport(acls::SUPPORT),
-            Attr4::Acl => V::Acl(acls::acl(a)),
-            Attr4::Dacl => V::Dacl(acls::dacl(a)),
+            Attr4::Acl => V::Acl(acls::acl(a, &self.names)),
+            Attr4::Dacl => V::Dacl(acls::dacl(a, &self.names)),
             Attr4::CanSetTime => V::CanSetTime(true),
             Attr4::CaseInsensitive => V::CaseInsensitive(false),
             Attr4::CasePreserving => V::CasePreserving(true),
@@ -241,8 +237,8 @@ impl View<'_> {
             Attr4::Mode => V::Mode(a.mode & MODE_BITS),
             Attr4::NoTrunc => V::NoTrunc(true),
             Attr4::NumLinks => V::NumLinks(a.nlink),
-            Attr4::Owner => V::Owner(principal(a.uid)),
-            Attr4::OwnerGroup => V::OwnerGroup(principal(a.gid)),
+            Attr4::Owner => V::Owner(self.names.name(Kind::User, a.uid)),
+            Attr4::OwnerGroup => V::OwnerGroup(self.names.name(Kind::Group, a.gid)),
             Attr4::RawDev => V::RawDev(SpecData4 { major: a.device.major, minor: a.device.minor }),
             Attr4::SpaceAvail => V::SpaceAvail(space(|s| s.available)),
             Attr4::SpaceFree => V::SpaceFree(space(|s| s.available)),
@@ -267,7 +263,12 @@ impl View<'_> {
 }
 
 /// Reads what a client wants set. `creating`: with the creation of an object.
-pub(crate) fn wanted(fattr: &Fattr4, minor: u32, creating: bool) -> Result<SetAttr, NfsStat4> {
+pub(crate) async fn wanted(
+    fattr: &Fattr4,
+    minor: u32,
+    creating: bool,
+    principals: &Principals,
+) -> Result<SetAttr, NfsStat4> {
     let set = SetAttrs4::read(fattr, &supported(minor)).map_err(|e| e.status())?;
     if set.mode_umask.is_some() && (!creating || set.mode.is_some()) {
         return Err(NfsStat4::Inval);
@@ -297,13 +298,16 @@ pub(crate) fn wanted(fattr: &Fattr4, minor: u32, creating: bool) -> Result<SetAt
             Some(SetTime4::ClientTime(t)) => SetTime::Client(timestamp(t)?),
         })
     };
+    let owner = set.owner.iter().map(|name| (Kind::User, name));
+    let group = set.group.iter().map(|name| (Kind::Group, name));
+    let meant = principals.read(owner.chain(group).chain(acls::named(&set))).await;
     Ok(SetAttr {
         mode,
         mode_mask,
         umask,
-        acl: acls::wanted(&set)?,
-        uid: set.owner.as_ref().map(parse_principal).transpose()?,
-        gid: set.group.as_ref().map(parse_principal).transpose()?,
+        acl: acls::wanted(&set, &meant)?,
+        uid: set.owner.as_ref().map(|name| meant.id(Kind::User, name)).transpose()?,
+        gid: set.group.as_ref().map(|name| meant.id(Kind::Group, name)).transpose()?,
         size: set.size,
         atime: set_time(set.atime)?,
         mtime: set_time(set.mtime)?,

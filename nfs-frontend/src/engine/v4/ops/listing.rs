@@ -4,7 +4,7 @@
 
 use crate::engine::resolve::{Node, same_object};
 use crate::engine::v3::cookie_verifier;
-use crate::engine::v4::attributes::{FileSystem, View, asks_write_only, supported};
+use crate::engine::v4::attributes::{FileSystem, View, asks_write_only, names_shown, supported};
 use crate::engine::v4::compound::{Compound, Done, Object};
 use crate::engine::v4::pseudo::Joints;
 use atoll_base::access::{Perm, permits};
@@ -235,6 +235,7 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
             export: object.handle().export,
             mounted_on,
             lease: shown.lease,
+            names: names_shown(attr, &shown.asked, &self.engine.principals).await,
             file_system: shown.file_system.as_ref(),
         };
         let kept_back = self.kept_back(object, attr, &shown.asked).await;

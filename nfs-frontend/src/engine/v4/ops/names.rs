@@ -84,7 +84,7 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
                 Self::check_writable(&dir)?;
                 let cred = self.cred(&dir.export).await;
                 let kind = kind_of(&new);
-                let attrs = SetAttr { size: None, ..self.creation(&args.createattrs, kind, &cred)? };
+                let attrs = SetAttr { size: None, ..self.creation(&args.createattrs, kind, &cred).await? };
                 let op = Op::Create {
                     dir: dir.handle.ino,
                     name: args.objname.into_bytes(),
@@ -207,13 +207,13 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
     }
 
     /// Whether a creation asks for nothing that needs to be the superuser; attributes for the command.
-    pub(crate) fn creation(
+    pub(crate) async fn creation(
         &self,
         fattr: &atoll_proto::nfs4::Fattr4,
         kind: FileKind,
         cred: &atoll_base::access::Cred,
     ) -> Result<SetAttr, NfsStat4> {
-        let set = wanted(fattr, self.minor, true)?;
+        let set = wanted(fattr, self.minor, true, &self.engine.principals).await?;
         check_owner(cred, &set)?;
         acls::check_kind(&set, kind)?;
         Ok(set)

@@ -7,7 +7,9 @@ use super::xattrs;
 use crate::engine::resolve::same_object;
 use crate::engine::v3::access_granted;
 use crate::engine::v4::acls;
-use crate::engine::v4::attributes::{self, FileSystem, View, asks_file_system, asks_write_only, wanted};
+use crate::engine::v4::attributes::{
+    self, FileSystem, View, asks_file_system, asks_write_only, names_shown, wanted,
+};
 use crate::engine::v4::compound::{Compound, Done, Halt, Object};
 use crate::engine::v4::status;
 use atoll_base::attr::{Attr, FileKind, SetTime};
@@ -81,7 +83,7 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
         self.check_readable(&object, &attr, asked).await?;
         let file_system = self.file_system_asked(&object, asked).await?;
         let handle = self.wire_handle(&object);
-        let view = self.view(&object, &attr, &handle, file_system.as_ref()).await?;
+        let view = self.view(&object, &attr, &handle, asked, file_system.as_ref()).await?;
         let mut writer = begin_getattr_ok(&mut self.reply, view.mask(asked));
         view.put(&mut writer);
         writer.finish();
@@ -122,6 +124,7 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
         object: &Object,
         attr: &'a Attr,
         handle: &'a FileHandle,
+        asked: &Bitmap,
         file_system: Option<&'a FileSystem>,
     ) -> Done<View<'a>> {
         Ok(View {
@@ -131,6 +134,7 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
             export: object.handle().export,
             mounted_on: self.mounted_on(object, attr).await?,
             lease: self.engine.lease_seconds(),
+            names: names_shown(attr, asked, &self.engine.principals).await,
             file_system,
         })
     }
@@ -153,7 +157,8 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
         self.check_readable(&object, &attr, &given.mask).await?;
         let file_system = self.file_system_asked(&object, &given.mask).await?;
         let handle = self.wire_handle(&object);
-        let own = self.view(&object, &attr, &handle, file_system.as_ref()).await?.fattr(&given.mask);
+        let view = self.view(&object, &attr, &handle, &given.mask, file_system.as_ref()).await?;
+        let own = view.fattr(&given.mask);
         match (own.values == given.values, equal) {
             (true, false) => Err(NfsStat4::Same.into()),
             (false, true) => Err(NfsStat4::NotSame.into()),
@@ -174,7 +179,8 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
         let response = match self.known().await? {
             Some(response) => response,
             None => {
-                let set = wanted(&args.obj_attributes, self.minor, false)?;
+                let principals = &self.engine.principals;
+                let set = wanted(&args.obj_attributes, self.minor, false, principals).await?;
                 Self::check_writable(&node)?;
                 let cred = self.cred(&node.export).await;
                 if set.acl.is_some() {
