@@ -1,6 +1,7 @@
 //! NFSv4 through the engine's entry point: COMPOUNDs encoded as clients do it, results decoded as they read them.
 
 mod acls;
+mod attributes;
 mod conformance;
 mod namespace;
 
