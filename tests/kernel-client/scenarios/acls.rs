@@ -31,8 +31,7 @@ fn posix_lists_over_v3_and_nfs4_lists_over_v4() {
     server.kill();
     server.start_again();
     client.mount4(&server, "4.2", MNT);
-    let kept =
-        client.sh("cd /mnt/nfs; nfs4_getfacl v4.2/list");
+    let kept = client.sh("cd /mnt/nfs; nfs4_getfacl v4.2/list");
     assert!(kept.contains("A::1001:rwx"), "{kept}");
     client.sh(&format!("umount {MNT}"));
     client.mount(&server, "mountproto=tcp,nolock");
