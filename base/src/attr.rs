@@ -67,6 +67,20 @@ pub struct Attr {
     pub btime: Timestamp,
     /// Change counter (RFC 8881 §5.8.1.4): grows with each change, a value once shown is never reused.
     pub change: u64,
+    /// Strongest NFSv4 delegation in force. Not shown to anybody; here so that who reads attributes knows it without another read.
+    pub delegated: Delegated,
+}
+
+/// Whether an inode is delegated to NFSv4 clients (RFC 8881 §10.4).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Delegated {
+    /// To nobody.
+    #[default]
+    No,
+    /// For reading (of a directory too): others may read.
+    Read,
+    /// For writing.
+    Write,
 }
 
 impl Attr {

@@ -6,6 +6,7 @@
 
 pub mod call;
 pub mod data;
+pub mod delegation;
 pub mod error;
 pub mod export;
 pub mod lock;

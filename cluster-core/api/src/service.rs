@@ -166,6 +166,10 @@ pub trait MetadataService: Send + Sync + 'static {
     /// (or must be told again by a new leader), and returns them. Only the leader's caller gets any.
     fn granted_waiters(&self) -> impl Future<Output = Vec<GrantedWaiter>> + Send;
 
+    /// Waits until there are delegations whose holders are to be told to return them and have not yet been told (or must be told again by a new leader), and
+    /// returns them. Only the leader's caller gets any.
+    fn recalled(&self) -> impl Future<Output = Vec<State>> + Send;
+
     /// Runs a call. `Ok` only after it is durable on a quorum and applied; `Err` if it certainly had no
     /// effect, except `Delay`, after which it may have had: only a call with a key, or one that can be repeated, may
     /// be sent again.

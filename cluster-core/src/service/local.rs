@@ -316,6 +316,10 @@ impl MetadataService for LocalMetadata {
         self.shared.stamp()
     }
 
+    async fn recalled(&self) -> Vec<atoll_meta::nfs4::State> {
+        std::future::pending().await
+    }
+
     async fn granted_waiters(&self) -> Vec<GrantedWaiter> {
         let mut leadership = self.shared.group.leadership();
         loop {

@@ -201,7 +201,7 @@ async fn sweep(shared: &Shared, stop: &AtomicBool) {
         if !leads || stop.load(Ordering::Acquire) || !matches!(due, Ok(true)) {
             return;
         }
-        let call = Call { origin: None, once: None, cred: Cred::root(), op: Op::Sweep };
+        let call = Call { origin: None, once: None, cred: Cred::root(), client: None, op: Op::Sweep };
         match shared.execute(call).await {
             Ok(Response { result: Ok(Outcome::More(true)), .. }) => tokio::task::yield_now().await,
             _ => return,

@@ -140,7 +140,7 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
         // A list has no set-id and sticky bits: they stay.
         let set = SetAttr { mode: Some(attr.mode & 0o7000 | mode), ..SetAttr::default() };
         let op = Op::SetAttr { ino, generation, set, guard: None };
-        let call = Call { origin: Some(self.origin().await), once: Some(key.into()), cred, op };
+        let call = Call { origin: Some(self.origin().await), once: Some(key.into()), cred, client: None, op };
         let response = attempt!(self.execute_known(call).await);
         Ok(setacl_reply(ino, &response))
     }

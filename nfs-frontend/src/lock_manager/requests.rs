@@ -89,7 +89,7 @@ impl<M: MetadataService, R: Resolve> LockManager<M, R> {
             }
             let origin = self.files.origin().await;
             let once = once.map(Into::into);
-            let call = Call { origin, once, cred: cred.clone(), op: Op::Lock(op.clone()) };
+            let call = Call { origin, once, cred: cred.clone(), client: None, op: Op::Lock(op.clone()) };
             match self.meta.execute(call).await.and_then(|response| response.result) {
                 Ok(Outcome::Lock(outcome)) => return Ok(outcome),
                 Ok(other) => {

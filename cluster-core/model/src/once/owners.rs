@@ -122,7 +122,14 @@ fn fits(key: &OwnerKey, op: &Op) -> bool {
             (client, lock.id)
         }
         StateOp::Refuse(_) => return true,
-        StateOp::Free { .. } | StateOp::ReleaseOwner { .. } => return false,
+        StateOp::Free { .. }
+        | StateOp::ReleaseOwner { .. }
+        | StateOp::Delegate { .. }
+        | StateOp::Return { .. }
+        | StateOp::Recall { .. }
+        | StateOp::Revoke(_)
+        | StateOp::DelegatedTimes { .. }
+        | StateOp::HolderChanged(_) => return false,
     };
     *client == key.client && key.sequence == OwnerSequence::Of(id)
 }

@@ -14,7 +14,7 @@ use crate::record::{Dir, File, Inode};
 use crate::transaction::{At, Step, Transaction, require};
 use crate::{keys, store};
 use atoll_base::access::{Perm, permits};
-use atoll_base::attr::{Attr, Device, FileKind, SetAttr, SetTime};
+use atoll_base::attr::{Attr, Delegated, Device, FileKind, SetAttr, SetTime};
 use atoll_base::id::{Cookie, Ino};
 use atoll_base::limits::{FILE_SIZE_MAX, LINK_MAX, SYMLINK_MAX};
 use atoll_base::time::Timestamp;
@@ -186,6 +186,7 @@ fn new_inode<K: KvWrite>(
         ctime: now,
         btime: now,
         change: 1,
+        delegated: Delegated::No,
     };
     let verifier = match how {
         CreateHow::Exclusive(verifier) => Some(verifier),

@@ -42,6 +42,7 @@ fn shown_client(kv: &impl KvRead, id: ClientId, record: ClientRecord) -> Result<
         about: record.about,
         sessions: counts.sessions,
         states: counts.states.into(),
+        revoked: 0,
     })
 }
 

@@ -57,7 +57,7 @@ fn rich() -> Rig {
     rig.write(&Cred::root(), &short, vec![piece]).unwrap();
     let once = Some(key(4));
     let op = Op::Remove { dir: ROOT, name: "short".into(), kind: RemoveKind::Any };
-    rig.call(Call { origin: None, once: once.map(Into::into), cred: Cred::root(), op });
+    rig.call(Call { origin: None, once: once.map(Into::into), cred: Cred::root(), client: None, op });
     let origin = rig.register(1);
     rig.begin(origin, &f);
     let wait = Wait::Queue(Callback::new(vec![1]).unwrap());

@@ -8,7 +8,7 @@ use atoll_meta::{Call, FsError, NewNode, OnceKey, Op, Outcome, RemoveKind, Respo
 
 fn remove(once: OnceKey) -> Call {
     let op = Op::Remove { dir: ROOT, name: "f".into(), kind: RemoveKind::Any };
-    Call { origin: None, once: Some(once.into()), cred: Cred::root(), op }
+    Call { origin: None, once: Some(once.into()), cred: Cred::root(), client: None, op }
 }
 
 #[test]
@@ -41,7 +41,7 @@ fn refusals_are_final_but_for_passing_ones() {
     // A full table says nothing about the request.
     let make = |n: u32, once| {
         let op = Op::CreateVolume { name: format!("v{n}") };
-        Call { origin: None, once, cred: Cred::root(), op }
+        Call { origin: None, once, cred: Cred::root(), client: None, op }
     };
     while rig.call(make(rig.txn as u32, None)).result.is_ok() {}
     assert_eq!(rig.call(make(0, Some(key(2).into()))).result, Err(FsError::TableFull));
@@ -163,7 +163,7 @@ fn what_a_stored_answer_says_is_all_of_it() {
         how: atoll_meta::CreateHow::Guarded,
         attrs: atoll_base::attr::SetAttr { mode: Some(0o640), ..Default::default() },
     };
-    let call = Call { origin: None, once: Some(key(1).into()), cred: user(1), op };
+    let call = Call { origin: None, once: Some(key(1).into()), cred: user(1), client: None, op };
     let first = rig.call(call.clone());
     let Ok(Outcome::Created { attr, new: true }) = &first.result else { panic!() };
     rig.op(&user(1), Op::Remove { dir, name: "x".into(), kind: RemoveKind::Any }).result.unwrap();

@@ -370,7 +370,8 @@ impl Run {
     }
 
     fn step(&mut self, cred: &Cred, origin: Option<Origin>, once: Option<OnceKey>, op: Op) {
-        let call = Call { origin, once: once.map(Into::into), cred: cred.clone(), op: op.clone() };
+        let call =
+            Call { origin, once: once.map(Into::into), cred: cred.clone(), client: None, op: op.clone() };
         self.world.blocks.clone_from(&self.rig.blocks);
         self.world.now = self.world.now.max(at(self.rig.clock + 10));
         let losses = self.world.losses;

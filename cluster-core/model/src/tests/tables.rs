@@ -157,7 +157,7 @@ fn bootstrap_is_done_once() {
 #[should_panic(expected = "transaction 5 after 5")]
 fn transactions_only_go_forward() {
     let mut rig = Rig::new();
-    let call = Call { origin: None, once: None, cred: Cred::root(), op: Op::Sweep };
+    let call = Call { origin: None, once: None, cred: Cred::root(), client: None, op: Op::Sweep };
     let command = Command { stamp: at(0), call };
     rig.model.apply(&mut rig.kv, 5, &command).unwrap();
     let _ = rig.model.apply(&mut rig.kv, 5, &command);
@@ -165,7 +165,7 @@ fn transactions_only_go_forward() {
 
 #[test]
 fn damaged_bytes_are_errors() {
-    let call = Call { origin: None, once: None, cred: Cred::root(), op: Op::Sweep };
+    let call = Call { origin: None, once: None, cred: Cred::root(), client: None, op: Op::Sweep };
     let bytes = Command { stamp: at(0), call }.encode();
     assert_eq!(Command::decode(&[]), Err(DecodeError::Empty));
     assert_eq!(Command::decode(&[9, 1, 2]), Err(DecodeError::Version(9)));

@@ -65,8 +65,15 @@ async fn opens_and_slots_outlive_a_crash() {
     let slot = SlotKey { session, slot: 2, seqid: 1, fingerprint: 5, index: 1, before: "b".into() };
     let share = Share { access: ShareBits::Both, deny: ShareBits::Write };
     let target = OpenTarget::File { ino: f.ino, generation: f.generation };
-    let op = Op::State(StateOp::Open { client, owner: "owner".into(), share, target });
-    let open = Call { origin: None, once: Some(slot.into()), cred: Cred::root(), op };
+    let op = Op::State(StateOp::Open {
+        client,
+        owner: "owner".into(),
+        share,
+        target,
+        delegate: None,
+        under: None,
+    });
+    let open = Call { origin: None, once: Some(slot.into()), cred: Cred::root(), client: None, op };
     let response = done(meta.execute(open.clone()).await);
     let Ok(Outcome::State(StateOutcome::Opened { open: stateid, .. })) = &response.result else { panic!() };
     drop(meta);

@@ -130,7 +130,7 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
     async fn begin_dirty(&self, file: &Pin, write: &UnstableWrite<'_>) -> Result<Leasing, FsError> {
         let op = Op::BeginDirty { ino: write.ino, generation: write.generation };
         let origin = self.origin().await;
-        let call = Call { origin: Some(origin), once: None, cred: write.cred.clone(), op };
+        let call = Call { origin: Some(origin), once: None, cred: write.cred.clone(), client: None, op };
         let response = self.execute_repeatable(call).await?;
         match response.result {
             Ok(Outcome::Dirty { change_ceiling, ctime_ceiling }) => {

@@ -144,7 +144,7 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
             }
         }
         let op = Op::Write { ino, generation, pieces: batch.pieces, flush: None };
-        let call = Call { origin: Some(origin), once: Some(once), cred: cred.clone(), op };
+        let call = Call { origin: Some(origin), once: Some(once), cred: cred.clone(), client: None, op };
         let answer = self.execute_known(call).await;
         let without_effect = match &answer {
             Ok(response) => response.result.is_err(),

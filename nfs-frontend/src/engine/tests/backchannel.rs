@@ -248,7 +248,7 @@ fn owner(name: &str) -> StateOwner4 {
 fn settle(world: &World) {
     for waiter in world.meta.grants() {
         let op = LockOp::Settle { ino: waiter.ino, grant: waiter.grant, accepted: false };
-        let call = Call { origin: None, once: None, cred: Cred::root(), op: Op::Lock(op) };
+        let call = Call { origin: None, once: None, cred: Cred::root(), client: None, op: Op::Lock(op) };
         world.meta.apply(call).result.unwrap();
     }
 }

@@ -261,6 +261,10 @@ impl MetadataService for Meta {
         state.model.now().max(Timestamp::from_nanos(state.stamp))
     }
 
+    async fn recalled(&self) -> Vec<atoll_meta::nfs4::State> {
+        std::future::pending().await
+    }
+
     async fn granted_waiters(&self) -> Vec<GrantedWaiter> {
         std::future::pending().await
     }

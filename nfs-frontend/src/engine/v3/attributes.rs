@@ -126,7 +126,7 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
             self.touches.forget(ino).await;
         }
         let op = Op::SetAttr { ino, generation, set, guard };
-        let call = Call { origin: Some(self.origin().await), once: Some(key.into()), cred, op };
+        let call = Call { origin: Some(self.origin().await), once: Some(key.into()), cred, client: None, op };
         let response = attempt!(self.execute_known(call).await);
         Ok(setattr_reply(ino, &response))
     }

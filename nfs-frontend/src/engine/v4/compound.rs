@@ -313,7 +313,8 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
 
     /// The same under a given key.
     pub(crate) async fn change_once(&mut self, cred: Cred, op: Op, once: Once) -> Done<Arc<Response>> {
-        let call = Call { origin: Some(self.engine.origin().await), once: Some(once), cred, op };
+        let call =
+            Call { origin: Some(self.engine.origin().await), once: Some(once), cred, client: None, op };
         let response = Arc::new(self.engine.execute_known(call).await?);
         self.note(&response);
         Ok(response)

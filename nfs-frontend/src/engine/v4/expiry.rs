@@ -32,7 +32,8 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
     pub(crate) async fn expire(&self, client: ClientId) -> Result<(), FsError> {
         info!(client = client.0, "the lease of a client ran out; what it had is freed");
         let op = Op::Client(ClientOp::Expire(client));
-        let call = Call { origin: Some(self.origin().await), once: None, cred: Cred::root(), op };
+        let call =
+            Call { origin: Some(self.origin().await), once: None, cred: Cred::root(), client: None, op };
         self.execute_repeatable(call).await?.result?;
         self.v4.sessions.remove_all(client);
         self.v4.leases.forget(client);
@@ -49,7 +50,7 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
             after = last.stateid.id;
             let in_the_way = |state: &State| match state.kind {
                 StateKind::Open { share: held, .. } => state.client != asking && share.conflicts_with(&held),
-                StateKind::Lock { .. } => false,
+                StateKind::Lock { .. } | StateKind::Delegation { .. } => false,
             };
             let mut holders: Vec<ClientId> =
                 states.iter().filter(|state| in_the_way(state)).map(|state| state.client).collect();

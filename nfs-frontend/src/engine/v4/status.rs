@@ -51,6 +51,8 @@ fn of_state(error: StateError) -> NfsStat4 {
         StateError::ShareDenied => NfsStat4::ShareDenied,
         StateError::OpenMode => NfsStat4::OpenMode,
         StateError::LocksHeld => NfsStat4::LocksHeld,
+        StateError::Delegated => NfsStat4::Delay,
+        StateError::DelegationRevoked => NfsStat4::DelegRevoked,
         StateError::Wire(status) => NfsStat4::from_u32(status).unwrap_or(NfsStat4::ServerFault),
     }
 }

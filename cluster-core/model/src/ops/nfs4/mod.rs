@@ -48,7 +48,7 @@ pub(super) fn client<K: KvWrite>(t: &mut Transaction<'_, K>, op: &ClientOp) -> S
 /// An operation on opens and locks.
 pub(super) fn state<K: KvWrite>(t: &mut Transaction<'_, K>, op: &StateOp) -> Step<StateOutcome> {
     match op {
-        StateOp::Open { client, owner, share, target } => opens::open(t, *client, owner, *share, target),
+        StateOp::Open { client, owner, share, target, .. } => opens::open(t, *client, owner, *share, target),
         StateOp::Confirm { client, open } => opens::confirm(t, *client, *open),
         StateOp::Downgrade { client, open, share } => opens::downgrade(t, *client, *open, *share),
         StateOp::Close { client, open } => opens::close(t, *client, *open),
@@ -58,6 +58,12 @@ pub(super) fn state<K: KvWrite>(t: &mut Transaction<'_, K>, op: &StateOp) -> Ste
         StateOp::Unlock { client, lock, range } => lock_states::unlock(t, *client, *lock, *range),
         StateOp::Free { client, state } => lock_states::free(t, *client, *state),
         StateOp::ReleaseOwner { client, owner } => lock_states::release_owner(t, *client, owner),
+        StateOp::Delegate { .. }
+        | StateOp::Return { .. }
+        | StateOp::Recall { .. }
+        | StateOp::Revoke(_)
+        | StateOp::DelegatedTimes { .. }
+        | StateOp::HolderChanged(_) => Err(atoll_meta::FsError::NotSupported.into()),
         StateOp::Refuse(error) => Err((*error).into()),
     }
 }

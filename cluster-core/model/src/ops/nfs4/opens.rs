@@ -18,6 +18,7 @@ use atoll_base::access::{Perm, permits};
 use atoll_base::attr::{FileKind, SetAttr};
 use atoll_base::id::Ino;
 use atoll_lockd::{FileLocks, Share, ShareBits, ShareError};
+use atoll_meta::delegation::DelegationOutcome;
 use atoll_meta::nfs4::{ClientId, OpenTarget, StateError, StateId, StateOutcome, Stateid};
 use atoll_meta::{CreateHow, FsError, NewNode, Outcome};
 use bytes::Bytes;
@@ -227,7 +228,13 @@ pub(super) fn open<K: KvWrite>(
             record.stateid(id)
         }
     };
-    Ok(StateOutcome::Opened { open: stateid, attr, created, confirm: !confirmed })
+    Ok(StateOutcome::Opened {
+        open: stateid,
+        attr,
+        created,
+        confirm: !confirmed,
+        delegation: DelegationOutcome::NotAsked,
+    })
 }
 
 /// An open of the client, with what it holds.

@@ -114,7 +114,7 @@ impl Rig {
     }
 
     pub(super) fn keyed(&mut self, cred: &Cred, once: Once, op: Op) -> Response {
-        self.call(Call { origin: None, once: Some(once), cred: cred.clone(), op })
+        self.call(Call { origin: None, once: Some(once), cred: cred.clone(), client: None, op })
     }
 
     pub(super) fn on_state_by(&mut self, cred: &Cred, op: StateOp) -> Result<StateOutcome, FsError> {
@@ -253,12 +253,12 @@ impl Rig {
 
 pub(super) fn open_file(client: ClientId, owner: &str, file: &Attr, share: Share) -> StateOp {
     let target = OpenTarget::File { ino: file.ino, generation: file.generation };
-    StateOp::Open { client, owner: bytes(owner), share, target }
+    StateOp::Open { client, owner: bytes(owner), share, target, delegate: None, under: None }
 }
 
 pub(super) fn open_name(client: ClientId, owner: &str, name: &str, share: Share) -> StateOp {
     let target = OpenTarget::Name { dir: ROOT, name: bytes(name), create: None };
-    StateOp::Open { client, owner: bytes(owner), share, target }
+    StateOp::Open { client, owner: bytes(owner), share, target, delegate: None, under: None }
 }
 
 pub(super) fn state_outcome(response: Response) -> Result<StateOutcome, FsError> {

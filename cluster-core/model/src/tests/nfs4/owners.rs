@@ -32,7 +32,7 @@ fn established(rig: &mut Rig, client: ClientId, name: &str, file: &Attr) -> (Own
 fn create(client: ClientId, owner: &str, name: &str) -> StateOp {
     let create = Some((CreateHow::Guarded, SetAttr::default()));
     let target = OpenTarget::Name { dir: ROOT, name: bytes(name), create };
-    StateOp::Open { client, owner: bytes(owner), share: BOTH, target }
+    StateOp::Open { client, owner: bytes(owner), share: BOTH, target, delegate: None, under: None }
 }
 
 #[test]

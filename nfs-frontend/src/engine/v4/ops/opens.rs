@@ -161,7 +161,7 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
         response: &Response,
     ) -> Done<Open4Ok> {
         match &response.result {
-            Ok(Outcome::State(StateOutcome::Opened { open, attr, created, confirm })) => {
+            Ok(Outcome::State(StateOutcome::Opened { open, attr, created, confirm, .. })) => {
                 self.remember(attr);
                 if let Ok(node) = self.node(NfsStat4::ServerFault) {
                     let object = Self::beside(&node, attr);
@@ -317,7 +317,14 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
         {
             engine.make_way(ino, client, plan.share).await?;
         }
-        let op = StateOp::Open { client, owner, share: plan.share, target: plan.target.clone() };
+        let op = StateOp::Open {
+            client,
+            owner,
+            share: plan.share,
+            target: plan.target.clone(),
+            delegate: None,
+            under: None,
+        };
         let response = self.change_state(cred.clone(), op.clone(), step.clone()).await?;
         if response.result != Err(FsError::State(StateError::ShareDenied)) || step.is_some() {
             return Ok(response);
@@ -455,6 +462,7 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
             origin: Some(self.engine.origin().await),
             once: Some(self.once()),
             cred: Cred::root(),
+            client: None,
             op: Op::State(op),
         };
         let engine = self.engine.clone();

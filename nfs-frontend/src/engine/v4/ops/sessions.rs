@@ -93,6 +93,7 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
             origin: Some(self.engine.origin().await),
             once: None,
             cred: Cred::root(),
+            client: None,
             op: Op::Client(op),
         };
         let response = self.engine.execute_known(call).await?;

@@ -140,6 +140,8 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
         let share = match state.kind {
             StateKind::Open { confirmed: false, .. } => return Err(NfsStat4::BadStateId.into()),
             StateKind::Open { share, .. } | StateKind::Lock { share, .. } => share,
+            // None is given yet.
+            StateKind::Delegation { .. } => return Err(NfsStat4::BadStateId.into()),
         };
         let permitted = match what {
             // Who may write may read, too: clients fill pages before they write into them (RFC 8881 §18.22.3).
