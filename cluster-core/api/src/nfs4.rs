@@ -430,6 +430,9 @@ pub enum StateKind {
         phase: DelegationPhase,
         /// With authority over the times.
         timestamps: bool,
+        /// The file's change counter when it was given: the holder answers CB_GETATTR with another one if it has changed the file (RFC 8881
+        /// §10.4.3, `sc`).
+        change: u64,
     },
 }
 

@@ -75,9 +75,9 @@ pub enum Table {
     ClientSession,
     /// Outcomes of the last requests on the slots of sessions.
     Slot,
-    /// Opens and lock states.
+    /// Opens, lock states and delegations.
     State,
-    /// The same by file.
+    /// The same by file, but revoked delegations.
     FileState,
     /// The same by client.
     ClientState,
@@ -93,11 +93,15 @@ pub enum Table {
     ClosedState,
     /// Bytes of inline extents, but for the first.
     Inline,
+    /// Delegations in force, by file.
+    FileDelegation,
+    /// Delegations in force whose holders are to return them.
+    Recalled,
 }
 
 impl Table {
     /// All of them, in order.
-    pub const ALL: [Table; 39] = [
+    pub const ALL: [Table; 41] = [
         Table::Meta,
         Table::Inode,
         Table::Dirent,
@@ -137,6 +141,8 @@ impl Table {
         Table::IdleOwner,
         Table::ClosedState,
         Table::Inline,
+        Table::FileDelegation,
+        Table::Recalled,
     ];
 
     /// The table's name in the store.
@@ -181,6 +187,8 @@ impl Table {
             Table::IdleOwner => "owner_idle",
             Table::ClosedState => "state_closed",
             Table::Inline => "inline",
+            Table::FileDelegation => "file_delegation",
+            Table::Recalled => "delegation_recalled",
         }
     }
 }

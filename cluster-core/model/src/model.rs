@@ -127,7 +127,7 @@ impl Model {
                 Err(response) => return Ok(Applied { response, touched: Touched::default() }),
             },
         };
-        let mut transaction = Transaction::new(kv, self, txn, now, &call.cred, call.origin);
+        let mut transaction = Transaction::new(kv, self, txn, now, &call.cred, call.origin, call.client);
         if let Admitted::Owner(step) = &admitted {
             step.begin(&mut transaction)?;
         }

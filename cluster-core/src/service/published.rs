@@ -83,6 +83,7 @@ pub(super) struct BatchChanges {
     names: Vec<(Ino, Bytes)>,
     exports: bool,
     grants: bool,
+    recalls: bool,
     verifier: Option<u64>,
 }
 
@@ -102,6 +103,7 @@ impl BatchChanges {
         self.names.extend(touched.dirents);
         self.exports |= touched.exports;
         self.grants |= !touched.grants.is_empty();
+        self.recalls |= touched.recalls;
         self.verifier = touched.verifier.or(self.verifier);
     }
 }
@@ -123,6 +125,8 @@ pub(super) struct Published {
     time: AtomicU64,
     /// Blocked lock requests may have been granted.
     pub(super) grants: Notify,
+    /// Delegations may have been recalled.
+    pub(super) recalls: Notify,
 }
 
 impl Published {
@@ -140,6 +144,7 @@ impl Published {
             verifier: AtomicU64::new(0),
             time: AtomicU64::new(0),
             grants: Notify::new(),
+            recalls: Notify::new(),
         })
     }
 
@@ -173,6 +178,9 @@ impl Published {
         if changes.grants {
             self.grants.notify_waiters();
         }
+        if changes.recalls {
+            self.recalls.notify_waiters();
+        }
         Ok(())
     }
 
@@ -195,6 +203,7 @@ impl Published {
         self.verifier.store(verifier, Ordering::Release);
         self.advance_time(time);
         self.grants.notify_waiters();
+        self.recalls.notify_waiters();
         Ok(())
     }
 

@@ -10,7 +10,7 @@
 //! nothing comes. An outcome stored again under the same key takes the place of the former, which is then in its row but not in the
 //! index.
 //!
-//! Not stored: refusals that say nothing about the request itself (`Delay`, `Fenced`, `TableFull`). All others are, because a
+//! Not stored: refusals that say nothing about the request itself (`Delay`, `Delegated`, `Fenced`, `TableFull`). All others are, because a
 //! delayed duplicate of a refused request must not be executed later either.
 
 mod index;
@@ -25,6 +25,7 @@ use crate::limits::{EXPIRE_ROWS, OUTCOME_KEEP, OUTCOMES_MAX};
 use crate::model::Model;
 use crate::store;
 use atoll_base::time::Timestamp;
+use atoll_meta::nfs4::StateError;
 use atoll_meta::{FsError, Once, OnceKey, Op, Response, SlotKey};
 use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
@@ -168,7 +169,9 @@ pub(crate) fn lookup(kv: &impl KvRead, model: &Model, key: &OnceKey) -> Result<O
 }
 
 fn is_final(response: &Response) -> bool {
+    let passing = FsError::State(StateError::Delegated);
     !matches!(response.result, Err(FsError::Delay | FsError::Fenced | FsError::TableFull))
+        && response.result != Err(passing)
 }
 
 /// Stores an outcome, instead of what was under the key before, and makes room.

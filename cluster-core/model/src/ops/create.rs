@@ -7,6 +7,7 @@
 //! - without a mode: 0600, of directories 0700; of symbolic links always 0777;
 //! - devices are for the superuser only.
 
+use super::nfs4::delegations;
 use super::{data, names};
 use crate::kv::{KvWrite, Table};
 use crate::limits::DIRECTORY_SIZE;
@@ -18,6 +19,7 @@ use atoll_base::attr::{Attr, Delegated, Device, FileKind, SetAttr, SetTime};
 use atoll_base::id::{Cookie, Ino};
 use atoll_base::limits::{FILE_SIZE_MAX, LINK_MAX, SYMLINK_MAX};
 use atoll_base::time::Timestamp;
+use atoll_meta::delegation::Intrusion;
 use atoll_meta::{CreateHow, FsError, NewNode, Outcome};
 use bytes::Bytes;
 
@@ -79,6 +81,7 @@ pub(crate) fn create<K: KvWrite>(
     require(!is_dir || t[dir].attr.nlink < LINK_MAX, FsError::TooManyLinks)?;
     let size = attrs.size.unwrap_or(0);
     require(!is_file || size <= FILE_SIZE_MAX, FsError::TooLarge)?;
+    delegations::check(t, dir, Intrusion::Change)?;
 
     // Nothing refuses from here on.
     let now = t.data_changed(dir).map(|()| t[dir].attr.ctime)?;
@@ -122,6 +125,7 @@ fn existing<K: KvWrite>(
         CreateHow::Unchecked => {
             if let Some(size) = attrs.size {
                 data::check_write_permission(t, at)?;
+                delegations::check(t, at, Intrusion::Change)?;
                 data::set_size(t, at, size)?;
                 data::data_written(t, at)?;
             }

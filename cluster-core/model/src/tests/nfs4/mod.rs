@@ -1,6 +1,7 @@
 //! NFSv4: clients, sessions, opens, locks, and their exactly-once keys.
 
 mod clients;
+mod delegations;
 mod locks;
 mod opens;
 mod owners;
@@ -11,11 +12,13 @@ mod sessions;
 mod waits;
 mod world;
 
+use self::delegations::{READING, given};
 use super::rig::{ROOT, Rig, rows_of};
 use crate::Table;
 use atoll_base::access::Cred;
 use atoll_base::attr::Attr;
 use atoll_lockd::{ByteRange, LockMode, Share, ShareBits};
+use atoll_meta::delegation::Intrusion;
 use atoll_meta::nfs4::{
     Callback40, ChannelLimits, ClientAbout, ClientId, ClientOp, ClientOutcome, LockState, OpenTarget,
     Principal, SessionId, SessionTerms, StateError, StateId, StateOp, StateOutcome, Stateid,
@@ -242,6 +245,7 @@ impl Rig {
     pub(super) fn check_nothing_left(&self) {
         let of_nfs4 =
             Table::ALL.into_iter().filter(|table| (Table::Client4..=Table::ClosedState).contains(table));
+        let of_nfs4 = of_nfs4.chain([Table::FileDelegation, Table::Recalled]);
         for table in of_nfs4.filter(|table| *table != Table::ExpiredClient) {
             assert_eq!(self.rows(table), 0, "{}", table.name());
         }
@@ -320,5 +324,15 @@ pub(super) fn fill(rig: &mut Rig) {
     rig.step(once, StateOp::Confirm { client: old, open: newest(open) }).unwrap();
     let once = idle.of(open);
     rig.step(once, StateOp::Close { client: old, open: newest(open) }).unwrap();
+    for phase in 0..3 {
+        let file = rig.file(&format!("delegated{phase}"));
+        let delegation = given(&rig.delegate(client, &file, READING).unwrap()).id;
+        if phase > 0 {
+            rig.recall(&file, Intrusion::Change, None);
+        }
+        if phase > 1 {
+            rig.on_state(StateOp::Revoke(delegation)).unwrap();
+        }
+    }
     rig.on_client(ClientOp::Expire(gone)).unwrap();
 }
