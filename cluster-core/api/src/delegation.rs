@@ -13,6 +13,10 @@
 //! Reads are not calls, so the frontend looks at `delegated` itself: before it reads data for who is not the holder of a write delegation it recalls, and
 //! for attributes it asks the holder by CB_GETATTR.
 //!
+//! A frontend that holds a file's write lease ([`crate::Op::BeginDirty`]) takes data without a call, and may hold some that the store does not know. So no new
+//! delegation is given while there is a lease, whosever data they are: who wants to give one flushes with `release` first. Once there is one, only its holder can
+//! get a lease begun; the frontend that has it looks at `delegated` before it takes data of anybody else.
+//!
 //! Time is not part of the state: how long a holder may take is the frontend's business, and the end of its patience is a call
 //! ([`crate::nfs4::StateOp::Revoke`]).
 

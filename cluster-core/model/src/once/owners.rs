@@ -100,7 +100,10 @@ fn resolve(kv: &impl KvRead, key: &OwnerKey) -> Result<Result<Owned, FsError>, K
         OwnerSequence::Open(owner) => Ok(Ok((OwnerKind::Open, owner.clone()))),
         OwnerSequence::Of(id) => {
             if let Some(state) = states::load(kv, *id)?.filter(|state| state.client == key.client) {
-                return Ok(Ok((state.kind(), state.owner)));
+                // A delegation has no sequence.
+                let has_sequence = state.kind() != OwnerKind::Delegation;
+                let found = has_sequence.then(|| (state.kind(), state.owner));
+                return Ok(found.ok_or(StateError::BadStateid.into()));
             }
             let its = closed(kv, *id)?.filter(|(client, ..)| *client == key.client);
             Ok(its.map(|(_, kind, owner)| (kind, owner)).ok_or(StateError::BadStateid.into()))

@@ -1,7 +1,9 @@
 //! NFSv4: clients, sessions, opens, locks, and their exactly-once keys.
 
 mod clients;
+mod delegation_ends;
 mod delegations;
+mod intrusions;
 mod locks;
 mod opens;
 mod owners;
