@@ -6,18 +6,15 @@ mod locks;
 
 use self::delegations::{covers, intrusion_of};
 use super::super::rig::{ROOT, Rig};
-use super::{Owner40, bytes, newest, open_file, opened, range, stateid};
-use crate::limits::{OPEN_LOCKS_MAX, OWNER_LOCKS_MAX, STATES_MAX};
-use crate::{Table, read};
+use super::{Owner40, bytes, newest, open_file, stateid};
+use crate::Table;
+use crate::limits::STATES_MAX;
 use atoll_base::access::Cred;
 use atoll_base::attr::Attr;
 use atoll_base::id::Ino;
-use atoll_lockd::{LockMode, LockOwner, NlmClient, Share, ShareBits};
+use atoll_lockd::{LockMode, Share, ShareBits};
 use atoll_meta::delegation::{DelegationKind, DelegationOutcome, DelegationPhase, DelegationWish, Intrusion};
-use atoll_meta::lock::LockTest;
-use atoll_meta::nfs4::{
-    ClientId, ClientOp, LockState, SessionId, StateError, StateId, StateKind, StateOp, StateOutcome,
-};
+use atoll_meta::nfs4::{ClientId, ClientOp, SessionId, StateError, StateId, StateOp, StateOutcome};
 use atoll_meta::{FsError, Once, Op, RemoveKind, Response, SlotKey};
 use std::collections::BTreeMap;
 

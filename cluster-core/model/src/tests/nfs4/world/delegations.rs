@@ -1,6 +1,6 @@
 //! Delegations: who may have one, and whom it stands in the way of.
 
-use super::super::{bytes, newest, stateid};
+use super::super::{newest, stateid};
 use super::{Delegation, World};
 use crate::limits::{CLIENT_DELEGATIONS_MAX, DELEGATION_LOOK_MAX, FILE_DELEGATIONS_MAX, STATES_MAX};
 use atoll_base::access::Cred;
