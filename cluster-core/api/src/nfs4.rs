@@ -243,7 +243,8 @@ pub enum LockState {
 
 /// A change of opens and locks. The caller is `client`, which must be confirmed (else `StaleClient`, or `Expired` of one whose lease ran out lately): a
 /// stateid of another one is `BadStateid`. What is left of a client that ended is freed in steps; who meets it is refused with `Delay`.
-/// Where the file was removed, CLOSE, OPEN_DOWNGRADE and FREE_STATEID still work, all else is `Stale`.
+/// Where the file was removed, CLOSE, OPEN_DOWNGRADE, DELEGRETURN and FREE_STATEID still work, all else is `Stale`. A revoked delegation's stateid is
+/// `DelegationRevoked` but to the last two.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum StateOp {
     /// OPEN (RFC 8881 §18.16, RFC 7530 §16.16): checks the type (`IsDirectory`, `WrongType`) and the caller's permission, takes the share
@@ -259,7 +260,8 @@ pub enum StateOp {
         share: Share,
         /// What.
         target: OpenTarget,
-        /// A delegation to give if nothing is against it. A directory's is `Invalid`.
+        /// A delegation to give if nothing is against it. A directory's is `Invalid`. With an open that must be confirmed none is given (RFC 7530
+        /// §9.1.11).
         delegate: Option<DelegationWish>,
         /// CLAIM_DELEGATE_CUR and CLAIM_DELEG_CUR_FH: this open was made locally under this delegation of the client's, which must be of the file found
         /// (`BadStateid`; `DelegationRevoked`) and allow the access (`Invalid`). Permission is not checked again.
@@ -312,7 +314,8 @@ pub enum StateOp {
         /// Range.
         range: ByteRange,
     },
-    /// FREE_STATEID (RFC 8881 §18.38): `LocksHeld` if there is something under it. An open can be freed if its file was removed. Outcome: `State`.
+    /// FREE_STATEID (RFC 8881 §18.38): `LocksHeld` if there is something under it. An open or a delegation can be freed if its file was removed, a
+    /// delegation also if it was revoked. Outcome: `State`.
     Free {
         /// Client.
         client: ClientId,
@@ -327,6 +330,8 @@ pub enum StateOp {
         owner: Bytes,
     },
     /// WANT_DELEGATION and GET_DIR_DELEGATION (RFC 8881 §18.49, §18.39): a delegation without an open. Permission to read, and for a write delegation to write, is checked.
+    /// Of files and directories only (`WrongType`, `IsDirectory`, `NotDirectory`). Who has one of a directory gets none a second time (`Contention`); of a file it is the
+    /// same one, or a read delegation becomes one to write with the next version of its stateid.
     /// Outcome: `Delegation`.
     Delegate {
         /// Client.
@@ -358,7 +363,8 @@ pub enum StateOp {
     /// The holder did not return a delegation that was recalled: it becomes `Revoked`. One that is `Held`, or gone, is left alone. Outcome: `Released`.
     Revoke(StateId),
     /// SETATTR of `time_deleg_access` and `time_deleg_modify` by the holder of a delegation with authority over the times (RFC 9754 §3): the times
-    /// that it kept. None goes back, nor beyond the server's time. Changes: the inode. Outcome: `Released`.
+    /// that it kept. None goes back, nor beyond the server's time. `BadStateid` of one without such authority, `Invalid` for the mtime of a read delegation. Changes: the inode.
+    /// Outcome: `Released`.
     DelegatedTimes {
         /// Client.
         client: ClientId,

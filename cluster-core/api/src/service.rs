@@ -120,14 +120,14 @@ pub trait MetadataService: Send + Sync + 'static {
     /// A client's sessions.
     fn sessions(&self, client: ClientId) -> impl Future<Output = Read<Vec<Session>>> + Send;
 
-    /// An open or lock state, if there is one. What a client that ended leaves behind is not shown, here and below.
+    /// A state, if there is one. What a client that ended leaves behind is not shown, here and below.
     fn state(&self, id: StateId) -> impl Future<Output = Read<Option<State>>> + Send;
 
     /// The client whose state this is, or was until the last step of its v4.0 owner closed it: that step may come again
     /// (RFC 7530 §9.1.9).
     fn client_of(&self, id: StateId) -> impl Future<Output = Read<Option<ClientId>>> + Send;
 
-    /// Opens and lock states of a file, above an id, at most `most`, in order.
+    /// Opens, lock states and delegations in force of a file, above an id, at most `most`, in order.
     fn states_of(
         &self,
         ino: Ino,
@@ -135,7 +135,7 @@ pub trait MetadataService: Send + Sync + 'static {
         most: usize,
     ) -> impl Future<Output = Read<Vec<State>>> + Send;
 
-    /// Opens and lock states of a client, above an id, at most `most`, in order.
+    /// Opens, lock states and delegations of a client, above an id, at most `most`, in order.
     fn states_by(
         &self,
         client: ClientId,

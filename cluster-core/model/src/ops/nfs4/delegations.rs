@@ -355,7 +355,7 @@ fn demand<K: KvWrite>(
     Ok((record, delegation))
 }
 
-/// The kind of the delegation under which the client has opened this file by itself.
+/// Requires that this delegation is one under which the client could open this file by itself.
 pub(super) fn check_under<K: KvWrite>(
     t: &Transaction<'_, K>,
     client: ClientId,

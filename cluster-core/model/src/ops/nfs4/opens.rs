@@ -5,7 +5,12 @@
 //! As knfsd (`do_open_permission`): reading needs permission to read or, since programs are read to be executed, to execute; writing
 //! permission to write. Whoever made the file by this call may open it whatever its mode, and its owner if it comes by the same
 //! exclusive creation again, or if the file itself is named, not a name in a directory: that is how a client opens again
-//! what it had open before the owner took the permission away, while open(2) of a name must fail.
+//! what it had open before the owner took the permission away, while open(2) of a name must fail. What was opened under a delegation was
+//! permitted when it was given.
+//!
+//! # Delegations
+//!
+//! A wish is decided about when nothing can refuse the open any more, as of before it, for what the client itself has open is no hindrance; and carried out after it.
 
 use super::{clients, delegations, release, states};
 use crate::kv::{KvWrite, Table};

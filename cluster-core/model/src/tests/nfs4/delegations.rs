@@ -8,13 +8,13 @@ use crate::limits::{CLIENT_DELEGATIONS_MAX, DELEGATION_LOOK_MAX, FILE_DELEGATION
 use crate::read;
 use atoll_base::access::Cred;
 use atoll_base::attr::{Attr, Delegated, SetAttr};
-use atoll_lockd::{LockMode, LockOwner, LockRequest, NlmClient, Share, ShareBits, Wait};
+use atoll_lockd::{Callback, LockMode, LockOwner, LockRequest, NlmClient, Share, ShareBits, Wait};
 use atoll_meta::delegation::{DelegationKind, DelegationOutcome, DelegationPhase, DelegationWish, Intrusion};
-use atoll_meta::lock::LockOp;
+use atoll_meta::lock::{LockOp, LockOutcome};
 use atoll_meta::nfs4::{
     ClientId, ClientOp, OpenTarget, StateError, StateId, StateKind, StateOp, StateOutcome, Stateid,
 };
-use atoll_meta::{Call, CreateHow, Flush, FsError, NewNode, Op};
+use atoll_meta::{Call, CreateHow, Flush, FsError, NewNode, Op, Outcome};
 
 pub(super) const fn wish(kind: DelegationKind) -> DelegationWish {
     DelegationWish { kind, timestamps: false, instead_of_open: false }
@@ -181,6 +181,20 @@ fn what_others_have_is_against_it() {
         }
         rig.root(Op::Lock(undo.clone())).unwrap();
     }
+    // Who waits for a lock of ours.
+    let ours = rig.open(a, "o", &f, BOTH).unwrap();
+    rig.lock4(a, ours.id, "l", range(0, 10), LockMode::Shared).unwrap();
+    let wait = Wait::Queue(Callback::new(vec![1]).unwrap());
+    let request = LockRequest { owner: owner.clone(), range: range(0, 1), mode: LockMode::Exclusive, wait };
+    let waiting = rig.root(Op::Lock(LockOp::Lock { ino, generation, request, client_state: 0 }));
+    let Ok(Outcome::Lock(LockOutcome::Lock(atoll_lockd::LockOutcome::Blocked(_)))) = waiting else {
+        panic!("{waiting:?}")
+    };
+    for wish in [READING, WRITING] {
+        assert_eq!(rig.delegate(a, &f, wish), contention);
+    }
+    let mode = LockMode::Exclusive;
+    rig.root(Op::Lock(LockOp::Cancel { ino, generation, owner, range: range(0, 1), mode })).unwrap();
     given(&rig.delegate(a, &f, WRITING).unwrap());
     rig.check();
 }
@@ -373,6 +387,14 @@ fn opens_made_under_a_delegation() {
     };
     let file = |client, share| open_file(client, "o", &f, share);
     let name = |client, share| open_name(client, "n", "f", share);
+    // What was opened is an open, whatever else is wished.
+    let mut op = under(a, foreign, READ, &|client, share| open_file(client, "x", &other, share));
+    if let StateOp::Open { delegate, .. } = &mut op {
+        *delegate = Some(DelegationWish { instead_of_open: true, ..READING });
+    }
+    let (open, same) = opened_with(&rig.on_state(op).unwrap());
+    assert_eq!(given(&same), foreign);
+    assert_ne!(open.id, foreign.id);
     // Whatever the mode says now.
     rig.on_state_by(&user(5), under(a, reading, READ, &file)).unwrap();
     rig.on_state_by(&user(5), under(a, reading, READ, &name)).unwrap();

@@ -17,7 +17,7 @@ impl Run {
 
     pub(super) fn delegate(&mut self, ino: u8, who: u8, writes: bool) {
         // Mostly files.
-        let kind = if ino % 4 == 0 { FileKind::Directory } else { FileKind::Regular };
+        let kind = if ino.is_multiple_of(4) { FileKind::Directory } else { FileKind::Regular };
         let (ino, generation) = self.pick_kind(ino / 4, kind);
         let Some(node) = self.world.nodes.get(&ino).filter(|node| node.generation == generation) else {
             return;
