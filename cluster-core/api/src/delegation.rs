@@ -21,6 +21,7 @@
 //! ([`crate::nfs4::StateOp::Revoke`]).
 
 use crate::nfs4::Stateid;
+use atoll_base::id::ExportId;
 use serde::{Deserialize, Serialize};
 
 /// What a delegation allows.
@@ -43,6 +44,8 @@ pub struct DelegationWish {
     pub timestamps: bool,
     /// OPEN4_SHARE_ACCESS_WANT_OPEN_XOR_DELEGATION (RFC 9754 §4): if the delegation is given there shall be no open.
     pub instead_of_open: bool,
+    /// The export that the client sees the file through: kept with the delegation, since a callback names the file by the handle that the client knows.
+    pub export: ExportId,
 }
 
 /// How far it is with a delegation.

@@ -7,7 +7,7 @@
 use crate::call::CreateHow;
 use crate::delegation::{DelegationKind, DelegationOutcome, DelegationPhase, DelegationWish, Intrusion};
 use atoll_base::attr::{Attr, SetAttr};
-use atoll_base::id::Ino;
+use atoll_base::id::{ExportId, Ino};
 use atoll_base::time::Timestamp;
 use atoll_lockd::{ByteRange, Callback, Conflict, LockMode, Share};
 use bytes::Bytes;
@@ -439,6 +439,8 @@ pub enum StateKind {
         /// The file's change counter when it was given: the holder answers CB_GETATTR with another one if it has changed the file (RFC 8881
         /// §10.4.3, `sc`).
         change: u64,
+        /// The export that its holder sees the file through.
+        export: ExportId,
     },
 }
 

@@ -107,8 +107,8 @@ fn shown_state(kv: &impl KvRead, id: StateId, record: StateRecord) -> Result<Opt
             };
             StateKind::Lock { open, share }
         }
-        Held::Delegation(Delegation { kind, phase, timestamps, change }) => {
-            StateKind::Delegation { kind, phase, timestamps, change }
+        Held::Delegation(Delegation { kind, phase, timestamps, export, change }) => {
+            StateKind::Delegation { kind, phase, timestamps, export, change }
         }
     };
     Ok(Some(State {

@@ -1,6 +1,6 @@
 //! Records of NFSv4's clients, sessions, states and owners.
 
-use atoll_base::id::Ino;
+use atoll_base::id::{ExportId, Ino};
 use atoll_lockd::{Share, ShareBits};
 use atoll_meta::Response;
 use atoll_meta::delegation::{DelegationKind, DelegationPhase};
@@ -179,6 +179,8 @@ pub struct Delegation {
     pub phase: DelegationPhase,
     /// With authority over the times.
     pub timestamps: bool,
+    /// The export that its holder sees the file through.
+    pub export: ExportId,
     /// The file's change counter when it was given: what the holder compares with (RFC 8881 §10.4.3, `sc`).
     pub change: u64,
 }

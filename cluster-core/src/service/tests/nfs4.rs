@@ -2,6 +2,7 @@
 
 use super::*;
 use atoll_base::attr::{Attr, Delegated};
+use atoll_base::id::ExportId;
 use atoll_lockd::{Share, ShareBits};
 use atoll_meta::delegation::{DelegationKind, DelegationOutcome, DelegationWish, Intrusion};
 use atoll_meta::nfs4::{
@@ -120,7 +121,8 @@ async fn each_recall_is_told_once_a_life_until_it_is_answered() {
     let (ino, generation) = (f.ino, f.generation);
     // What getattr shows, though it was in memory before.
     assert_eq!(meta.getattr(ino).await.unwrap().delegated, Delegated::No);
-    let wish = DelegationWish { kind: DelegationKind::Write, timestamps: false, instead_of_open: false };
+    let (timestamps, instead_of_open, export) = (false, false, ExportId(1));
+    let wish = DelegationWish { kind: DelegationKind::Write, timestamps, instead_of_open, export };
     let outcome = on_state(&meta, StateOp::Delegate { client, ino, generation, wish }).await;
     let StateOutcome::Delegation(DelegationOutcome::Given { stateid, .. }) = outcome else { panic!() };
     assert_eq!(meta.getattr(ino).await.unwrap().delegated, Delegated::Write);

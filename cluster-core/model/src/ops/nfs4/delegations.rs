@@ -294,8 +294,8 @@ pub(super) fn carry_out<K: KvWrite>(
     let attr = &t[at].attr;
     let (ino, generation, change) = (attr.ino, attr.generation, attr.change);
     let of = |wish: DelegationWish| {
-        let DelegationWish { kind, timestamps, .. } = wish;
-        Delegation { kind, phase: DelegationPhase::Held, timestamps, change }
+        let DelegationWish { kind, timestamps, export, .. } = wish;
+        Delegation { kind, phase: DelegationPhase::Held, timestamps, export, change }
     };
     let outcome = match plan {
         Plan::Answer(outcome) => return Ok(outcome),

@@ -8,6 +8,7 @@ use crate::limits::{CLIENT_DELEGATIONS_MAX, DELEGATION_LOOK_MAX, FILE_DELEGATION
 use crate::read;
 use atoll_base::access::Cred;
 use atoll_base::attr::{Attr, Delegated, SetAttr};
+use atoll_base::id::ExportId;
 use atoll_lockd::{Callback, LockMode, LockOwner, LockRequest, NlmClient, Share, ShareBits, Wait};
 use atoll_meta::delegation::{DelegationKind, DelegationOutcome, DelegationPhase, DelegationWish, Intrusion};
 use atoll_meta::lock::{LockOp, LockOutcome};
@@ -17,7 +18,7 @@ use atoll_meta::nfs4::{
 use atoll_meta::{Call, CreateHow, Flush, FsError, NewNode, Op, Outcome};
 
 pub(super) const fn wish(kind: DelegationKind) -> DelegationWish {
-    DelegationWish { kind, timestamps: false, instead_of_open: false }
+    DelegationWish { kind, timestamps: false, instead_of_open: false, export: ExportId(1) }
 }
 
 pub(super) const READING: DelegationWish = wish(DelegationKind::Read);
@@ -338,7 +339,11 @@ fn an_open_with_a_delegation_or_instead_of_it() {
     assert_eq!(none, given(&made));
     let its = read::state(&rig.kv, none.id).unwrap().unwrap();
     let (kind, phase) = (DelegationKind::Write, DelegationPhase::Held);
-    assert_eq!(its.kind, StateKind::Delegation { kind, phase, timestamps: true, change: attr.change });
+    let export = ExportId(1);
+    assert_eq!(
+        its.kind,
+        StateKind::Delegation { kind, phase, timestamps: true, export, change: attr.change }
+    );
     rig.check();
 }
 

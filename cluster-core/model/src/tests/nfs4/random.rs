@@ -23,6 +23,7 @@ fn wish() -> impl Strategy<Value = DelegationWish> {
         kind,
         timestamps,
         instead_of_open,
+        export: atoll_base::id::ExportId(1),
     })
 }
 

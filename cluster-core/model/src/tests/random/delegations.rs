@@ -5,6 +5,7 @@ use super::Run;
 use crate::limits::CLIENT_DELEGATIONS_MAX;
 use crate::read;
 use atoll_base::attr::FileKind;
+use atoll_base::id::ExportId;
 use atoll_meta::delegation::{DelegationKind, DelegationOutcome, DelegationWish, Intrusion};
 use atoll_meta::nfs4::{StateId, StateOp, StateOutcome, Stateid};
 
@@ -29,7 +30,7 @@ impl Run {
             _ => return,
         };
         let who = usize::from(who);
-        let wish = DelegationWish { kind, timestamps: false, instead_of_open: false };
+        let wish = DelegationWish { kind, timestamps: false, instead_of_open: false, export: ExportId(1) };
         let fate = self.world.fate(who, ino, wish, CLIENT_DELEGATIONS_MAX);
         let client = self.clients[who];
         let outcome = self.on_state(StateOp::Delegate { client, ino, generation, wish });

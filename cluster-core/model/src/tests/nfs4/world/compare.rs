@@ -4,7 +4,7 @@ use super::super::range;
 use super::{Act, BYTES, Delegation, World, name};
 use crate::read;
 use atoll_base::attr::Delegated;
-use atoll_base::id::Ino;
+use atoll_base::id::{ExportId, Ino};
 use atoll_lockd::{LockMode, LockOwner, NlmClient};
 use atoll_meta::FsError;
 use atoll_meta::delegation::{DelegationKind, DelegationPhase};
@@ -15,8 +15,8 @@ use std::collections::BTreeSet;
 /// A state without what depends on how often its file was changed.
 fn without_change(kind: StateKind) -> StateKind {
     match kind {
-        StateKind::Delegation { kind, phase, timestamps, .. } => {
-            StateKind::Delegation { kind, phase, timestamps, change: 0 }
+        StateKind::Delegation { kind, phase, timestamps, export, .. } => {
+            StateKind::Delegation { kind, phase, timestamps, export, change: 0 }
         }
         other => other,
     }
@@ -40,7 +40,7 @@ impl World {
             }
             for (file, delegation) in &life.delegations {
                 let Delegation { kind, phase, timestamps, .. } = *delegation;
-                let kind = StateKind::Delegation { kind, phase, timestamps, change: 0 };
+                let kind = StateKind::Delegation { kind, phase, timestamps, export: ExportId(1), change: 0 };
                 let ino = self.files[*file].ino;
                 expected.push((delegation.id.0, delegation.seqid, ino, Vec::new(), kind));
             }
