@@ -53,6 +53,8 @@ pub use idmap::SystemResolver;
 pub use resolve::{HandleError, Target};
 pub use stats::{Latency, ProcedureStats, Snapshot};
 
+pub(crate) use v4::delegations::{Met, Patience};
+
 use crate::rpc::AuthError;
 use atoll_base::access::Cred;
 use atoll_base::block::BlockService;
@@ -137,6 +139,8 @@ pub(crate) enum Interrupt {
     Auth(AuthError),
     /// No answer.
     Drop,
+    /// Delegations of others are in the way. The frame around the procedures has them returned and tries again.
+    Delegated(Met),
 }
 
 /// Why a call went no further.
@@ -193,6 +197,8 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
         });
         engine.register().await?;
         tokio::spawn(background(Arc::downgrade(&engine)));
+        let end = engine.v4.delegations.end.subscribe();
+        tokio::spawn(v4::delegations::run_recalls(Arc::downgrade(&engine), engine.meta.clone(), end));
         Ok(engine)
     }
 

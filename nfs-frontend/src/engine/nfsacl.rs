@@ -3,7 +3,7 @@
 //! GETACL shows the mode bits as a list, so that `getfacl` and `ls` work. SETACL of a list that is mode bits is a chmod;
 //! anything more is refused with NOTSUPP, which clients show as "operation not supported".
 
-use super::v3::{Result3, answer, attempt, fail_with, interrupted};
+use super::v3::{Result3, answer, attempt, fail_with, interrupted, patiently};
 use super::{Engine, Interrupt, attrs, once, status};
 use crate::engine::once::Begun;
 use crate::engine::shield::shield;
@@ -77,7 +77,8 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
                 let Ok(args) = call.args.decode::<SetAcl3Args>() else { return Answer::GarbageArgs };
                 let Some(this) = self.this.upgrade() else { return interrupted(Interrupt::Drop) };
                 let call = call.without_args();
-                answer(reply, shield(async move { this.setacl(&call, key, args).await }).await).0
+                let attempts = async move { patiently!(this, this.setacl(&call, key, args.clone())) };
+                answer(reply, shield(attempts).await).0
             }
             None => Answer::ProcedureUnavailable,
         }

@@ -14,7 +14,7 @@ use atoll_meta::service::{DirPage, Found, Read};
 use atoll_meta::{Call, FsError, MetadataService, OnceKey, Op, Response};
 use atoll_model::{Command, KvError, MemKv, Model, read};
 use bytes::Bytes;
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 use tokio::sync::Notify;
 
@@ -55,6 +55,9 @@ pub(crate) struct Meta {
     gate: Mutex<Option<Arc<Gate>>>,
     state: Mutex<State>,
     turns: Turns,
+    /// Delegations of whose recall somebody was told.
+    told: Mutex<HashSet<StateId>>,
+    applied: Notify,
 }
 
 impl Meta {
@@ -65,7 +68,13 @@ impl Meta {
         let model = Model::load(&kv).unwrap();
         let exports = Arc::default();
         let state = State { model, kv, exports, faults: VecDeque::new(), executed: None, stamp };
-        Arc::new(Self { gate: Mutex::default(), state: Mutex::new(state), turns: Turns::new(seed) })
+        Arc::new(Self {
+            gate: Mutex::default(),
+            state: Mutex::new(state),
+            turns: Turns::new(seed),
+            told: Mutex::default(),
+            applied: Notify::new(),
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -107,6 +116,11 @@ impl Meta {
         read::pending_grants(&self.lock().kv, None, 100).unwrap()
     }
 
+    /// As a new leader: everything is to be told again.
+    pub(crate) fn tell_again(&self) {
+        self.told.lock().unwrap().clear();
+    }
+
     /// No more faults.
     pub(crate) fn forget_faults(&self) {
         self.lock().faults.clear();
@@ -135,6 +149,8 @@ impl Meta {
         if applied.touched.exports {
             *exports = Arc::new(read::exports(kv).unwrap());
         }
+        drop(state);
+        self.applied.notify_waiters();
         applied.response
     }
 }
@@ -261,8 +277,20 @@ impl MetadataService for Meta {
         state.model.now().max(Timestamp::from_nanos(state.stamp))
     }
 
-    async fn recalled(&self) -> Vec<atoll_meta::nfs4::State> {
-        std::future::pending().await
+    async fn recalled(&self) -> Vec<OpenState> {
+        loop {
+            let mut applied = std::pin::pin!(self.applied.notified());
+            applied.as_mut().enable();
+            let all = read::recalled(&self.lock().kv, StateId(0), 1000).unwrap();
+            let new: Vec<_> = {
+                let mut told = self.told.lock().unwrap();
+                all.into_iter().filter(|state| told.insert(state.stateid.id)).collect()
+            };
+            if !new.is_empty() {
+                return new;
+            }
+            applied.await;
+        }
     }
 
     async fn granted_waiters(&self) -> Vec<GrantedWaiter> {

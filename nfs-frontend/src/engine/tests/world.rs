@@ -103,6 +103,7 @@ impl World {
 
     /// The frontend's process dies and another life of it begins.
     pub(crate) async fn crash(&mut self) {
+        self.meta.tell_again();
         self.engine = start(&self.config, &self.meta, &self.blocks).await;
     }
 

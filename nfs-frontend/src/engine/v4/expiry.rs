@@ -37,6 +37,7 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
         self.execute_repeatable(call).await?.result?;
         self.v4.sessions.remove_all(client);
         self.v4.leases.forget(client);
+        self.v4.delegations.client_gone(client);
         Ok(())
     }
 
@@ -95,6 +96,9 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
             after = last.id;
             there.extend(clients.iter().map(|client| client.id));
             for client in clients {
+                if client.revoked > 0 || self.v4.delegations.has_revoked(client.id) {
+                    self.v4.delegations.set_revoked(client.id, client.revoked);
+                }
                 let age = self.v4.leases.age(client.id);
                 let useless = !client.confirmed || client.states == 0;
                 if (age > self.lease() && useless || age > self.lease() + COURTESY)

@@ -4,6 +4,7 @@
 //!
 //! - [`compound`]: a COMPOUND in execution, and exactly once; `ops`: the operations; this file: their order and the frame around them;
 //! - [`slots`]: sessions and slots; [`leases`]: who was heard when;
+//! - [`delegations`]: who may do locally what others would have to be asked for;
 //! - [`back`]: calls to clients; [`offers`]: locks that have become free for who waits;
 //! - [`pseudo`]: the tree that joins the exports; `attributes`, `status`: what things are called on the wire.
 //!
@@ -16,6 +17,7 @@
 mod attributes;
 mod back;
 mod compound;
+pub(crate) mod delegations;
 mod execute;
 mod expiry;
 mod leases;
@@ -36,6 +38,7 @@ use atoll_proto::nfs4::{ArgOp4, CompoundCall, VERSION};
 use atoll_xdr::Encoder;
 use bytes::Bytes;
 use compound::{Compound, Identity};
+pub(crate) use ops::wire_stateid;
 use std::time::Duration;
 use xxhash_rust::xxh3::Xxh3;
 
@@ -80,6 +83,7 @@ pub(crate) struct State {
     /// OPENs of each client that are being executed.
     pub(crate) opening: opening::Opening,
     pub(crate) offers: offers::Offers,
+    pub(crate) delegations: delegations::Delegations,
     /// `so_major_id` and server scope: the same at every frontend of the cluster (RFC 8881 §2.10.4, §2.10.5).
     pub(crate) server_identity: Bytes,
 }
@@ -93,6 +97,7 @@ impl State {
             joints: pseudo::Cache::default(),
             opening: opening::Opening::default(),
             offers: offers::Offers::default(),
+            delegations: delegations::Delegations::default(),
             server_identity,
         }
     }
@@ -106,6 +111,8 @@ fn changes(op: &ArgOp4) -> bool {
         A::Close(_)
             | A::Commit(_)
             | A::Create(_)
+            | A::DelegReturn(_)
+            | A::GetDirDelegation(_)
             | A::Link(_)
             | A::Lock(_)
             | A::LockU(_)
@@ -126,6 +133,7 @@ fn changes(op: &ArgOp4) -> bool {
             | A::FreeStateId(_)
             | A::DestroyClientId(_)
             | A::ReclaimComplete(_)
+            | A::WantDelegation(_)
             | A::SetXattr(_)
             | A::RemoveXattr(_)
             | A::Allocate(_)

@@ -65,6 +65,6 @@ pub(crate) fn of_refused(refused: Refused) -> NfsStat4 {
         Refused::Interrupt(Interrupt::Auth(_)) => NfsStat4::WrongSec,
         Refused::Interrupt(Interrupt::Garbage) => NfsStat4::BadXdr,
         // The outcome is unknown: the client is to ask again.
-        Refused::Interrupt(Interrupt::Drop) => NfsStat4::Delay,
+        Refused::Interrupt(Interrupt::Drop | Interrupt::Delegated(_)) => NfsStat4::Delay,
     }
 }

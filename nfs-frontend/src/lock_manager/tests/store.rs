@@ -136,6 +136,10 @@ impl Resolve for Files {
         self.0.test_lock(test.clone()).await
     }
 
+    async fn ask_back(&self, _: Ino) -> bool {
+        false
+    }
+
     async fn offer_lock(&self, _: &GrantedWaiter) -> bool {
         false
     }

@@ -82,6 +82,8 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
                 let attr = self.node_attr(&node).await?;
                 self.require_file(&attr)?;
                 self.check_use(&args.stateid, &node, Use::Write).await?;
+                self.learn_client(&args.stateid).await;
+                let client = self.asking();
                 Self::check_writable(&node)?;
                 match args.offset.checked_add(u64::from(count)) {
                     Some(end) if end <= FILE_SIZE_MAX => {}
@@ -94,10 +96,13 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
                 let written = if data.is_empty() {
                     engine.write_nothing(&node, &cred).await
                 } else if args.stable == StableHow4::Unstable {
-                    engine.write_unstable(&node, &cred, args.offset, data, once).await
+                    engine.write_unstable(&node, &cred, client, args.offset, data, once).await
                 } else {
                     let (ino, generation) = (node.handle.ino, node.handle.generation);
-                    engine.write_stable(ino, generation, &cred, args.offset, data, once).await.map(Into::into)
+                    engine
+                        .write_stable(ino, generation, &cred, client, args.offset, data, once)
+                        .await
+                        .map(Into::into)
                 };
                 let response = written?;
                 self.note(&response);

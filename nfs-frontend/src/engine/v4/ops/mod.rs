@@ -2,12 +2,14 @@
 
 mod clients;
 mod copies;
+mod delegations;
 mod handles;
 mod io;
 mod listing;
 mod locks;
 mod names;
 mod objects;
+mod open;
 mod opens;
 mod ranges;
 mod secinfo;
@@ -17,3 +19,4 @@ pub(crate) mod xattrs;
 
 pub(crate) use locks::failure;
 pub(crate) use sessions::Opened;
+pub(crate) use stateids::wire_stateid;

@@ -9,7 +9,7 @@ use crate::engine::v3::access_granted;
 use crate::engine::v4::attributes::{self, FileSystem, View, asks_file_system, asks_write_only, wanted};
 use crate::engine::v4::compound::{Compound, Done, Halt, Object};
 use crate::engine::v4::status;
-use atoll_base::attr::{Attr, FileKind, SetTime};
+use atoll_base::attr::{Attr, Delegated, FileKind, SetTime};
 use atoll_base::block::BlockService;
 use atoll_meta::{FsError, MetadataService, Op};
 use atoll_proto::nfs4::access as bits;
@@ -70,13 +70,22 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
         Ok(FileSystem { space: self.engine.blocks().space(), volume })
     }
 
+    /// Attributes of an object, asked of the holder of a write delegation if they are among those that it may have changed (RFC 8881 §10.4.3).
+    async fn attr_with_holder(&self, object: &Object, asked: &Bitmap) -> Done<Attr> {
+        let attr = self.attr(object).await?;
+        if attr.delegated != Delegated::Write || !attributes::asks_held(asked) {
+            return Ok(attr);
+        }
+        Box::pin(self.engine.as_held(attr, self.asking())).await.map_err(Halt::Delegated)
+    }
+
     /// Writes the whole result.
     pub(crate) async fn get_attr(&mut self, asked: &Bitmap) -> Done<()> {
         let object = self.object()?.clone();
         if asks_write_only(asked) {
             return Err(NfsStat4::Inval.into());
         }
-        let attr = self.attr(&object).await?;
+        let attr = self.attr_with_holder(&object, asked).await?;
         let file_system = self.file_system_asked(&object, asked).await?;
         let handle = self.wire_handle(&object);
         let view = self.view(&object, &attr, &handle, file_system.as_ref()).await?;
@@ -128,7 +137,7 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
             return Err(NfsStat4::AttrNotSupp.into());
         }
         given.read().map_err(|e| e.status())?;
-        let attr = self.attr(&object).await?;
+        let attr = self.attr_with_holder(&object, &given.mask).await?;
         let file_system = self.file_system_asked(&object, &given.mask).await?;
         let handle = self.wire_handle(&object);
         let own = self.view(&object, &attr, &handle, file_system.as_ref()).await?.fattr(&given.mask);
@@ -152,6 +161,13 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
         let response = match self.known().await? {
             Some(response) => response,
             None => {
+                self.learn_client(&args.stateid).await;
+                if let Some(response) = self.set_delegated_times(&node, &args).await? {
+                    return match response.result {
+                        Ok(_) => Ok(args.obj_attributes.mask),
+                        Err(e) => Err(status::of(e).into()),
+                    };
+                }
                 let set = wanted(&args.obj_attributes, self.minor, false)?;
                 Self::check_writable(&node)?;
                 let cred = self.cred(&node.export).await;

@@ -284,6 +284,9 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
         {
             status_flags |= seq_status::CB_PATH_DOWN;
         }
+        if self.engine.v4.delegations.has_revoked(active.session.client) {
+            status_flags |= seq_status::RECALLABLE_STATE_REVOKED;
+        }
         let ok = Sequence4Ok {
             sessionid: args.sessionid,
             sequenceid: args.sequenceid,
