@@ -1,6 +1,7 @@
 //! One file per scenario.
 
 mod build;
+mod delegations;
 mod fsx;
 mod locks;
 mod mount;
