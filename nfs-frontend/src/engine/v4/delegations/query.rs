@@ -8,15 +8,19 @@ use crate::engine::Engine;
 use atoll_base::attr::Attr;
 use atoll_base::block::BlockService;
 use atoll_base::time::Timestamp;
-use atoll_meta::delegation::Intrusion;
+use atoll_meta::delegation::{DelegationPhase, Intrusion};
 use atoll_meta::nfs4::{ClientId, State, StateKind, StateOp};
 use atoll_meta::{FsError, MetadataService, Op};
 use atoll_proto::nfs4::callback::{CbArgOp4, CbGetAttr4Args, CbResOp4};
 use atoll_proto::nfs4::{Attr4, AttrValue4, Bitmap, NfsTime4};
 use std::time::Duration;
+use tokio::time::timeout;
 
 /// Time for the holder's answer. Then the delegation is recalled instead.
 const ANSWER: Duration = Duration::from_millis(500);
+
+/// Time after which a holder's connection counts as dead.
+const GIVEN_UP: Duration = Duration::from_secs(10);
 
 /// What a holder answers.
 #[derive(Debug, Default)]
@@ -42,16 +46,20 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
     }
 
     async fn ask_holder(&self, holder: &State) -> Option<Told> {
-        let StateKind::Delegation { timestamps, .. } = holder.kind else { return None };
+        // Who is to return it will say all by that.
+        let StateKind::Delegation { timestamps, phase: DelegationPhase::Held, .. } = holder.kind else {
+            return None;
+        };
         let (_, fh) = self.names_of(holder)?;
         let mut asked = vec![Attr4::Change as u32, Attr4::Size as u32];
         if timestamps {
             asked.extend([Attr4::TimeDelegAccess as u32, Attr4::TimeDelegModify as u32]);
         }
         let op = CbArgOp4::GetAttr(CbGetAttr4Args { fh, attr_request: Bitmap::of(&asked) });
-        let Ok(CbResOp4::GetAttr(Ok(answer))) = self.call_back(holder.client, op, ANSWER).await else {
-            return None;
-        };
+        // The call goes on when nobody waits for it any more: given up, its connection would count as dead.
+        let (engine, client) = (self.this.upgrade()?, holder.client);
+        let call = tokio::spawn(async move { engine.call_back(client, op, GIVEN_UP).await });
+        let Ok(Ok(Ok(CbResOp4::GetAttr(Ok(answer))))) = timeout(ANSWER, call).await else { return None };
         let mut told = Told::default();
         for value in answer.obj_attributes.read().ok()? {
             match value {

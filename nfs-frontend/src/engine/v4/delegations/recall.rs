@@ -16,7 +16,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, timeout};
 use tracing::{debug, info, warn};
 
 /// Recalls on their way at a time; more stay in the replicated state until these are done.
@@ -67,9 +67,12 @@ async fn tell<M: MetadataService, B: BlockService>(engine: Weak<Engine<M, B>>, s
     let begin = Instant::now();
     let mut pause = RETRY_MIN;
     loop {
-        let (wait, until) = {
+        let Some(wait) = engine.upgrade().map(|engine| engine.v4.delegations.wait(state.ino)) else { return };
+        let mut returned = std::pin::pin!(wait.notified());
+        // Before it is looked at, so that no return is missed.
+        returned.as_mut().enable();
+        let until = {
             let Some(engine) = engine.upgrade() else { return };
-            let wait = engine.v4.delegations.wait(state.ino);
             if !engine.is_recalled(&state).await {
                 return;
             }
@@ -78,15 +81,15 @@ async fn tell<M: MetadataService, B: BlockService>(engine: Weak<Engine<M, B>>, s
                 if engine.revoke(&state).await.is_ok() {
                     return;
                 }
-                sleep(RETRY_MAX).await;
-                continue;
-            };
-            let told = engine.tell_once(&state, left.min(ANSWER)).await;
-            let left = engine.lease().saturating_sub(begin.elapsed());
-            (wait, if told { left } else { pause.min(left) })
+                pause
+            } else {
+                let told = engine.tell_once(&state, left.min(ANSWER)).await;
+                let left = engine.lease().saturating_sub(begin.elapsed());
+                if told { left } else { pause.min(left) }
+            }
         };
         // Also of another client's return: then it is looked at again, and told again if it was not.
-        let _returned = timeout(until, wait.notified()).await;
+        let _returned = timeout(until, returned).await;
         pause = (pause * 2).min(RETRY_MAX);
     }
 }
