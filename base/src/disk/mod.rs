@@ -93,6 +93,11 @@ pub trait File: Send + Sync + 'static {
     fn read_direct_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
         self.read_at(buf, offset)
     }
+    /// Where bytes that were written begin, at `offset` or behind it: what is left out reads as zeros, because it was never written or was
+    /// freed. `None`: there are none up to the end. A system that cannot tell says `offset`.
+    fn next_data(&self, offset: u64) -> io::Result<Option<u64>> {
+        Ok(Some(offset))
+    }
     /// Lets the page cache forget a clean range, so that the next read comes from the disk. A hint.
     fn forget_cached(&self, _offset: u64, _len: u64) {}
     /// Writes all of `bufs`, one after the other, starting at `offset`. Not durable before a sync. After an

@@ -116,6 +116,18 @@ impl File for RealFile {
         Ok(done + self.read_at(&mut buf[done..], offset + done as u64)?)
     }
 
+    fn next_data(&self, offset: u64) -> io::Result<Option<u64>> {
+        use rustix::io::Errno;
+        // Moves the descriptor's own place in the file, which nothing here goes by. Space that was only allocated counts as a hole, unless
+        // the page cache has something for it.
+        match rustix::fs::seek(self.file.as_fd(), rustix::fs::SeekFrom::Data(offset)) {
+            Ok(at) => Ok(Some(at.max(offset))),
+            Err(Errno::NXIO) => Ok(None),
+            Err(Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS) => Ok(Some(offset)),
+            Err(e) => Err(e.into()),
+        }
+    }
+
     fn forget_cached(&self, offset: u64, len: u64) {
         let advice = rustix::fs::Advice::DontNeed;
         // A hint: where it is not supported, the cache's copy is read.

@@ -93,11 +93,13 @@ pub enum Table {
     ClosedState,
     /// Bytes of inline extents, but for the first.
     Inline,
+    /// Hashes of the keys of stored outcomes.
+    OutcomeTag,
 }
 
 impl Table {
     /// All of them, in order.
-    pub const ALL: [Table; 39] = [
+    pub const ALL: [Table; 40] = [
         Table::Meta,
         Table::Inode,
         Table::Dirent,
@@ -137,6 +139,7 @@ impl Table {
         Table::IdleOwner,
         Table::ClosedState,
         Table::Inline,
+        Table::OutcomeTag,
     ];
 
     /// The table's name in the store.
@@ -181,6 +184,7 @@ impl Table {
             Table::IdleOwner => "owner_idle",
             Table::ClosedState => "state_closed",
             Table::Inline => "inline",
+            Table::OutcomeTag => "outcome_tag",
         }
     }
 }

@@ -72,6 +72,9 @@ limits! {
     /// Bytes from which a row of outcomes is full: with one more it still fits into one page of the store.
     OUTCOME_ROW_BYTES: usize = 3500, 3500;
 
+    /// Hashes of outcomes' keys in one row: what fits into one page of the store. Part of the format.
+    OUTCOME_TAGS: usize = 960, 4;
+
     /// Rows of expired outcomes removed by each command that begins one: more than one, so the table shrinks again.
     EXPIRE_ROWS: usize = 2, 2;
 

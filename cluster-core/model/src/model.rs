@@ -100,7 +100,7 @@ impl Model {
             model.frontends.insert(id, store::parse(Table::Frontend, key, value)?);
             Ok(ControlFlow::Continue(()))
         })?;
-        model.outcomes = Outcomes::load(kv, model.meta.cluster_id)?;
+        model.outcomes = Outcomes::load(kv, model.meta.cluster_id, model.meta.next_outcome)?;
         Ok(model)
     }
 

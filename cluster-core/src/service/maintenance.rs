@@ -34,8 +34,8 @@ impl Default for MaintenanceOptions {
         Self {
             durable_every: Duration::from_secs(1),
             look_every: Duration::from_millis(250),
-            log_bytes: 128 << 20,
-            log_bytes_max: 256 << 20,
+            log_bytes: 64 << 20,
+            log_bytes_max: 128 << 20,
             reserve_bytes: 256 << 20,
             measure_every: Duration::from_secs(30),
             sweep: true,

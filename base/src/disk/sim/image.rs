@@ -58,6 +58,13 @@ impl Image {
         end.saturating_sub(offset) as usize
     }
 
+    /// Where written bytes begin, at `offset` or behind it.
+    pub(super) fn next_data(&self, offset: u64) -> Option<u64> {
+        let mut chunks = self.chunks.range(offset / CHUNK..);
+        let (index, _) = chunks.find(|(_, chunk)| !Arc::ptr_eq(chunk, &ZEROS))?;
+        Some(offset.max(index * CHUNK)).filter(|at| *at < self.len)
+    }
+
     /// Writes without changing the length; see [`Image::extend`].
     pub(super) fn write(&mut self, data: &[u8], offset: u64) {
         let end = offset + data.len() as u64;
