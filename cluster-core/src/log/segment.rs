@@ -212,9 +212,9 @@ impl Segment {
 
     /// What follows `end`, where the valid frames end. A frame of a later group proves that the bytes at `end`
     /// were durable, so they are damaged; frames of the same group are the rest of a torn write. Returns
-    /// whether any byte is not zero.
-    pub(super) fn inspect_tail(&self, end: u32) -> Result<bool, WalError> {
-        let (mut outer, mut inner) = (Window::default(), Window::default());
+    /// whether any byte is not zero. `outer` is where it may have been read already.
+    pub(super) fn inspect_tail(&self, outer: &mut Window, end: u32) -> Result<bool, WalError> {
+        let mut inner = Window::default();
         let mut dirty = false;
         let mut at = end;
         while at < self.len {
