@@ -239,14 +239,15 @@ impl Opened {
     pub(crate) fn scan(&self) -> io::Result<Scan> {
         let mut scan = Scan::default();
         let mut salt = self.header.map(|h| h.salt);
+        let written = self.file.written()?;
         let mut window = Window::new(&*self.file, self.len);
         let mut at = UNIT;
         let mut gap: Option<u64> = None;
         let mut newest = 0;
         while at + UNIT <= self.len {
             if !window.has(at) {
-                let Some(data) = self.file.next_data(at)? else { break };
-                at = at.max(data / UNIT * UNIT);
+                let Some(next) = written.get(written.partition_point(|range| range.end <= at)) else { break };
+                at = at.max(next.start / UNIT * UNIT);
                 if at + UNIT > self.len {
                     break;
                 }

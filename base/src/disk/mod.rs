@@ -22,6 +22,7 @@ pub use real::RealDisk;
 pub use subdir::Subdir;
 
 use std::io;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -93,10 +94,10 @@ pub trait File: Send + Sync + 'static {
     fn read_direct_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
         self.read_at(buf, offset)
     }
-    /// Where bytes that were written begin, at `offset` or behind it: what is left out reads as zeros, because it was never written or was
-    /// freed. `None`: there are none up to the end. A system that cannot tell says `offset`.
-    fn next_data(&self, offset: u64) -> io::Result<Option<u64>> {
-        Ok(Some(offset))
+    /// Where bytes are that were written, in order: what is left out reads as zeros, because it was never written or was freed. A system
+    /// that cannot tell says all of it. To be asked before reading: what the page cache holds counts as written, and reading ahead brings it more.
+    fn written(&self) -> io::Result<Vec<Range<u64>>> {
+        Ok(std::iter::once(0..self.len()?).collect())
     }
     /// Lets the page cache forget a clean range, so that the next read comes from the disk. A hint.
     fn forget_cached(&self, _offset: u64, _len: u64) {}

@@ -497,10 +497,10 @@ impl File for SimFile {
         Ok(state.node(self.id).live().read(buf, offset))
     }
 
-    fn next_data(&self, offset: u64) -> io::Result<Option<u64>> {
+    fn written(&self) -> io::Result<Vec<Range<u64>>> {
         let mut state = self.disk.lock();
         state.powered()?;
-        Ok(state.node(self.id).live().next_data(offset))
+        Ok(state.node(self.id).live().written())
     }
 
     fn write_at(&self, bufs: &[IoSlice<'_>], offset: u64) -> io::Result<()> {

@@ -5,6 +5,7 @@
 
 use super::{Disk, Entry, File, Open, Space};
 use std::io::{self, IoSlice};
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -46,8 +47,8 @@ impl<W: AroundFile> File for WrapFile<W> {
         self.0.read_at(buf, offset)
     }
 
-    fn next_data(&self, offset: u64) -> io::Result<Option<u64>> {
-        self.0.inner().next_data(offset)
+    fn written(&self) -> io::Result<Vec<Range<u64>>> {
+        self.0.inner().written()
     }
 
     fn write_at(&self, bufs: &[IoSlice<'_>], offset: u64) -> io::Result<()> {

@@ -13,6 +13,7 @@ pub mod nfs4;
 pub mod once;
 pub mod response;
 pub mod service;
+pub mod shared;
 
 pub use call::{Call, CreateHow, NewNode, Op, Origin, RemoveKind, XattrHow};
 pub use data::{Extent, Flush, Piece, Source};

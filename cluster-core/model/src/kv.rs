@@ -3,6 +3,7 @@
 //! The state machine never does I/O of its own: in production a batch of log entries goes into a layer in memory
 //! over a file, in tests a map in memory. An error of the store is not an answer to a client: the member stops.
 
+use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::ops::{Bound, ControlFlow};
 
@@ -230,6 +231,11 @@ pub trait KvRead {
 pub trait KvWrite: KvRead {
     /// Sets a value.
     fn put(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<(), KvError>;
+
+    /// Sets a value that may be kept as it is, with the memory it is in.
+    fn put_shared(&mut self, table: Table, key: &[u8], value: Bytes) -> Result<(), KvError> {
+        self.put(table, key, &value)
+    }
 
     /// Removes a key, if it is there.
     fn delete(&mut self, table: Table, key: &[u8]) -> Result<(), KvError>;

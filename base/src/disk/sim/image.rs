@@ -58,11 +58,20 @@ impl Image {
         end.saturating_sub(offset) as usize
     }
 
-    /// Where written bytes begin, at `offset` or behind it.
-    pub(super) fn next_data(&self, offset: u64) -> Option<u64> {
-        let mut chunks = self.chunks.range(offset / CHUNK..);
-        let (index, _) = chunks.find(|(_, chunk)| !Arc::ptr_eq(chunk, &ZEROS))?;
-        Some(offset.max(index * CHUNK)).filter(|at| *at < self.len)
+    /// The chunks that were written, neighbours joined.
+    pub(super) fn written(&self) -> Vec<Range<u64>> {
+        let mut ranges: Vec<Range<u64>> = Vec::new();
+        for (index, chunk) in &self.chunks {
+            let (start, end) = (index * CHUNK, self.len.min((index + 1) * CHUNK));
+            if Arc::ptr_eq(chunk, &ZEROS) || start >= end {
+                continue;
+            }
+            match ranges.last_mut() {
+                Some(last) if last.end == start => last.end = end,
+                _ => ranges.push(start..end),
+            }
+        }
+        ranges
     }
 
     /// Writes without changing the length; see [`Image::extend`].
