@@ -288,3 +288,74 @@ impl<P: Propose> Proposer<P> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    /// Takes batches and keeps them until they are let go without a result.
+    #[derive(Default)]
+    struct Group(Mutex<VecDeque<(usize, Completion<Proposed>)>>);
+
+    impl Propose for Arc<Group> {
+        fn propose(&self, commands: Vec<Bytes>, done: Completion<Proposed>) {
+            self.0.lock().unwrap().push_back((commands.len(), done));
+        }
+    }
+
+    impl Group {
+        fn sizes(&self) -> Vec<usize> {
+            self.0.lock().unwrap().iter().map(|(size, _)| *size).collect()
+        }
+    }
+
+    fn queued(calls: usize) -> (Arc<Group>, Arc<Proposer<Arc<Group>>>) {
+        let group = Arc::new(Group::default());
+        let proposer = Proposer::new(group.clone(), Limits::default());
+        (0..calls).for_each(|_| drop(proposer.submit(Bytes::from_static(b"call")).unwrap()));
+        (group, proposer)
+    }
+
+    /// As the end of the first batch does, but with the group still there.
+    fn end_first(group: &Group, proposer: &Arc<Proposer<Arc<Group>>>) {
+        let (size, done) = group.0.lock().unwrap().pop_front().unwrap();
+        // It would fail the queue.
+        std::mem::forget(done);
+        let mut queue = proposer.queue();
+        queue.in_flight -= 1;
+        queue.calls_in_flight -= size;
+        let ready = proposer.take_batch(&mut queue);
+        drop(queue);
+        proposer.send(ready);
+    }
+
+    #[test]
+    fn a_call_alone_does_not_wait() {
+        assert_eq!(queued(1).0.sizes(), [1]);
+    }
+
+    #[test]
+    fn beside_others_calls_gather_until_they_are_as_many() {
+        let (group, proposer) = queued(64);
+        assert_eq!(group.sizes(), [1, 1, 2]);
+        // The places are taken; the rest goes as one.
+        end_first(&group, &proposer);
+        assert_eq!(group.sizes(), [1, 2, 60]);
+        (0..4).for_each(|_| drop(proposer.submit(Bytes::from_static(b"call")).unwrap()));
+        end_first(&group, &proposer);
+        end_first(&group, &proposer);
+        assert_eq!(group.sizes(), [60], "four calls are not worth a sync beside sixty");
+        (0..55).for_each(|_| drop(proposer.submit(Bytes::from_static(b"call")).unwrap()));
+        assert_eq!(group.sizes(), [60]);
+        drop(proposer.submit(Bytes::from_static(b"call")).unwrap());
+        assert_eq!(group.sizes(), [60, 60]);
+        // When nothing is in flight, what waits goes at once.
+        drop(proposer.submit(Bytes::from_static(b"call")).unwrap());
+        end_first(&group, &proposer);
+        assert_eq!(group.sizes(), [60]);
+        end_first(&group, &proposer);
+        assert_eq!(group.sizes(), [1]);
+    }
+}
