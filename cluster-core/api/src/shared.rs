@@ -33,7 +33,8 @@ pub fn within<R>(whole: &Bytes, decode: impl FnOnce() -> R) -> R {
 
 /// For `serde(deserialize_with)`: bytes as `Bytes` itself reads them.
 pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Bytes, D::Error> {
-    deserializer.deserialize_byte_buf(Data)
+    // A deserializer that is asked for a buffer of its own hands out no borrowed bytes.
+    deserializer.deserialize_bytes(Data)
 }
 
 struct Data;
