@@ -115,24 +115,27 @@ pub struct Node {
 impl Node {
     /// Opens what is on the disk, or founds a new cluster of one. Waits until it leads and everything in the log is applied.
     pub async fn open(disk: Arc<dyn Disk>, options: Options) -> Result<Self> {
-        let meta_disk = Subdir::create(disk.clone(), META_DIR, SYNC_META_ENTRY)
-            .context("cannot make the metadata directory")?;
-        let blocks = open_blocks(disk, &options);
-        let progress = options.progress.clone();
-        let told = Arc::new(move |p| progress(metadata_progress(p)));
-        let founded = is_founded(&meta_disk)?;
-        let meta = service::open(Arc::new(meta_disk), options.meta.clone(), options.clock.clone(), told);
-        let (blocks, meta) = if founded {
+        let open_meta = async || {
+            let meta_disk = Subdir::create(disk.clone(), META_DIR, SYNC_META_ENTRY)
+                .context("cannot make the metadata directory")?;
+            let progress = options.progress.clone();
+            let told = Arc::new(move |p| progress(metadata_progress(p)));
+            service::open(Arc::new(meta_disk), options.meta.clone(), options.clock.clone(), told)
+                .await
+                .context("cannot open the metadata")
+        };
+        let blocks = open_blocks(disk.clone(), &options);
+        let (blocks, meta) = if is_founded(&*disk)? {
             // Neither needs the other to be opened, and clients wait.
-            tokio::try_join!(blocks, async { Ok(meta.await) })?
+            tokio::try_join!(blocks, open_meta())?
         } else {
             let blocks = blocks.await?;
             if blocks.metrics().blocks > 0 {
                 bail!(WITHOUT_METADATA);
             }
-            (blocks, meta.await)
+            (blocks, open_meta().await?)
         };
-        let meta = Arc::new(meta.context("cannot open the metadata")?);
+        let meta = Arc::new(meta);
         if meta.cluster() != options.cluster_id {
             bail!("the metadata belong to another cluster than atoll.json says");
         }
@@ -202,9 +205,12 @@ fn metadata_progress(progress: service::Progress) -> String {
 
 /// Whether there are metadata. Blocks without them mean that they were lost: to found a new, empty cluster over the blocks would
 /// let the collector delete every one.
-fn is_founded(meta: &dyn Disk) -> Result<bool> {
-    let entries = meta.list(Path::new("")).context("cannot list the metadata")?;
-    Ok(entries.iter().any(|e| e.name == service::FORMAT))
+fn is_founded(disk: &dyn Disk) -> Result<bool> {
+    match disk.list(Path::new(META_DIR)) {
+        Ok(entries) => Ok(entries.iter().any(|e| e.name == service::FORMAT)),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(e) => Err(e).context("cannot list the metadata"),
+    }
 }
 
 /// Begins a new life of a frontend.
