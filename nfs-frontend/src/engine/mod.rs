@@ -52,6 +52,7 @@ pub use handle::{Handle, HandleKey};
 pub use idmap::SystemResolver;
 pub use resolve::{HandleError, Target};
 pub use stats::{Latency, ProcedureStats, Snapshot};
+pub use v4::administration::{Freed, Lease};
 
 use crate::rpc::AuthError;
 use atoll_base::access::Cred;

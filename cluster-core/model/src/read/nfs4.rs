@@ -93,7 +93,11 @@ pub fn sessions(kv: &impl KvRead, client: ClientId) -> Result<Vec<Session>, KvEr
     Ok(found)
 }
 
-fn shown_state(kv: &impl KvRead, id: StateId, record: StateRecord) -> Result<Option<State>, KvError> {
+pub(super) fn shown_state(
+    kv: &impl KvRead,
+    id: StateId,
+    record: StateRecord,
+) -> Result<Option<State>, KvError> {
     if !clients::exists(kv, record.client)? {
         return Ok(None);
     }

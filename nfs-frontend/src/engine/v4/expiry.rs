@@ -31,6 +31,11 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
     /// Forgets a client with all it has.
     pub(crate) async fn expire(&self, client: ClientId) -> Result<(), FsError> {
         info!(client = client.0, "the lease of a client ran out; what it had is freed");
+        self.end_client(client).await
+    }
+
+    /// Has the client forgotten everywhere, whatever the reason.
+    pub(super) async fn end_client(&self, client: ClientId) -> Result<(), FsError> {
         let op = Op::Client(ClientOp::Expire(client));
         let call = Call { origin: Some(self.origin().await), once: None, cred: Cred::root(), op };
         self.execute_repeatable(call).await?.result?;

@@ -4,6 +4,7 @@
 //!
 //! - [`compound`]: a COMPOUND in execution, and exactly once; `ops`: the operations; this file: their order and the frame around them;
 //! - [`slots`]: sessions and slots; [`leases`]: who was heard when;
+//! - [`administration`]: what administrators see and do of clients;
 //! - [`back`]: calls to clients; [`offers`]: locks that have become free for who waits;
 //! - [`pseudo`]: the tree that joins the exports; `attributes`, `status`: what things are called on the wire.
 //!
@@ -13,6 +14,7 @@
 //! request was executed before. The operations run one after the other until one fails. A request that changes something is finished even if
 //! the connection breaks; its reply stays in the slot, and what is needed to give it again in the replicated state.
 
+pub(super) mod administration;
 mod attributes;
 mod back;
 mod compound;

@@ -9,6 +9,7 @@ mod random;
 mod release;
 mod sessions;
 mod waits;
+mod walks;
 mod world;
 
 use super::rig::{ROOT, Rig, rows_of};
