@@ -130,6 +130,7 @@ impl Model {
         let mut transaction = Transaction::new(kv, self, txn, now, &call.cred, call.origin);
         if let Admitted::Owner(step) = &admitted {
             step.begin(&mut transaction)?;
+            transaction.settle()?;
         }
         let (result, refused) = match ops::run(&mut transaction, &call.op) {
             Ok(outcome) => {

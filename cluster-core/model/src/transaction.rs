@@ -67,6 +67,8 @@ pub struct Touched {
     pub dirents: Vec<(Ino, Bytes)>,
     /// Whether the exports changed.
     pub exports: bool,
+    /// Whether an NFSv4 client or session ended.
+    pub ended: bool,
     /// Blocked lock requests that were granted by this command.
     pub grants: Vec<GrantedWaiter>,
     /// The write verifier, if it changed.
@@ -309,6 +311,14 @@ impl<'a, K: KvWrite> Transaction<'a, K> {
                 Fate::Gone => self.kv.delete(Table::Inode, &key)?,
             }
         }
+        Ok(())
+    }
+
+    /// Writes what was done so far, which stays even if what follows is refused.
+    pub(crate) fn settle(&mut self) -> Result<(), KvError> {
+        self.finish()?;
+        self.slots.clear();
+        self.reported.clear();
         Ok(())
     }
 

@@ -304,3 +304,23 @@ fn the_owner_that_is_idle_longest_gives_way() {
     rig.sweep();
     rig.check_nothing_left();
 }
+
+/// An open that its owner never confirmed goes with the owner's next OPEN, even if that is refused; so does its file, if it has
+/// no name any more.
+#[test]
+fn a_refused_open_in_the_place_of_another_frees_a_removed_file() {
+    let mut rig = Rig::new();
+    let client = rig.v40("c");
+    let mut owner = Owner40::new(client, "o", 1);
+    let once = owner.by_name();
+    rig.step(once, create(client, "o", "f")).unwrap();
+    rig.root(Op::Remove { dir: ROOT, name: bytes("f"), kind: RemoveKind::Any }).unwrap();
+    rig.check();
+    let once = owner.by_name();
+    assert_eq!(rig.step(once, open_name(client, "o", "none", READ)), refusal(FsError::NotFound));
+    rig.check();
+    rig.on_client(ClientOp::Expire(client)).unwrap();
+    rig.check_nothing_left();
+    rig.check();
+    assert_eq!(rig.rows(Table::Inode), 1);
+}
