@@ -158,7 +158,9 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
                 if set.size.is_some() {
                     // Truncation is a write: the stateid says by which open (RFC 8881 §18.30.3).
                     let attr = self.node_attr(&node).await?;
-                    has_data(attr.kind)?;
+                    // Of IS_DIR only v4.0 knows (RFC 7530 §13.2, RFC 8881 §15.2).
+                    let no_data = |status| if self.minor > 0 { NfsStat4::Inval } else { status };
+                    has_data(attr.kind).map_err(no_data)?;
                     self.check_use(&args.stateid, &node, Use::Write).await?;
                 }
                 let (ino, generation) = (node.handle.ino, node.handle.generation);
