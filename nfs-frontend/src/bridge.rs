@@ -174,6 +174,8 @@ mod tests {
             connection: None,
             args: Decoder::new(Bytes::new()),
         };
+        let size4 = size_of_val(&world.engine.nfs4(call.without_args(), Encoder::new()));
+        println!("nfs4: {size4} bytes");
         let size = size_of_val(&world.engine.nfs3(call, Encoder::new()));
         println!("nfs3: {size} bytes");
         assert!(size < 4096, "{size} bytes");

@@ -156,6 +156,12 @@ pub trait MetadataService: Send + Sync + 'static {
     /// The exports in force, as of the last applied change.
     fn exports(&self) -> Arc<Exports>;
 
+    /// How often clients or sessions have ended, as of the last applied change: while the number is the same, a session that was found
+    /// after it was asked still is. `None` if it cannot be told here and now.
+    fn ended(&self) -> Option<u64> {
+        None
+    }
+
     /// The write verifier in force (the cluster's loss epoch).
     fn verifier(&self) -> u64;
 

@@ -308,6 +308,10 @@ impl MetadataService for LocalMetadata {
         self.shared.published.exports()
     }
 
+    fn ended(&self) -> Option<u64> {
+        self.shared.group.reads_locally().then(|| self.shared.published.ended())
+    }
+
     fn verifier(&self) -> u64 {
         self.shared.published.verifier()
     }

@@ -83,6 +83,7 @@ pub(super) struct BatchChanges {
     names: Vec<(Ino, Bytes)>,
     exports: bool,
     grants: bool,
+    ended: bool,
     verifier: Option<u64>,
 }
 
@@ -102,6 +103,7 @@ impl BatchChanges {
         self.names.extend(touched.dirents);
         self.exports |= touched.exports;
         self.grants |= !touched.grants.is_empty();
+        self.ended |= touched.ended;
         self.verifier = touched.verifier.or(self.verifier);
     }
 }
@@ -119,6 +121,8 @@ pub(super) struct Published {
     /// Of the state machine whose states are published; there is none before the first.
     once: ArcSwapOption<OnceIndex>,
     verifier: AtomicU64,
+    /// How often clients or sessions have ended.
+    ended: AtomicU64,
     /// Latest time handed out, in nanoseconds since the epoch.
     time: AtomicU64,
     /// Blocked lock requests may have been granted.
@@ -138,6 +142,7 @@ impl Published {
             exports: ArcSwap::from_pointee(Exports::default()),
             once: ArcSwapOption::empty(),
             verifier: AtomicU64::new(0),
+            ended: AtomicU64::new(0),
             time: AtomicU64::new(0),
             grants: Notify::new(),
         })
@@ -164,6 +169,10 @@ impl Published {
             }
         }
         self.end(entered);
+        if changes.ended {
+            // Behind the state: who sees this number sees no older one.
+            self.ended.fetch_add(1, Ordering::Release);
+        }
         if let Some(exports) = exports {
             self.exports.store(Arc::new(exports));
         }
@@ -191,6 +200,7 @@ impl Published {
         self.names.clear(version);
         self.current.store(Arc::new(Current { version, view: view.clone() }));
         self.end(entered);
+        self.ended.fetch_add(1, Ordering::Release);
         self.exports.store(Arc::new(exports));
         self.verifier.store(verifier, Ordering::Release);
         self.advance_time(time);
@@ -339,6 +349,11 @@ impl Published {
     /// The exports in force.
     pub(super) fn exports(&self) -> Arc<Exports> {
         self.exports.load_full()
+    }
+
+    /// See [`atoll_meta::MetadataService::ended`].
+    pub(super) fn ended(&self) -> u64 {
+        self.ended.load(Ordering::Acquire)
     }
 
     /// The write verifier in force.

@@ -36,6 +36,7 @@ struct State {
     model: Model,
     kv: MemKv,
     exports: Arc<Exports>,
+    ended: u64,
     /// Faults for calls to come, in order, with a test of the operation they are for.
     faults: VecDeque<(Applies, Fault)>,
     /// Calls applied, if anybody wants to know.
@@ -64,7 +65,7 @@ impl Meta {
         Model::bootstrap(&mut kv, [7; 16], Timestamp::from_nanos(stamp)).unwrap();
         let model = Model::load(&kv).unwrap();
         let exports = Arc::default();
-        let state = State { model, kv, exports, faults: VecDeque::new(), executed: None, stamp };
+        let state = State { model, kv, exports, ended: 0, faults: VecDeque::new(), executed: None, stamp };
         Arc::new(Self { gate: Mutex::default(), state: Mutex::new(state), turns: Turns::new(seed) })
     }
 
@@ -117,6 +118,13 @@ impl Meta {
         self.lock().executed.replace(Vec::new()).unwrap_or_default()
     }
 
+    /// Looks at the whole state. (Of use to `examples/stateful` alone, which shares this file.)
+    #[allow(dead_code)]
+    pub(crate) fn inspect<T>(&self, f: impl FnOnce(&Model, &MemKv) -> T) -> T {
+        let state = self.lock();
+        f(&state.model, &state.kv)
+    }
+
     /// Moves the clock.
     pub(crate) fn advance(&self, nanos: i128) {
         self.lock().stamp += nanos;
@@ -124,7 +132,7 @@ impl Meta {
 
     pub(crate) fn apply(&self, call: Call) -> Response {
         let mut state = self.lock();
-        let State { model, kv, executed, stamp, exports, .. } = &mut *state;
+        let State { model, kv, executed, stamp, exports, ended, .. } = &mut *state;
         *stamp += 1000;
         if let Some(executed) = executed {
             executed.push(call.clone());
@@ -132,6 +140,7 @@ impl Meta {
         let command = Command { stamp: Timestamp::from_nanos(*stamp), call };
         let applied = model.apply(kv, model.last_txn() + 1, &command).unwrap();
         model.end_batch(kv).unwrap();
+        *ended += u64::from(applied.touched.ended);
         if applied.touched.exports {
             *exports = Arc::new(read::exports(kv).unwrap());
         }
@@ -249,6 +258,10 @@ impl MetadataService for Meta {
 
     fn exports(&self) -> Arc<Exports> {
         self.lock().exports.clone()
+    }
+
+    fn ended(&self) -> Option<u64> {
+        Some(self.lock().ended)
     }
 
     fn verifier(&self) -> u64 {

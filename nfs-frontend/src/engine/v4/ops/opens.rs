@@ -276,10 +276,8 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
             OpenClaim4::DelegatePrev(_) | OpenClaim4::DelegPrevFh => return Err(NfsStat4::NotSupp),
         };
         if self.minor > 0 {
-            let reclaimed =
-                self.engine.meta().client(client).await.ok().flatten().is_some_and(|c| c.reclaimed);
             // §18.51.3: what a client may have to reclaim comes first.
-            if !reclaimed {
+            if !self.has_reclaimed(client).await {
                 return Err(NfsStat4::Grace);
             }
         }
