@@ -25,7 +25,9 @@ pub(crate) fn take() -> Option<String> {
 pub(crate) fn watch() {
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(|l| format!("{}:{}", l.file(), l.line())).unwrap_or_default();
-        let words = panic.payload_as_str().unwrap_or("?");
+        let payload = panic.payload();
+        let words = payload.downcast_ref::<&str>().copied();
+        let words = words.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("?");
         note(format!("panic at {place}: {words}"));
     }));
     tracing::subscriber::set_global_default(Errors).expect("nobody else has set one");

@@ -210,6 +210,7 @@ fn lost_data_and_refusals_fail_the_run() {
         tag: Default::default(),
         ops: Array::default(),
     });
-    let refused = super::results("GETATTR", &template, &e.into_bytes());
+    let reply = e.into_bytes();
+    let refused = super::results("GETATTR", &template, &reply);
     assert!(matches!(&refused, Err(e) if e.0 == "GETATTR: BadSession"), "{refused:?}");
 }
