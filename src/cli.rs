@@ -28,6 +28,14 @@ enum Command {
     },
     /// Show or change the exports of a running server.
     Export(crate::export::Options),
+    /// Show NFSv4 clients of a running server, or end one.
+    Client(crate::states::ClientOptions),
+    /// Show which files are open: NFSv4's opens and NLM's share reservations.
+    Open(crate::states::ListOptions),
+    /// Show byte ranges that are locked or waited for, of NFSv4 and NLM.
+    Lock(crate::states::ListOptions),
+    /// Show which files and directories are delegated to NFSv4 clients.
+    Delegation(crate::states::ListOptions),
     /// Show or make volumes of a running server.
     Volume(crate::volume::Options),
     /// Copy a tree of this machine into a data directory that no server uses.
@@ -68,6 +76,10 @@ fn run(cli: Cli) -> Result<ExitCode> {
             Command::Serve(options) => crate::serve::run(options).await.map(|()| true),
             Command::Status { dir, json } => crate::status::run(&dir, json).await.map(|()| true),
             Command::Export(options) => crate::export::run(options).await.map(|()| true),
+            Command::Client(options) => crate::states::client(options).await.map(|()| true),
+            Command::Open(options) => crate::states::open(options).await.map(|()| true),
+            Command::Lock(options) => crate::states::lock(options).await.map(|()| true),
+            Command::Delegation(options) => crate::states::delegation(options).await.map(|()| true),
             Command::Volume(options) => crate::volume::run(options).await.map(|()| true),
             Command::Import(options) => crate::import_command::run(options).await,
             Command::Fsck { dir } => crate::fsck::run(&dir).await,

@@ -23,7 +23,8 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Format of the directory as a whole. Others are refused: a newer one, and those before it, which no release has written.
+/// Format of the directory as a whole. Others are refused: a newer one, and those before it, which no release has written. Version 3 came with
+/// delegations and access control lists, which inodes and clients speak of.
 const FORMAT: u32 = 3;
 
 const IDENTITY: &str = "atoll.json";
@@ -176,7 +177,8 @@ impl Keys {
         }
         if identity.format < FORMAT {
             bail!(
-                "the directory has format {}, from before the first release; this program knows format {FORMAT} only",
+                "the directory has format {}, from before the first release; this program knows format {FORMAT} only, and none converts it. \
+                 To keep what is in it, copy it over NFS from the program that wrote it into a new directory",
                 identity.format
             );
         }

@@ -60,7 +60,7 @@ pub(crate) async fn run(options: Options) -> Result<()> {
 }
 
 /// A path as the value of a query parameter.
-fn percent_encode(path: &str) -> String {
+pub(crate) fn percent_encode(path: &str) -> String {
     path.bytes()
         .map(|b| match b {
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'-' | b'_' | b'.' => char::from(b).to_string(),

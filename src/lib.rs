@@ -15,5 +15,6 @@ pub mod node;
 mod scrub;
 pub mod serve;
 pub mod service;
+mod states;
 mod status;
 mod volume;

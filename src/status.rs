@@ -84,6 +84,13 @@ fn render(r: &Report) -> String {
             r.outcomes.kept, r.outcomes.oldest_seconds, r.outcomes.kept_at_least_seconds
         ),
     );
+    line(
+        "delegations",
+        format!(
+            "{} granted, {} recalled, {} revoked",
+            r.delegations.granted, r.delegations.recalled, r.delegations.revoked
+        ),
+    );
     for volume in &r.volumes {
         line("volume", format!("{}: {} inodes, {}", volume.name, volume.inodes, bytes(volume.bytes)));
     }

@@ -71,6 +71,20 @@ pub struct Attr {
     pub change: u64,
     /// The access control list, if the mode does not say it all.
     pub acl: Option<Arc<Acl>>,
+    /// Strongest NFSv4 delegation in force. Not shown to anybody; here so that who reads attributes knows it without another read.
+    pub delegated: Delegated,
+}
+
+/// Whether an inode is delegated to NFSv4 clients (RFC 8881 §10.4).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Delegated {
+    /// To nobody.
+    #[default]
+    No,
+    /// For reading (of a directory too): others may read.
+    Read,
+    /// For writing.
+    Write,
 }
 
 impl Attr {

@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use atoll_proto::nfs3::{FileHandle, StableHow};
+use atoll_proto::nfs4::StableHow4;
 use atoll_proto::rpc::OpaqueAuth;
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
-use crate::client::{Nfs3Client, Nfs3Error, Nfs3Result, RpcError, Sequential, credential};
+use crate::client::{Nfs3Client, Nfs3Error, Nfs3Result, Nfs41Client, RpcError, Sequential, credential};
 use crate::load::{Limits, Shape, Workload, run};
-use crate::peer::{Server, Site};
+use crate::peer::{Peer, Server, Site};
 use crate::scale::Scale;
 use crate::workload::Work;
 use crate::workload::attributes::Rotating;
@@ -18,6 +19,7 @@ use crate::workload::data::{Blocks, Order, PAGE, Reads, Writes, content, noise};
 use crate::workload::listing::Listing;
 use crate::workload::names::{Names, Renames};
 use crate::workload::small_files::SmallFiles;
+use crate::workload::v4::{Attributes, Locks, OpenBlocks, OpenClose, Reads4, Slots, SmallFiles4, Writes4};
 
 /// 1 MiB.
 pub const MIB: u64 = 1024 * 1024;
@@ -252,10 +254,99 @@ impl Bed {
                 Box::new(Listing::new(dir, self.scale.entries, slots, &auth))
             }
             Work::SmallFiles => Box::new(SmallFiles::new(self.directory()?, slots, &auth)),
+            Work::V41Getattr
+            | Work::V41OpenClose
+            | Work::V41Read4k
+            | Work::V41Read1m
+            | Work::V41WriteSync4k
+            | Work::V41Write4k
+            | Work::V41SmallFiles
+            | Work::V41Lock => return self.prepare_v41(work, shape),
             Work::ReadFresh | Work::Overwrite | Work::ReadOverwritten => {
                 bail!("the overwriting trial is run as a whole")
             }
         })
+    }
+
+    /// The same for NFSv4.1, with a new client. Opens that it makes stay until its lease ends.
+    fn prepare_v41(&mut self, work: Work, shape: Shape) -> Result<Box<dyn Workload>> {
+        let count = shape.in_flight();
+        // Files by names below the root.
+        let (dir, names, len) = match work {
+            Work::V41Getattr | Work::V41OpenClose | Work::V41Lock => {
+                let dir = self.name("many41");
+                let files = self.scale.files;
+                let made = self.make(async |client, root| {
+                    let dir = client.mkdir(root, &dir, 0o755).await?;
+                    let client = &client;
+                    let files = stream::iter((0..files).map(|n| async move {
+                        let name = format!("entry-{n:07}");
+                        client.create(dir, &name, 0o644).await?;
+                        Ok::<_, Nfs3Error>(name)
+                    }));
+                    files.buffered(MAKING).try_collect::<Vec<_>>().await
+                })?;
+                (Some(dir), made, 0)
+            }
+            Work::V41SmallFiles => {
+                let dir = self.name("small41");
+                self.make(async |client, root| client.mkdir(root, &dir, 0o755).await)?;
+                (Some(dir), Vec::new(), 0)
+            }
+            _ => {
+                let len = match work {
+                    Work::V41Read1m => self.scale.block_bytes,
+                    _ => self.scale.random_bytes,
+                };
+                self.cached_file(len)?;
+                (None, vec![format!("file-{}", self.serial)], len)
+            }
+        };
+        let name = self.name("client");
+        let server = self.server()?;
+        let root = match server.peer {
+            Peer::Ganesha | Peer::GaneshaSync => vec!["bench"],
+            _ => Vec::new(),
+        };
+        let path: Vec<&str> = root.into_iter().chain(dir.as_deref()).collect();
+        let auth = self.credential.clone();
+        let making = async {
+            let mut client = Nfs41Client::connect(server.nfs, auth.clone(), &name).await?;
+            let dir = client.find(&path).await?;
+            let slots = Slots::new(client.session(count).await?, count, &auth);
+            let made: Box<dyn Workload> = match work {
+                Work::V41Getattr => {
+                    let mut files = Vec::new();
+                    for name in &names {
+                        let path: Vec<&str> = path.iter().copied().chain([&**name]).collect();
+                        files.push(client.find(&path).await?);
+                    }
+                    Box::new(Attributes::new(&files, slots))
+                }
+                Work::V41OpenClose => Box::new(OpenClose::new(dir, names, client.id(), slots)),
+                Work::V41SmallFiles => Box::new(SmallFiles4::new(dir, client.id(), slots)),
+                Work::V41Lock => {
+                    let mut files = Vec::new();
+                    for name in names.iter().cycle().take(count) {
+                        files.push(client.open(dir, name, b"owner").await?);
+                    }
+                    Box::new(Locks::new(files, client.id(), slots))
+                }
+                _ => {
+                    let (file, stateid) = client.open(dir, &names[0], b"owner").await?;
+                    let size = if work == Work::V41Read1m { MIB as usize } else { PAGE };
+                    let blocks = OpenBlocks { file, stateid, len, size };
+                    match work {
+                        Work::V41Write4k => Box::new(Writes4::new(blocks, StableHow4::Unstable, slots)),
+                        Work::V41WriteSync4k => Box::new(Writes4::new(blocks, StableHow4::FileSync, slots)),
+                        _ => Box::new(Reads4::new(blocks, slots)),
+                    }
+                }
+            };
+            Ok::<_, Nfs3Error>(made)
+        };
+        let done = self.runtime.block_on(async { tokio::time::timeout(MAKING_TIME, making).await });
+        Ok(done.context("what it needs was not made in time")??)
     }
 
     /// READs of 1 MiB from the front to the end.

@@ -36,8 +36,10 @@ pub const SITE_REMOVE: &str = "blocks.remove";
 /// Smallest segment that is made when the disk is nearly full, unless one record needs more.
 pub(crate) const SEGMENT_MIN: u64 = 64 << 10;
 
-/// What scanning reads at once.
-const WINDOW: usize = 1 << 20;
+/// What scanning reads at once, at least: a header with the longest table. Of large blocks nothing else is read.
+const WINDOW_MIN: usize = 8 << 10;
+/// What scanning reads at once, at most: where records are small.
+const WINDOW_MAX: usize = 1 << 20;
 
 pub(crate) fn path_of(segment: u32) -> PathBuf {
     Path::new(DIR).join(format!("{segment:010}.seg"))
@@ -233,15 +235,23 @@ impl Opened {
 
     /// Finds all records by their headers, in order; payloads are not looked at. A unit where no record starts
     /// is skipped, and stretches that are neither records nor zeros are returned, with the batch of the next
-    /// record, as suspected gaps.
+    /// record, as suspected gaps. What was allocated and never written is not read.
     pub(crate) fn scan(&self) -> io::Result<Scan> {
         let mut scan = Scan::default();
         let mut salt = self.header.map(|h| h.salt);
-        let mut window = Window { file: &*self.file, len: self.len, start: 0, buf: Vec::new() };
+        let written = self.file.written()?;
+        let mut window = Window::new(&*self.file, self.len);
         let mut at = UNIT;
         let mut gap: Option<u64> = None;
         let mut newest = 0;
         while at + UNIT <= self.len {
+            if !window.has(at) {
+                let Some(next) = written.get(written.partition_point(|range| range.end <= at)) else { break };
+                at = at.max(next.start / UNIT * UNIT);
+                if at + UNIT > self.len {
+                    break;
+                }
+            }
             let unit = window.get(at, UNIT as usize)?;
             let Ok(area) = Header::peek_area_len(unit) else {
                 if gap.is_none() && unit.iter().any(|b| *b != 0) {
@@ -311,13 +321,28 @@ struct Window<'a> {
     len: u64,
     start: u64,
     buf: Vec<u8>,
+    /// Bytes to read next: more where all is looked at, little where records are jumped over.
+    stride: usize,
 }
 
-impl Window<'_> {
+impl<'a> Window<'a> {
+    fn new(file: &'a dyn File, len: u64) -> Self {
+        Self { file, len, start: 0, buf: Vec::new(), stride: WINDOW_MIN }
+    }
+
+    fn end(&self) -> u64 {
+        self.start + self.buf.len() as u64
+    }
+
+    fn has(&self, at: u64) -> bool {
+        (self.start..self.end()).contains(&at)
+    }
+
     fn get(&mut self, at: u64, len: usize) -> io::Result<&[u8]> {
-        let have = at >= self.start && at + len as u64 <= self.start + self.buf.len() as u64;
-        if !have {
-            let want = (self.len - at).min(WINDOW.max(len) as u64) as usize;
+        if at < self.start || at + len as u64 > self.end() {
+            let goes_on = at <= self.end() + WINDOW_MIN as u64;
+            self.stride = if goes_on { (self.stride * 2).min(WINDOW_MAX) } else { WINDOW_MIN };
+            let want = (self.len - at).min(self.stride.max(len) as u64) as usize;
             self.buf.resize(want, 0);
             self.start = at;
             read_exact_at(self.file, &mut self.buf, at)?;

@@ -55,7 +55,7 @@ fn create(dir: Ino, name: String) -> Call {
         how: CreateHow::Guarded,
         attrs: SetAttr { mode: Some(0o644), ..SetAttr::default() },
     };
-    Call { origin: None, once: None, cred: Cred::root(), op }
+    Call { origin: None, once: None, cred: Cred::root(), client: None, op }
 }
 
 async fn creates(

@@ -17,18 +17,12 @@
 //! - [`ShareTable`]: share reservations (DOS share modes), and how many opens of NFSv4 have and deny what;
 //! - [`limits`]: every bound.
 //!
-//! # Delegations: how they will fit
+//! # Delegations
 //!
-//! A delegation (RFC 8881 §10.2) is state of one file and one client, and conflicts with opens, locks and data
-//! access of others, so it belongs into this same value: a further field `delegations: BTreeMap<LockClient,
-//! Delegation { kind: Read | Write, phase: Held | Recalling { recall: GrantId } }>` beside the shares. A conflicting
-//! `lock`/`share` then has a further outcome `Recall` (answered NFS4ERR_DELAY, or queued for NLM by the existing
-//! wait queue), emits one `Effect::Recall` per delegation exactly as a grant emits [`Effect::Granted`], stays in the
-//! state until returned or revoked exactly as a pending grant stays until it is acknowledged, and a return runs
-//! the same queue scan as an unlock. Timing (how long a recall may take) stays with the leader, as it does for
-//! grants. A byte-range lock needs no recall under advisory locking except of another client's write delegation,
-//! whose holder may have locks it never told the server about (RFC 7530 §16.10.5). Records carry no version here;
-//! the state machine's record format does, and a new field is a new version of it.
+//! They are not in this value. Whether an NFSv4 client may be given one depends on what is here ([`ShareTable::opens`] and reservations,
+//! [`FileLocks::holders`], [`FileLocks::waiters`]), but who has one is a row of the state machine, as opens are: a file read by many has many, and each would
+//! rewrite this table. What a delegation forbids is asked before this table is: a lock or reservation of NLM that one is in the way of never comes here until it has been
+//! returned. An OPEN brings its reservation with it, and locks need an open, so NFSv4's LOCK need not ask again.
 
 mod byte_ranges;
 mod file;

@@ -1,10 +1,12 @@
 //! The engine as the dispatcher and the lock manager see it.
 
 use crate::dispatch::FileService;
-use crate::engine::{Engine, HandleError};
+use crate::engine::{Engine, HandleError, Met, Patience};
 use crate::lock_manager::{LockTarget, Resolve, ResolveError};
 use crate::rpc::{Answer, RpcCall};
 use atoll_base::block::BlockService;
+use atoll_base::id::Ino;
+use atoll_meta::delegation::Intrusion;
 use atoll_meta::lock::{Conflict, GrantedWaiter, LockTest};
 use atoll_meta::{FsError, MetadataService, Origin};
 use atoll_xdr::Encoder;
@@ -53,6 +55,10 @@ impl<M: MetadataService, B: BlockService> Resolve for Engine<M, B> {
 
     async fn clear_way(&self, test: &LockTest) -> Result<Option<Conflict>, FsError> {
         Self::clear_way(self, test).await
+    }
+
+    async fn ask_back(&self, ino: Ino) -> bool {
+        Self::ask_back(self, Met::new(ino, Intrusion::Change), None, &mut Patience::v3()).await
     }
 
     async fn offer_lock(&self, waiter: &GrantedWaiter) -> bool {
@@ -174,6 +180,8 @@ mod tests {
             connection: None,
             args: Decoder::new(Bytes::new()),
         };
+        let size4 = size_of_val(&world.engine.nfs4(call.without_args(), Encoder::new()));
+        println!("nfs4: {size4} bytes");
         let size = size_of_val(&world.engine.nfs3(call, Encoder::new()));
         println!("nfs3: {size} bytes");
         assert!(size < 4096, "{size} bytes");

@@ -9,6 +9,8 @@
 //! | DELETE /v1/exports?path=P | | |
 //! | GET /v1/volumes | | `[Volume]` |
 //! | POST /v1/volumes | `{"name": "…"}` | |
+//! | GET /v1/clients, /v1/opens, /v1/locks, /v1/delegations `?limit=N&after=PLACE` | | [`states::Listing`] of [`states::Client`], [`states::Open`], [`states::Lock`], [`states::Delegation`] |
+//! | DELETE /v1/clients?id=ID | | [`states::Evicted`] |
 //! | POST /v1/scrub | | findings, one JSON object a line, as they come; the last line is a summary |
 //!
 //! A failure is `{"error": "…"}` with a status of 4xx (the caller's) or 5xx (ours).
@@ -16,3 +18,4 @@
 pub(crate) mod client;
 pub(crate) mod report;
 pub(crate) mod server;
+pub(crate) mod states;

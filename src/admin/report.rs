@@ -31,7 +31,18 @@ pub(crate) struct Report {
     /// Acknowledged UNSTABLE data that wait for COMMIT.
     pub(crate) unstable_bytes: u64,
     pub(crate) outcomes: Outcomes,
+    pub(crate) delegations: Delegations,
     pub(crate) resident_bytes: u64,
+}
+
+/// Of NFSv4, since the start.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Delegations {
+    pub(crate) granted: u64,
+    /// Because others needed the file.
+    pub(crate) recalled: u64,
+    /// From holders that did not return them in time.
+    pub(crate) revoked: u64,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -1,5 +1,6 @@
 //! The server's side of the admin API.
 
+use super::states::Range;
 use crate::data_dir::SocketPath;
 use crate::service::Service;
 use anyhow::{Context, Result};
@@ -85,6 +86,10 @@ fn router(service: Arc<Service>) -> Router {
         .route("/v1/status", get(status))
         .route("/v1/exports", get(exports).put(put_export).delete(remove_export))
         .route("/v1/volumes", get(volumes).post(create_volume))
+        .route("/v1/clients", get(clients).delete(evict_client))
+        .route("/v1/opens", get(opens))
+        .route("/v1/locks", get(locks))
+        .route("/v1/delegations", get(delegations))
         .route("/v1/scrub", axum::routing::post(scrub))
         .with_state(service)
 }
@@ -157,6 +162,40 @@ async fn create_volume(
 ) -> Result<Response, Refusal> {
     service.node.create_volume(&body.name).await?;
     Ok(Json(()).into_response())
+}
+
+async fn clients(
+    State(service): State<Arc<Service>>,
+    Query(range): Query<Range>,
+) -> Result<Response, Refusal> {
+    Ok(Json(service.list_clients(&range).await?).into_response())
+}
+
+#[derive(Deserialize)]
+struct ClientName {
+    id: String,
+}
+
+async fn evict_client(
+    State(service): State<Arc<Service>>,
+    Query(query): Query<ClientName>,
+) -> Result<Response, Refusal> {
+    Ok(Json(service.evict_client(&query.id).await?).into_response())
+}
+
+async fn opens(State(service): State<Arc<Service>>, Query(range): Query<Range>) -> Result<Response, Refusal> {
+    Ok(Json(service.list_opens(&range).await?).into_response())
+}
+
+async fn locks(State(service): State<Arc<Service>>, Query(range): Query<Range>) -> Result<Response, Refusal> {
+    Ok(Json(service.list_locks(&range).await?).into_response())
+}
+
+async fn delegations(
+    State(service): State<Arc<Service>>,
+    Query(range): Query<Range>,
+) -> Result<Response, Refusal> {
+    Ok(Json(service.list_delegations(&range).await?).into_response())
 }
 
 async fn scrub(State(service): State<Arc<Service>>) -> Response {

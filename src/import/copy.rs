@@ -254,7 +254,7 @@ impl<M: MetadataService, B: BlockService> Copier<M, B> {
     }
 
     async fn run(&self, op: Op) -> Result<Response> {
-        let call = Call { origin: Some(self.ids.origin()), once: None, cred: Cred::root(), op };
+        let call = Call { origin: Some(self.ids.origin()), once: None, cred: Cred::root(), client: None, op };
         let response = self.meta.execute(call).await?;
         match response.result {
             Err(e) => Err(e.into()),

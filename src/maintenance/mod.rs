@@ -136,5 +136,5 @@ async fn execute_once(
     origin: Option<Origin>,
     op: Op,
 ) -> Result<Result<Outcome, FsError>, FsError> {
-    Ok(meta.execute(Call { origin, once: None, cred: Cred::root(), op }).await?.result)
+    Ok(meta.execute(Call { origin, once: None, cred: Cred::root(), client: None, op }).await?.result)
 }

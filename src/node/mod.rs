@@ -115,15 +115,26 @@ pub struct Node {
 impl Node {
     /// Opens what is on the disk, or founds a new cluster of one. Waits until it leads and everything in the log is applied.
     pub async fn open(disk: Arc<dyn Disk>, options: Options) -> Result<Self> {
-        let blocks = open_blocks(disk.clone(), &options).await?;
-        let meta_disk =
-            Subdir::create(disk, META_DIR, SYNC_META_ENTRY).context("cannot make the metadata directory")?;
-        refuse_without_metadata(&meta_disk, &blocks)?;
-        let progress = options.progress.clone();
-        let told = Arc::new(move |p| progress(metadata_progress(p)));
-        let meta = service::open(Arc::new(meta_disk), options.meta, options.clock.clone(), told)
-            .await
-            .context("cannot open the metadata")?;
+        let open_meta = async || {
+            let meta_disk = Subdir::create(disk.clone(), META_DIR, SYNC_META_ENTRY)
+                .context("cannot make the metadata directory")?;
+            let progress = options.progress.clone();
+            let told = Arc::new(move |p| progress(metadata_progress(p)));
+            // Boxed: it is the largest part of what a command keeps on its stack.
+            let meta = service::open(Arc::new(meta_disk), options.meta.clone(), options.clock.clone(), told);
+            Box::pin(meta).await.context("cannot open the metadata")
+        };
+        let blocks = open_blocks(disk.clone(), &options);
+        let (blocks, meta) = if is_founded(&*disk)? {
+            // Neither needs the other to be opened, and clients wait.
+            tokio::try_join!(blocks, open_meta())?
+        } else {
+            let blocks = blocks.await?;
+            if blocks.metrics().blocks > 0 {
+                bail!(WITHOUT_METADATA);
+            }
+            (blocks, open_meta().await?)
+        };
         let meta = Arc::new(meta);
         if meta.cluster() != options.cluster_id {
             bail!("the metadata belong to another cluster than atoll.json says");
@@ -192,19 +203,14 @@ fn metadata_progress(progress: service::Progress) -> String {
     }
 }
 
-/// Blocks without metadata mean that the metadata were lost: to found a new, empty cluster over them would let the collector
-/// delete every one.
-fn refuse_without_metadata(meta: &dyn Disk, blocks: &BlockStore) -> Result<()> {
-    let found = blocks.metrics().blocks;
-    let is_founded = meta
-        .list(Path::new(""))
-        .context("cannot list the metadata")?
-        .iter()
-        .any(|e| e.name == service::FORMAT);
-    if found > 0 && !is_founded {
-        bail!(WITHOUT_METADATA);
+/// Whether there are metadata. Blocks without them mean that they were lost: to found a new, empty cluster over the blocks would
+/// let the collector delete every one.
+fn is_founded(disk: &dyn Disk) -> Result<bool> {
+    match disk.list(Path::new(META_DIR)) {
+        Ok(entries) => Ok(entries.iter().any(|e| e.name == service::FORMAT)),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(e) => Err(e).context("cannot list the metadata"),
     }
-    Ok(())
 }
 
 /// Begins a new life of a frontend.

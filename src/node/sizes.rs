@@ -4,7 +4,7 @@
 //! |---|---|---|---|
 //! | 512 MiB | 16 MiB | 16 MiB | 42 MiB |
 //! | 4 GiB | 64 MiB | 32 MiB | 256 MiB |
-//! | 16 GiB and more | 256 MiB | 64 MiB | 256 MiB |
+//! | 16 GiB and more | 256 MiB | 32 MiB | 256 MiB |
 //!
 //! What an empty data directory takes: two block segments, a log segment and its two spares, and a few MiB of metadata. While it
 //! works, the log grows to four segments more. [`DISK_MIN`] leaves room for data beside that.
@@ -34,7 +34,8 @@ impl Options {
         let scaled =
             |share: u64, least: u64, most: u64| (total / share).next_power_of_two().clamp(least, most);
         self.blocks.segment_bytes = scaled(64, 16 * MIB, 256 * MIB);
-        let log = scaled(128, 16 * MIB, 64 * MIB);
+        // A start reads the log twice at most: of small segments less is kept than of large ones.
+        let log = scaled(128, 16 * MIB, 32 * MIB);
         self.meta.log.segment_bytes = log as u32;
         let reserve = RESERVE_MAX.min(total / 12);
         self.blocks.reserve_bytes = Some(reserve);
@@ -58,7 +59,7 @@ mod tests {
         let mut options = Options::new([1; 16], 1);
         assert!(options.fit(200 * MIB).is_err());
         for (total, block, log) in
-            [(256, 16, 16), (600, 16, 16), (4096, 64, 32), (16 << 10, 256, 64), (1 << 24, 256, 64)]
+            [(256, 16, 16), (600, 16, 16), (4096, 64, 32), (16 << 10, 256, 32), (1 << 24, 256, 32)]
         {
             options.fit(total * MIB).unwrap();
             assert_eq!(options.blocks.segment_bytes, block * MIB, "{total}");

@@ -1,6 +1,8 @@
 //! NFS on top of a node: engine, sockets, port mapper, admin API.
 
+mod names;
 mod report;
+mod states;
 
 use crate::node::Node;
 use crate::service::report::Rates;
@@ -51,6 +53,8 @@ pub struct Service {
     rates: Rates,
     started: Instant,
     stop: CancellationToken,
+    /// Held by the listing that walks through the state.
+    listing: tokio::sync::Mutex<()>,
     serving: tokio::sync::Mutex<Option<JoinHandle<Stopped>>>,
     announced: tokio::sync::Mutex<Option<Announcement>>,
 }
@@ -115,6 +119,7 @@ impl Service {
             metrics,
             started: Instant::now(),
             stop,
+            listing: tokio::sync::Mutex::default(),
             serving: tokio::sync::Mutex::new(Some(serving)),
         }))
     }

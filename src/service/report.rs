@@ -125,6 +125,11 @@ impl Service {
                 oldest_seconds: state.and_then(|s| s.oldest_outcome).map_or(0, seconds_since),
                 kept_at_least_seconds: OUTCOME_KEEP.as_secs(),
             },
+            delegations: report::Delegations {
+                granted: engine.delegations_granted,
+                recalled: engine.delegations_recalled,
+                revoked: engine.delegations_revoked,
+            },
             resident_bytes: resident_bytes(),
         })
     }

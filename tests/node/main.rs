@@ -11,3 +11,4 @@ mod nfs;
 mod process;
 mod repacker;
 mod rig;
+mod states;

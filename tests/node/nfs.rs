@@ -6,8 +6,8 @@ use atoll_proto::rpc::{Accepted, AuthSys, Gids, OpaqueAuth, Procedure, ReplyBody
 use atoll_xdr::{Decoder, Encoder, Opaque};
 use bytes::Bytes;
 use nfs3::{
-    Commit3Args, Create3Args, CreateHow3, DirOpArgs3, FileHandle, NfsStat3, Read3Args, Remove3Args, Sattr3,
-    StableHow, Write3Args,
+    Commit3Args, Create3Args, CreateHow3, DirOpArgs3, FileHandle, Link3Args, MkDir3Args, NfsStat3, Read3Args,
+    Remove3Args, Sattr3, StableHow, Write3Args,
 };
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -65,9 +65,24 @@ impl Client {
     }
 
     pub(crate) fn create(&mut self, name: &str) -> Result<FileHandle, NfsStat3> {
+        self.create_in(self.root, name)
+    }
+
+    pub(crate) fn create_in(&mut self, dir: FileHandle, name: &str) -> Result<FileHandle, NfsStat3> {
         let how = CreateHow3::Guarded(Sattr3 { mode: Some(0o644), ..Sattr3::default() });
-        let made = self.call::<call::Create>(Create3Args { at: self.at(name), how });
+        let made = self.call::<call::Create>(Create3Args { at: DirOpArgs3 { dir, ..self.at(name) }, how });
         made.map(|ok| ok.object.unwrap()).map_err(|e| e.status)
+    }
+
+    pub(crate) fn mkdir(&mut self, dir: FileHandle, name: &str) -> FileHandle {
+        let attributes = Sattr3 { mode: Some(0o755), ..Sattr3::default() };
+        let args = MkDir3Args { at: DirOpArgs3 { dir, ..self.at(name) }, attributes };
+        self.call::<call::MkDir>(args).map_err(|e| e.status).unwrap().object.unwrap()
+    }
+
+    pub(crate) fn link(&mut self, file: FileHandle, dir: FileHandle, name: &str) {
+        let args = Link3Args { file, link: DirOpArgs3 { dir, ..self.at(name) } };
+        self.call::<call::Link>(args).map_err(|e| e.status).unwrap();
     }
 
     pub(crate) fn write(

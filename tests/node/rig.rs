@@ -69,7 +69,11 @@ impl Rig {
 
     pub(crate) async fn run(&self, op: Op) -> Result<Outcome, FsError> {
         let origin = Some(self.node.ids.origin());
-        self.node.meta.execute(Call { origin, once: None, cred: Cred::root(), op }).await?.result
+        self.node
+            .meta
+            .execute(Call { origin, once: None, cred: Cred::root(), client: None, op })
+            .await?
+            .result
     }
 
     pub(crate) async fn root(&self) -> Ino {

@@ -22,6 +22,7 @@ pub use real::RealDisk;
 pub use subdir::Subdir;
 
 use std::io;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -92,6 +93,11 @@ pub trait File: Send + Sync + 'static {
     /// it long; what is not, and what the file system refuses to give so, is read the usual way.
     fn read_direct_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
         self.read_at(buf, offset)
+    }
+    /// Where bytes are that were written, in order: what is left out reads as zeros, because it was never written or was freed. A system
+    /// that cannot tell says all of it. To be asked before reading: what the page cache holds counts as written, and reading ahead brings it more.
+    fn written(&self) -> io::Result<Vec<Range<u64>>> {
+        Ok(std::iter::once(0..self.len()?).collect())
     }
     /// Lets the page cache forget a clean range, so that the next read comes from the disk. A hint.
     fn forget_cached(&self, _offset: u64, _len: u64) {}

@@ -4,6 +4,7 @@ use super::direct::Direct;
 use super::{Disk, Entry, File, Open, Space};
 use std::fs;
 use std::io::{self, IoSlice};
+use std::ops::Range;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -116,6 +117,31 @@ impl File for RealFile {
         Ok(done + self.read_at(&mut buf[done..], offset + done as u64)?)
     }
 
+    fn written(&self) -> io::Result<Vec<Range<u64>>> {
+        use rustix::fs::{SeekFrom, seek};
+        use rustix::io::Errno;
+        // Moves the descriptor's own place in the file, which nothing here goes by.
+        let (mut ranges, mut at) = (Vec::new(), 0);
+        loop {
+            let start = match seek(self.file.as_fd(), SeekFrom::Data(at)) {
+                Ok(start) => start,
+                Err(Errno::NXIO) => return Ok(ranges),
+                Err(Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS) => at,
+                Err(e) => return Err(e.into()),
+            };
+            at = match seek(self.file.as_fd(), SeekFrom::Hole(start)) {
+                Ok(end) => end,
+                Err(Errno::NXIO) => return Ok(ranges),
+                Err(Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS) => self.len()?,
+                Err(e) => return Err(e.into()),
+            };
+            if at <= start {
+                return Ok(ranges);
+            }
+            ranges.push(start..at);
+        }
+    }
+
     fn forget_cached(&self, offset: u64, len: u64) {
         let advice = rustix::fs::Advice::DontNeed;
         // A hint: where it is not supported, the cache's copy is read.
@@ -172,5 +198,25 @@ impl File for RealFile {
         let flags = rustix::fs::FallocateFlags::PUNCH_HOLE | rustix::fs::FallocateFlags::KEEP_SIZE;
         rustix::fs::fallocate(self.file.as_fd(), flags, offset, len)?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn what_was_only_allocated_is_not_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = RealDisk::new(dir.path()).open(Path::new("f"), Open::CreateNew).unwrap();
+        file.allocate(0, 64 << 20).unwrap();
+        file.write_at(&[IoSlice::new(&[1; 10])], 8 << 20).unwrap();
+        file.sync("test").unwrap();
+        let written = file.written().unwrap();
+        assert!(written.iter().any(|range| range.contains(&(8 << 20))));
+        // Not every file system tells.
+        assert!(written.is_sorted_by(|a, b| a.end < b.start));
     }
 }

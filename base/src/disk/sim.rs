@@ -497,6 +497,12 @@ impl File for SimFile {
         Ok(state.node(self.id).live().read(buf, offset))
     }
 
+    fn written(&self) -> io::Result<Vec<Range<u64>>> {
+        let mut state = self.disk.lock();
+        state.powered()?;
+        Ok(state.node(self.id).live().written())
+    }
+
     fn write_at(&self, bufs: &[IoSlice<'_>], offset: u64) -> io::Result<()> {
         let mut data: Vec<u8> = bufs.iter().flat_map(|b| b.iter().copied()).collect();
         let range = range(offset, data.len() as u64)?;

@@ -5,13 +5,19 @@
 
 use super::{Disk, Entry, File, Open, Space};
 use std::io::{self, IoSlice};
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// What a wrapper of a file does; the rest goes to [`AroundFile::inner`].
 pub trait AroundFile: Send + Sync + 'static {
     /// The file itself.
     fn inner(&self) -> &dyn File;
+    /// In place of [`File::read_at`].
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.inner().read_at(buf, offset)
+    }
     /// In place of [`File::write_at`].
     fn write_at(&self, bufs: &[IoSlice<'_>], offset: u64) -> io::Result<()> {
         self.inner().write_at(bufs, offset)
@@ -38,7 +44,11 @@ pub struct WrapDisk<W>(pub W);
 
 impl<W: AroundFile> File for WrapFile<W> {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
-        self.0.inner().read_at(buf, offset)
+        self.0.read_at(buf, offset)
+    }
+
+    fn written(&self) -> io::Result<Vec<Range<u64>>> {
+        self.0.inner().written()
     }
 
     fn write_at(&self, bufs: &[IoSlice<'_>], offset: u64) -> io::Result<()> {
@@ -93,5 +103,51 @@ impl<W: AroundDisk> Disk for WrapDisk<W> {
 
     fn space(&self) -> io::Result<Space> {
         self.0.inner().space()
+    }
+}
+
+/// A disk that counts the bytes that are read from it.
+#[derive(Clone)]
+pub struct CountReads {
+    disk: Arc<dyn Disk>,
+    bytes: Arc<AtomicU64>,
+}
+
+impl CountReads {
+    /// Counts from 0 on.
+    pub fn new(disk: Arc<dyn Disk>) -> Self {
+        Self { disk, bytes: Arc::default() }
+    }
+
+    /// Bytes asked for so far.
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+}
+
+impl AroundDisk for CountReads {
+    fn inner(&self) -> &dyn Disk {
+        &*self.disk
+    }
+
+    fn open(&self, path: &Path, how: Open) -> io::Result<Arc<dyn File>> {
+        let file = self.disk.open(path, how)?;
+        Ok(Arc::new(WrapFile(CountedFile { file, bytes: self.bytes.clone() })))
+    }
+}
+
+struct CountedFile {
+    file: Arc<dyn File>,
+    bytes: Arc<AtomicU64>,
+}
+
+impl AroundFile for CountedFile {
+    fn inner(&self) -> &dyn File {
+        &*self.file
+    }
+
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.bytes.fetch_add(buf.len() as u64, Ordering::Relaxed);
+        self.file.read_at(buf, offset)
     }
 }

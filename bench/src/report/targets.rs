@@ -32,6 +32,8 @@ impl Target {
 const CPU_READ_ONLY: f64 = 0.2;
 /// The same for UNSTABLE small WRITEs.
 const CPU_WRITE: f64 = 1.0 / 3.0;
+/// The same for operations of NFSv4.1: twice as many for a second of CPU.
+const CPU_V41: f64 = 0.5;
 /// Least part of a limit of the machine.
 const OF_LIMIT: f64 = 0.7;
 /// Most space of an overwritten file, of a fresh one.
@@ -58,6 +60,13 @@ impl Report {
                 bound,
                 cpu,
             ));
+        }
+        for work in Work::all().iter().filter(|work| work.of_v41()) {
+            for shape in &self.scale.shapes {
+                let cpu = self.ratio(*work, *shape, Peer::Ganesha, |f| f.cpu_us);
+                let name = format!("{}: CPU per op, of Ganesha's, at {shape}", work.name());
+                targets.push(at_most(name, CPU_V41, cpu));
+            }
         }
         for (work, what) in [(Work::WriteSync4k, "WRITE 4 KiB"), (Work::Create, "CREATE")] {
             for shape in &self.scale.shapes {

@@ -71,7 +71,7 @@ impl Order {
         Self::Shuffled(all)
     }
 
-    fn next(&mut self, blocks: u64) -> Option<u64> {
+    pub(super) fn next(&mut self, blocks: u64) -> Option<u64> {
         match self {
             Self::Random(rng) => Some(rng.random_range(0..blocks)),
             Self::Sequential { next, again } => {

@@ -7,6 +7,7 @@ pub mod names;
 pub mod raw;
 pub mod small_files;
 mod template;
+pub mod v4;
 
 use serde::Serialize;
 
@@ -50,6 +51,30 @@ pub enum Work {
     Readdirplus,
     /// CREATE, WRITE 4 KiB, COMMIT.
     SmallFiles,
+    /// NFSv4.1: GETATTR of 1000 files in turn.
+    #[value(name = "v41-getattr")]
+    V41Getattr,
+    /// NFSv4.1: OPEN and CLOSE of 1000 files in turn.
+    #[value(name = "v41-open-close")]
+    V41OpenClose,
+    /// NFSv4.1: READ of random 4 KiB from cache.
+    #[value(name = "v41-read-4k")]
+    V41Read4k,
+    /// NFSv4.1: READ of 1 MiB from cache.
+    #[value(name = "v41-read-1m")]
+    V41Read1m,
+    /// NFSv4.1: WRITE of random 4 KiB FILE_SYNC.
+    #[value(name = "v41-write-sync4k")]
+    V41WriteSync4k,
+    /// NFSv4.1: WRITE of random 4 KiB UNSTABLE with COMMITs.
+    #[value(name = "v41-write-4k")]
+    V41Write4k,
+    /// NFSv4.1: OPEN that creates, WRITE 4 KiB FILE_SYNC, CLOSE.
+    #[value(name = "v41-small-files")]
+    V41SmallFiles,
+    /// NFSv4.1: LOCK and LOCKU.
+    #[value(name = "v41-lock")]
+    V41Lock,
     /// Sequential READ of a fresh file, nothing cached.
     ReadFresh,
     /// Every 4 KiB of that file overwritten once in random order.
@@ -82,6 +107,14 @@ impl Work {
             Self::Mkdir => "MKDIR",
             Self::Readdirplus => "READDIRPLUS (entries)",
             Self::SmallFiles => "small files (CREATE+WRITE+COMMIT)",
+            Self::V41Getattr => "4.1 GETATTR",
+            Self::V41OpenClose => "4.1 OPEN+CLOSE",
+            Self::V41Read4k => "4.1 READ 4 KiB, cached",
+            Self::V41Read1m => "4.1 READ 1 MiB, cached",
+            Self::V41WriteSync4k => "4.1 WRITE 4 KiB FILE_SYNC",
+            Self::V41Write4k => "4.1 WRITE 4 KiB UNSTABLE",
+            Self::V41SmallFiles => "4.1 small files (OPEN+WRITE+CLOSE)",
+            Self::V41Lock => "4.1 LOCK+LOCKU",
             Self::ReadFresh => "sequential READ of a fresh file, cold",
             Self::Overwrite => "random 4 KiB overwrite of it",
             Self::ReadOverwritten => "sequential READ after that, cold",
@@ -91,9 +124,12 @@ impl Work {
     /// Bytes that an operation moves, where that is the point.
     pub fn bytes(self) -> Option<u64> {
         match self {
-            Self::Read1m | Self::ReadCold | Self::Write1m | Self::ReadFresh | Self::ReadOverwritten => {
-                Some(1024 * 1024)
-            }
+            Self::Read1m
+            | Self::V41Read1m
+            | Self::ReadCold
+            | Self::Write1m
+            | Self::ReadFresh
+            | Self::ReadOverwritten => Some(1024 * 1024),
             _ => None,
         }
     }
@@ -110,6 +146,9 @@ impl Work {
                 | Self::Remove
                 | Self::Mkdir
                 | Self::SmallFiles
+                | Self::V41WriteSync4k
+                | Self::V41Write4k
+                | Self::V41SmallFiles
                 | Self::Overwrite
         )
     }
@@ -124,6 +163,21 @@ impl Work {
         matches!(self, Self::ReadFresh | Self::Overwrite | Self::ReadOverwritten)
     }
 
+    /// Whether it is of NFSv4.1.
+    pub fn of_v41(self) -> bool {
+        matches!(
+            self,
+            Self::V41Getattr
+                | Self::V41OpenClose
+                | Self::V41Read4k
+                | Self::V41Read1m
+                | Self::V41WriteSync4k
+                | Self::V41Write4k
+                | Self::V41SmallFiles
+                | Self::V41Lock
+        )
+    }
+
     /// Whether the server's cache and the page cache must be empty.
     pub fn cold(self) -> bool {
         matches!(self, Self::ReadCold | Self::ReadFresh | Self::ReadOverwritten)
@@ -135,6 +189,7 @@ impl Work {
             Peer::Atoll | Peer::Ganesha => true,
             // What only reads is the same as on the file system beside it.
             Peer::GaneshaSync => self.writes() && !self.of_overwriting(),
+            _ if self.of_v41() => false,
             // Restarted they are empty.
             Peer::Nfsserve | Peer::Nfs3Server => !self.cold() && !self.of_overwriting(),
             Peer::TcpEcho => !matches!(self, Self::Readdirplus | Self::SmallFiles) && !self.of_overwriting(),

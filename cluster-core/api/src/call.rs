@@ -3,7 +3,7 @@
 use crate::data::{Flush, Piece};
 use crate::export::ExportSpec;
 use crate::lock::LockOp;
-use crate::nfs4::{ClientOp, StateOp};
+use crate::nfs4::{ClientId, ClientOp, StateOp};
 use crate::once::Once;
 use atoll_base::access::Cred;
 use atoll_base::attr::{Device, FileKind, SetAttr};
@@ -33,6 +33,8 @@ pub struct Call {
     pub once: Option<Once>,
     /// On whose behalf. Checks of permission use it unless the operation says otherwise.
     pub cred: Cred,
+    /// The NFSv4 client that asks, if known: its own delegations are not in its way.
+    pub client: Option<ClientId>,
     /// What to do.
     pub op: Op,
 }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Source {
     /// In the metadata store itself.
-    Inline(Bytes),
+    Inline(#[serde(deserialize_with = "crate::shared::deserialize")] Bytes),
     /// In a block, from this byte of it on.
     Block {
         /// The block.

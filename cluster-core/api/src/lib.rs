@@ -6,6 +6,7 @@
 
 pub mod call;
 pub mod data;
+pub mod delegation;
 pub mod error;
 pub mod export;
 pub mod lock;
@@ -13,6 +14,7 @@ pub mod nfs4;
 pub mod once;
 pub mod response;
 pub mod service;
+pub mod shared;
 
 pub use call::{Call, CreateHow, NewNode, Op, Origin, RemoveKind, XattrHow};
 pub use data::{Extent, Flush, Piece, Source};

@@ -5,8 +5,10 @@
 //! state: leases run in the frontend that hears the client, and only their end is a call ([`ClientOp::Expire`]).
 
 use crate::call::CreateHow;
+use crate::delegation::{DelegationKind, DelegationOutcome, DelegationPhase, DelegationWish, Intrusion};
 use atoll_base::attr::{Attr, SetAttr};
-use atoll_base::id::Ino;
+use atoll_base::id::{ExportId, Ino};
+use atoll_base::time::Timestamp;
 use atoll_lockd::{ByteRange, Callback, Conflict, LockMode, Share};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -241,7 +243,8 @@ pub enum LockState {
 
 /// A change of opens and locks. The caller is `client`, which must be confirmed (else `StaleClient`, or `Expired` of one whose lease ran out lately): a
 /// stateid of another one is `BadStateid`. What is left of a client that ended is freed in steps; who meets it is refused with `Delay`.
-/// Where the file was removed, CLOSE, OPEN_DOWNGRADE and FREE_STATEID still work, all else is `Stale`.
+/// Where the file was removed, CLOSE, OPEN_DOWNGRADE, DELEGRETURN and FREE_STATEID still work, all else is `Stale`. A revoked delegation's stateid is
+/// `DelegationRevoked` but to the last two.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum StateOp {
     /// OPEN (RFC 8881 §18.16, RFC 7530 §16.16): checks the type (`IsDirectory`, `WrongType`) and the caller's permission, takes the share
@@ -257,6 +260,12 @@ pub enum StateOp {
         share: Share,
         /// What.
         target: OpenTarget,
+        /// A delegation to give if nothing is against it. A directory's is `Invalid`. With an open that must be confirmed none is given (RFC 7530
+        /// §9.1.11).
+        delegate: Option<DelegationWish>,
+        /// CLAIM_DELEGATE_CUR and CLAIM_DELEG_CUR_FH: this open was made locally under this delegation of the client's, which must be of the file found
+        /// (`BadStateid`; `DelegationRevoked`) and allow the access (`Invalid`). Permission is not checked again.
+        under: Option<Stateid>,
     },
     /// OPEN_CONFIRM (RFC 7530 §16.18). Outcome: `State`.
     Confirm {
@@ -305,7 +314,8 @@ pub enum StateOp {
         /// Range.
         range: ByteRange,
     },
-    /// FREE_STATEID (RFC 8881 §18.38): `LocksHeld` if there is something under it. An open can be freed if its file was removed. Outcome: `State`.
+    /// FREE_STATEID (RFC 8881 §18.38): `LocksHeld` if there is something under it. An open or a delegation can be freed if its file was removed, a
+    /// delegation also if it was revoked. Outcome: `State`.
     Free {
         /// Client.
         client: ClientId,
@@ -319,6 +329,55 @@ pub enum StateOp {
         /// Opaque of the lock owner.
         owner: Bytes,
     },
+    /// WANT_DELEGATION and GET_DIR_DELEGATION (RFC 8881 §18.49, §18.39): a delegation without an open. Permission to read, and for a write delegation to write, is checked.
+    /// Of files and directories only (`WrongType`, `IsDirectory`, `NotDirectory`). Who has one of a directory gets none a second time (`Contention`); of a file it is the
+    /// same one, or a read delegation becomes one to write with the next version of its stateid.
+    /// Outcome: `Delegation`.
+    Delegate {
+        /// Client.
+        client: ClientId,
+        /// File or directory.
+        ino: Ino,
+        /// Its generation.
+        generation: u32,
+        /// What is wanted.
+        wish: DelegationWish,
+    },
+    /// DELEGRETURN (RFC 8881 §18.6); also of one that is revoked. Outcome: `State`.
+    Return {
+        /// Client.
+        client: ClientId,
+        /// The delegation.
+        delegation: Stateid,
+    },
+    /// The delegations of an inode that are in the way of somebody's intention are wanted back: those that are `Held` become `Recalled`, and
+    /// [`crate::MetadataService::recalled`] tells of them. From a frontend, on nobody's behalf. Outcome: `Released`.
+    Recall {
+        /// File or directory.
+        ino: Ino,
+        /// What is intended.
+        intrusion: Intrusion,
+        /// By whom: this client's own are not in the way.
+        except: Option<ClientId>,
+    },
+    /// The holder did not return a delegation that was recalled: it becomes `Revoked`. One that is `Held`, or gone, is left alone. Outcome: `Released`.
+    Revoke(StateId),
+    /// SETATTR of `time_deleg_access` and `time_deleg_modify` by the holder of a delegation with authority over the times (RFC 9754 §3): the times
+    /// that it kept. None goes back, nor beyond the server's time. `BadStateid` of one without such authority, `Invalid` for the mtime of a read delegation. Changes: the inode.
+    /// Outcome: `Released`.
+    DelegatedTimes {
+        /// Client.
+        client: ClientId,
+        /// The delegation.
+        delegation: Stateid,
+        /// Last access.
+        atime: Option<Timestamp>,
+        /// Last change of data; ctime follows.
+        mtime: Option<Timestamp>,
+    },
+    /// The holder of a write delegation told by CB_GETATTR that it has changed the file (RFC 8881 §10.4.3): size is not moved, but change, ctime and mtime move on once, so
+    /// that others see that there is something new. Nothing happens if there is no such delegation any more. Changes: the inode. Outcome: `Released`.
+    HolderChanged(StateId),
     /// The frontend refuses an operation of a v4.0 owner for reasons of its own: nothing happens, but the refusal counts
     /// in the owner's sequence (RFC 7530 §9.1.7) and is stored there. Refused with this error.
     Refuse(crate::FsError),
@@ -337,6 +396,8 @@ pub enum StateOutcome {
         created: bool,
         /// Whether the owner is new to a v4.0 client and must be confirmed (OPEN4_RESULT_CONFIRM).
         confirm: bool,
+        /// What became of the delegation. If it was given, and wished for instead of the open, then `open` is its stateid, and there is no open.
+        delegation: DelegationOutcome,
     },
     /// The state's new stateid; of a state that is gone, the last one.
     State(Stateid),
@@ -346,6 +407,8 @@ pub enum StateOutcome {
     Denied(Conflict),
     /// Done.
     Released,
+    /// Of `Delegate`: never `NotAsked`.
+    Delegation(DelegationOutcome),
 }
 
 /// What a stateid stands for.
@@ -365,6 +428,20 @@ pub enum StateKind {
         /// What that open allows.
         share: Share,
     },
+    /// A delegation. It has no owner but its client.
+    Delegation {
+        /// What it allows.
+        kind: DelegationKind,
+        /// How far it is with it.
+        phase: DelegationPhase,
+        /// With authority over the times.
+        timestamps: bool,
+        /// The file's change counter when it was given: the holder answers CB_GETATTR with another one if it has changed the file (RFC 8881
+        /// §10.4.3, `sc`).
+        change: u64,
+        /// The export that its holder sees the file through.
+        export: ExportId,
+    },
 }
 
 /// A state.
@@ -374,7 +451,7 @@ pub struct State {
     pub stateid: Stateid,
     /// Whose.
     pub client: ClientId,
-    /// Opaque of the open or lock owner.
+    /// Opaque of the open or lock owner; empty of a delegation.
     pub owner: Bytes,
     /// File.
     pub ino: Ino,
@@ -407,8 +484,10 @@ pub struct Client {
     pub about: ClientAbout,
     /// Sessions, opens and lock states that it has.
     pub sessions: u32,
-    /// Opens and lock states.
+    /// Opens, lock states and delegations.
     pub states: u64,
+    /// Delegations among them that were revoked and not freed yet.
+    pub revoked: u32,
 }
 
 /// A session.
@@ -473,4 +552,11 @@ pub enum StateError {
     /// An `nfsstat4` that a frontend refused with by its own checks ([`StateOp::Refuse`]).
     #[error("refused by the frontend with NFSv4 status {0}")]
     Wire(u32),
+    /// A delegation of another client is in the way: to be recalled ([`StateOp::Recall`]), then the call may be repeated. No record of it is made for
+    /// replay, as of [`crate::FsError::Delay`].
+    #[error("delegated to another client")]
+    Delegated,
+    /// NFS4ERR_DELEG_REVOKED
+    #[error("the delegation was revoked")]
+    DelegationRevoked,
 }

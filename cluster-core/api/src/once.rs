@@ -32,7 +32,7 @@ pub enum Once {
 /// frontend reads the slot again and finds the answer in `before`. A seqid below the record's (by up to 2^20) is `Misordered`. Any other is
 /// new: which ones are acceptable is the frontend's to say, since calls that change nothing leave no record.
 ///
-/// No record is made of `Delay`, `Fenced` and `TableFull`.
+/// No record is made of `Delay`, `Delegated`, `Fenced` and `TableFull`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SlotKey {
     /// Session; `BadSession` if there is none.
@@ -70,11 +70,12 @@ pub struct SlotOutcome {
 }
 
 /// One step in the sequence of an NFSv4.0 open owner or lock owner (RFC 7530 §9.1.7). The same seqid again gets the stored response; any other than the next
-/// is `BadSeqid`. An owner that is new takes any. Refusals count, but those that §9.1.7 excepts; `Delay` and `Expired` count, `TableFull` is taken for
+/// is `BadSeqid`. An owner that is new takes any. Refusals count, but those that §9.1.7 excepts; `Delay` and `Expired` count, `Delegated` does not, `TableFull` is taken for
 /// NFS4ERR_RESOURCE, which does not. The key must be of the operation's client and owner or state (else `Invalid`).
 ///
 /// An `Err` of [`crate::MetadataService::execute`] itself does not count, while a client counts after NFS4ERR_DELAY or NFS4ERR_NOSPC: after
-/// `Delay` repeat the call, after anything else send [`crate::nfs4::StateOp::Refuse`] with the same key.
+/// `Delay` repeat the call, after anything else send [`crate::nfs4::StateOp::Refuse`] with the same key. The same
+/// holds for a response of `Delegated`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OwnerKey {
     /// Client.

@@ -120,14 +120,14 @@ pub trait MetadataService: Send + Sync + 'static {
     /// A client's sessions.
     fn sessions(&self, client: ClientId) -> impl Future<Output = Read<Vec<Session>>> + Send;
 
-    /// An open or lock state, if there is one. What a client that ended leaves behind is not shown, here and below.
+    /// A state, if there is one. What a client that ended leaves behind is not shown, here and below.
     fn state(&self, id: StateId) -> impl Future<Output = Read<Option<State>>> + Send;
 
     /// The client whose state this is, or was until the last step of its v4.0 owner closed it: that step may come again
     /// (RFC 7530 §9.1.9).
     fn client_of(&self, id: StateId) -> impl Future<Output = Read<Option<ClientId>>> + Send;
 
-    /// Opens and lock states of a file, above an id, at most `most`, in order.
+    /// Opens, lock states and delegations in force of a file, above an id, at most `most`, in order.
     fn states_of(
         &self,
         ino: Ino,
@@ -135,7 +135,7 @@ pub trait MetadataService: Send + Sync + 'static {
         most: usize,
     ) -> impl Future<Output = Read<Vec<State>>> + Send;
 
-    /// Opens and lock states of a client, above an id, at most `most`, in order.
+    /// Opens, lock states and delegations of a client, above an id, at most `most`, in order.
     fn states_by(
         &self,
         client: ClientId,
@@ -156,6 +156,12 @@ pub trait MetadataService: Send + Sync + 'static {
     /// The exports in force, as of the last applied change.
     fn exports(&self) -> Arc<Exports>;
 
+    /// How often clients or sessions have ended, as of the last applied change: while the number is the same, a session that was found
+    /// after it was asked still is. `None` if it cannot be told here and now.
+    fn ended(&self) -> Option<u64> {
+        None
+    }
+
     /// The write verifier in force (the cluster's loss epoch).
     fn verifier(&self) -> u64;
 
@@ -165,6 +171,10 @@ pub trait MetadataService: Send + Sync + 'static {
     /// Waits until there are blocked lock requests that were granted and whose holders have not yet been told
     /// (or must be told again by a new leader), and returns them. Only the leader's caller gets any.
     fn granted_waiters(&self) -> impl Future<Output = Vec<GrantedWaiter>> + Send;
+
+    /// Waits until there are delegations whose holders are to be told to return them and have not yet been told (or must be told again by a new leader), and
+    /// returns them. Only the leader's caller gets any.
+    fn recalled(&self) -> impl Future<Output = Vec<State>> + Send;
 
     /// Runs a call. `Ok` only after it is durable on a quorum and applied; `Err` if it certainly had no
     /// effect, except `Delay`, after which it may have had: only a call with a key, or one that can be repeated, may

@@ -28,7 +28,14 @@ pub enum DecodeError {
 
 /// The bytes of a value.
 pub(crate) fn encode<T: Serialize + ?Sized>(value: &T) -> Vec<u8> {
-    match postcard::to_extend(value, vec![FORMAT]) {
+    encode_sized(value, 0)
+}
+
+/// The bytes of a value, of which about `size` are expected: a vector that grows copies them again and again.
+pub(crate) fn encode_sized<T: Serialize + ?Sized>(value: &T, size: usize) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(size.max(64));
+    bytes.push(FORMAT);
+    match postcard::to_extend(value, bytes) {
         Ok(bytes) => bytes,
         // The types have no maps of unknown length and no fallible Serialize; a Vec does not run full.
         Err(e) => panic!("a value of {} cannot be encoded: {e}", std::any::type_name::<T>()),

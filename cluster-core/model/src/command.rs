@@ -2,7 +2,7 @@
 
 use crate::codec::{self, DecodeError};
 use atoll_base::time::Timestamp;
-use atoll_meta::{Call, Response};
+use atoll_meta::{Call, Op, Piece, Response, Source, shared};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -19,12 +19,26 @@ pub struct Command {
 impl Command {
     /// The bytes that the log keeps.
     pub fn encode(&self) -> Bytes {
-        codec::encode(self).into()
+        // Stamp, credential, key and names are rarely more than that.
+        const AROUND: usize = 256;
+        let data = match &self.call.op {
+            Op::Write { pieces, .. } => pieces.iter().map(piece_bytes).sum(),
+            _ => 0,
+        };
+        codec::encode_sized(self, AROUND + data).into()
     }
 
-    /// From the bytes that the log kept.
-    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        codec::decode(bytes)
+    /// From the bytes that the log kept; larger data stay slices of them.
+    pub fn decode(bytes: &Bytes) -> Result<Self, DecodeError> {
+        shared::within(bytes, || codec::decode(bytes))
+    }
+}
+
+/// About what a piece takes.
+fn piece_bytes(piece: &Piece) -> usize {
+    match &piece.source {
+        Source::Inline(data) => 32 + data.len(),
+        Source::Block { .. } => 48,
     }
 }
 

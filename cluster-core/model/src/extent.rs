@@ -17,7 +17,7 @@ use atoll_base::block::BlockId;
 use atoll_base::id::Ino;
 use atoll_base::limits::{BLOCK_MAX, FILE_SIZE_MAX};
 use atoll_meta::{Extent, Piece, Source};
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use std::ops::{Bound, ControlFlow};
 
 const INLINE: u8 = 0;
@@ -60,10 +60,10 @@ pub(crate) fn put(kv: &mut impl KvWrite, ino: Ino, extent: &Extent) -> Result<()
     match &extent.piece.source {
         Source::Inline(bytes) => {
             debug_assert_eq!(bytes.len(), head.len as usize);
-            let (first, rest) = bytes.split_at(bytes.len().min(INLINE_HEAD));
-            value.extend_from_slice(first);
-            if !rest.is_empty() {
-                kv.put(Table::Inline, &key, rest)?;
+            let first = bytes.len().min(INLINE_HEAD);
+            value.extend_from_slice(&bytes[..first]);
+            if bytes.len() > first {
+                kv.put_shared(Table::Inline, &key, bytes.slice(first..))?;
             }
         }
         Source::Block { id, offset } => {
@@ -161,7 +161,12 @@ pub fn clip(extent: &Extent, start: u64, end: u64) -> Option<Extent> {
     let skip = (from - piece.offset) as u32;
     let len = (to - from) as u32;
     let source = match &piece.source {
-        Source::Inline(bytes) => Source::Inline(bytes.slice(skip as usize..(skip + len) as usize)),
+        Source::Inline(bytes) => {
+            let part = bytes.slice(skip as usize..(skip + len) as usize);
+            // A small part must not keep all the rest.
+            let is_small = part.len() < bytes.len() / 2;
+            Source::Inline(if is_small { Bytes::copy_from_slice(&part) } else { part })
+        }
         Source::Block { id, offset } => Source::Block { id: *id, offset: offset + skip },
     };
     Some(Extent { piece: Piece { offset: from, len, source }, birth: extent.birth })

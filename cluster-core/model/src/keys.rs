@@ -45,11 +45,13 @@
 //! | `ClientState` | client 8, state 8 | nothing |
 //! | `OwnerState` | client 8, kind 1, length of the owner 2, owner, ino 8 | state 8 |
 //! | `OpenLocks` | open 8, lock state 8 | nothing |
+//! | `FileDelegation` | ino 8, state 8 | nothing |
+//! | `Recalled` | state 8 | nothing |
 //! | `Owner` | client 8, kind 1, owner | `OwnerRecord` |
 //! | `IdleOwner` | client 8, transaction 8, the open owner | nothing |
 //! | `ClosedState` | state 8 | client 8, kind 1, owner |
 //!
-//! The kind of an owner: `1` open owner, `2` lock owner.
+//! The kind of an owner: `1` open owner, `2` lock owner, `3` none, of delegations (in `OwnerState` only).
 //!
 //! A lock client: `1`, length of the name 2, name, address; or `2`, NFSv4 client id 8. By address: `3`, address,
 //! length of the name 2, name. An address: `0`, or `4` and 4 bytes, or `6` and 16 bytes.

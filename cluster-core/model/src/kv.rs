@@ -3,6 +3,7 @@
 //! The state machine never does I/O of its own: in production a batch of log entries goes into a layer in memory
 //! over a file, in tests a map in memory. An error of the store is not an answer to a client: the member stops.
 
+use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::ops::{Bound, ControlFlow};
 
@@ -75,9 +76,9 @@ pub enum Table {
     ClientSession,
     /// Outcomes of the last requests on the slots of sessions.
     Slot,
-    /// Opens and lock states.
+    /// Opens, lock states and delegations.
     State,
-    /// The same by file.
+    /// The same by file, but revoked delegations.
     FileState,
     /// The same by client.
     ClientState,
@@ -95,11 +96,17 @@ pub enum Table {
     Inline,
     /// Access control lists of inodes whose rights are not their mode.
     Acl,
+    /// Delegations in force, by file.
+    FileDelegation,
+    /// Delegations in force whose holders are to return them.
+    Recalled,
+    /// Hashes of the keys of stored outcomes.
+    OutcomeTag,
 }
 
 impl Table {
     /// All of them, in order.
-    pub const ALL: [Table; 40] = [
+    pub const ALL: [Table; 43] = [
         Table::Meta,
         Table::Inode,
         Table::Dirent,
@@ -140,6 +147,9 @@ impl Table {
         Table::ClosedState,
         Table::Inline,
         Table::Acl,
+        Table::FileDelegation,
+        Table::Recalled,
+        Table::OutcomeTag,
     ];
 
     /// The table's name in the store.
@@ -185,6 +195,9 @@ impl Table {
             Table::ClosedState => "state_closed",
             Table::Inline => "inline",
             Table::Acl => "acl",
+            Table::FileDelegation => "file_delegation",
+            Table::Recalled => "delegation_recalled",
+            Table::OutcomeTag => "outcome_tag",
         }
     }
 }
@@ -230,6 +243,11 @@ pub trait KvRead {
 pub trait KvWrite: KvRead {
     /// Sets a value.
     fn put(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<(), KvError>;
+
+    /// Sets a value that may be kept as it is, with the memory it is in.
+    fn put_shared(&mut self, table: Table, key: &[u8], value: Bytes) -> Result<(), KvError> {
+        self.put(table, key, &value)
+    }
 
     /// Removes a key, if it is there.
     fn delete(&mut self, table: Table, key: &[u8]) -> Result<(), KvError>;

@@ -72,6 +72,9 @@ limits! {
     /// Bytes from which a row of outcomes is full: with one more it still fits into one page of the store.
     OUTCOME_ROW_BYTES: usize = 3500, 3500;
 
+    /// Hashes of outcomes' keys in one row: what fits into one page of the store. Part of the format.
+    OUTCOME_TAGS: usize = 960, 4;
+
     /// Rows of expired outcomes removed by each command that begins one: more than one, so the table shrinks again.
     EXPIRE_ROWS: usize = 2, 2;
 
@@ -128,8 +131,17 @@ limits! {
     /// Slots of one session: as many as requests that a client has under way. Each may keep [`atoll_meta::once::SLOT_BEFORE_MAX`] bytes.
     SLOTS_MAX: u32 = 1024, 4;
 
-    /// Opens and lock states of one client: about 500 bytes each with their indexes.
+    /// Opens, lock states and delegations of one client: about 500 bytes each with their indexes.
     STATES_MAX: u32 = 1 << 20, 12;
+
+    /// Delegations of one client, of [`STATES_MAX`]. Each costs a callback when it is recalled.
+    CLIENT_DELEGATIONS_MAX: u32 = 1 << 17, 5;
+
+    /// Delegations in force of one file: all are recalled at once.
+    FILE_DELEGATIONS_MAX: usize = 64, 3;
+
+    /// States of a file that are looked at to see whether only the asking client's are against a delegation.
+    DELEGATION_LOOK_MAX: usize = 256, 4;
 
     /// Lock states under one open (one for each lock owner): CLOSE frees them all at once.
     OPEN_LOCKS_MAX: usize = 1024, 3;

@@ -100,7 +100,7 @@ impl Model {
             model.frontends.insert(id, store::parse(Table::Frontend, key, value)?);
             Ok(ControlFlow::Continue(()))
         })?;
-        model.outcomes = Outcomes::load(kv, model.meta.cluster_id)?;
+        model.outcomes = Outcomes::load(kv, model.meta.cluster_id, model.meta.next_outcome)?;
         Ok(model)
     }
 
@@ -127,9 +127,10 @@ impl Model {
                 Err(response) => return Ok(Applied { response, touched: Touched::default() }),
             },
         };
-        let mut transaction = Transaction::new(kv, self, txn, now, &call.cred, call.origin);
+        let mut transaction = Transaction::new(kv, self, txn, now, &call.cred, call.origin, call.client);
         if let Admitted::Owner(step) = &admitted {
             step.begin(&mut transaction)?;
+            transaction.settle()?;
         }
         let (result, refused) = match ops::run(&mut transaction, &call.op) {
             Ok(outcome) => {

@@ -22,6 +22,7 @@ use atoll_base::attr::{Attr, FileKind};
 use atoll_base::id::{FrontendId, Ino, VolumeId};
 use atoll_base::time::Timestamp;
 use atoll_meta::lock::GrantedWaiter;
+use atoll_meta::nfs4::ClientId;
 use atoll_meta::{Change, FsError, Origin};
 use bytes::Bytes;
 use std::ops::{Index, IndexMut};
@@ -67,8 +68,12 @@ pub struct Touched {
     pub dirents: Vec<(Ino, Bytes)>,
     /// Whether the exports changed.
     pub exports: bool,
+    /// Whether an NFSv4 client or session ended.
+    pub ended: bool,
     /// Blocked lock requests that were granted by this command.
     pub grants: Vec<GrantedWaiter>,
+    /// Whether delegations are to be returned that were not before.
+    pub recalls: bool,
     /// The write verifier, if it changed.
     pub verifier: Option<u64>,
 }
@@ -102,6 +107,8 @@ pub(crate) struct Transaction<'a, K> {
     pub(crate) now: Timestamp,
     pub(crate) cred: &'a Cred,
     pub(crate) origin: Option<Origin>,
+    /// Whose delegations are not in the way.
+    pub(crate) client: Option<ClientId>,
     pub(crate) touched: Touched,
     slots: Vec<Slot>,
     reported: Vec<At>,
@@ -133,6 +140,7 @@ impl<'a, K: KvWrite> Transaction<'a, K> {
         now: Timestamp,
         cred: &'a Cred,
         origin: Option<Origin>,
+        client: Option<ClientId>,
     ) -> Self {
         Self {
             kv,
@@ -141,6 +149,7 @@ impl<'a, K: KvWrite> Transaction<'a, K> {
             now,
             cred,
             origin,
+            client,
             touched: Touched::default(),
             slots: Vec::new(),
             reported: Vec::new(),
@@ -252,6 +261,11 @@ impl<'a, K: KvWrite> Transaction<'a, K> {
 
     /// Notes a change of the inode: see the top of this file. Returns its new ctime.
     pub(crate) fn changed(&mut self, at: At) -> Step<Timestamp> {
+        self.changed_at(at, self.now)
+    }
+
+    /// The same, with another time in the place of the command's.
+    pub(crate) fn changed_at(&mut self, at: At, time: Timestamp) -> Step<Timestamp> {
         if self.slots[at.0].moved {
             return Ok(self[at].attr.ctime);
         }
@@ -265,10 +279,9 @@ impl<'a, K: KvWrite> Transaction<'a, K> {
             change = change.max(lease.change_ceiling);
             ctime = ctime.max(lease.ctime_ceiling);
         }
-        let now = self.now;
         let attr = &mut self[at].attr;
         attr.change = change + 1;
-        attr.ctime = now.max(ctime.next());
+        attr.ctime = time.max(ctime.next());
         let (change, ctime) = (attr.change, attr.ctime);
         if let Some(frontend) = holder {
             let epoch = self.model.epoch_of(frontend);
@@ -328,6 +341,14 @@ impl<'a, K: KvWrite> Transaction<'a, K> {
                 store::put_acl(self.kv, ino, acl.map(|acl| &**acl))?;
             }
         }
+        Ok(())
+    }
+
+    /// Writes what was done so far, which stays even if what follows is refused.
+    pub(crate) fn settle(&mut self) -> Result<(), KvError> {
+        self.finish()?;
+        self.slots.clear();
+        self.reported.clear();
         Ok(())
     }
 

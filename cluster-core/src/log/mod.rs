@@ -77,7 +77,7 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { segment_bytes: 64 << 20, cache_bytes: 32 << 20, queue_bytes: 16 << 20, group_bytes: 4 << 20 }
+        Self { segment_bytes: 32 << 20, cache_bytes: 32 << 20, queue_bytes: 16 << 20, group_bytes: 4 << 20 }
     }
 }
 

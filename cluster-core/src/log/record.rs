@@ -17,7 +17,7 @@ use atoll_base::checksum;
 use bytes::{Buf, Bytes};
 use serde::{Deserialize, Serialize};
 use std::io::IoSlice;
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 
 /// Bytes of a frame's header.
 pub(super) const FRAME_HEADER: usize = 16;
@@ -134,6 +134,9 @@ fn padded(body_len: usize) -> usize {
     (FRAME_HEADER + body_len).next_multiple_of(ALIGN as usize)
 }
 
+/// What [`Record::kind`] may be.
+const KINDS: RangeInclusive<u32> = 1..=6;
+
 /// The secret of a segment, without which a frame isn't valid.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Seal {
@@ -145,6 +148,11 @@ impl Seal {
     pub(super) fn new(number: u64, salt: u64) -> Self {
         let crc_seed = checksum::crc32c_append(checksum::crc32c(&number.to_le_bytes()), &salt.to_le_bytes());
         Self { crc_seed, tag: (salt >> 32) as u32 }
+    }
+
+    /// Whether a frame of this segment may begin so.
+    pub(super) fn may_begin(self, word: [u8; ALIGN as usize]) -> bool {
+        KINDS.contains(&((u64::from_le_bytes(word) >> 32) as u32 ^ self.tag))
     }
 
     fn crc_at(self, offset: u32) -> u32 {
@@ -169,7 +177,7 @@ impl FrameHeader {
         let (crc, tag, body_len, group) =
             (buf.get_u32_le(), buf.get_u32_le(), buf.get_u32_le(), buf.get_u32_le());
         let kind = u8::try_from(tag ^ seal.tag).ok()?;
-        (1..=6).contains(&kind).then_some(Self { crc, kind, body_len, group, raw })
+        KINDS.contains(&u32::from(kind)).then_some(Self { crc, kind, body_len, group, raw })
     }
 
     /// Bytes that the frame takes.

@@ -76,11 +76,12 @@ fn list(disk: &dyn Disk, dir: &Path) -> Result<BTreeSet<u64>, WalError> {
 }
 
 fn is_used(segment: &Segment) -> Result<bool, WalError> {
-    match segment.frame(&mut Window::default(), HEADER)?.map(|f| f.record) {
+    let mut window = Window::default();
+    match segment.frame(&mut window, HEADER)?.map(|f| f.record) {
         Some(Record::Checkpoint(_)) => Ok(true),
         Some(_) => Err(segment.damaged(HEADER, "the first record is not a checkpoint")),
         None => {
-            segment.inspect_tail(HEADER)?;
+            segment.inspect_tail(&mut window, HEADER)?;
             Ok(false)
         }
     }
@@ -116,7 +117,7 @@ fn replay(
     numbers: &BTreeSet<u64>,
 ) -> Result<State, WalError> {
     let Survey { end, last_group, keep_from } = survey(&last)?;
-    let sealed = last.inspect_tail(end)?;
+    let sealed = last.inspect_tail(&mut Window::default(), end)?;
     // The first group of a segment was to make the header durable as well.
     last.settle(if last_group == HEADER { 0 } else { last_group }, end)?;
 

@@ -29,7 +29,7 @@ pub trait Machine: Send + Sync + 'static {
     fn load(&mut self, view: Arc<View>) -> Result<(), StateError>;
 
     /// Applies one command. An error is a failure of the store, never of the command.
-    fn apply(&mut self, state: &mut StateWriter<'_>, command: &[u8]) -> Result<Response, StateError>;
+    fn apply(&mut self, state: &mut StateWriter<'_>, command: &Bytes) -> Result<Response, StateError>;
 
     /// Writes back what the machine held during the batch.
     fn end_batch(&mut self, state: &mut StateWriter<'_>) -> Result<(), StateError>;

@@ -32,7 +32,7 @@ impl Machine for Tally {
         Ok(())
     }
 
-    fn apply(&mut self, state: &mut StateWriter<'_>, command: &[u8]) -> Result<Response, StateError> {
+    fn apply(&mut self, state: &mut StateWriter<'_>, command: &Bytes) -> Result<Response, StateError> {
         let times = state.get(Table::Inode, command, |v| v.map_or(0, |v| v[0]))? + 1;
         state.put(Table::Inode, command, &[[times].as_slice(), &[0; 200]].concat())?;
         Ok(Response { result: Ok(Outcome::Written { verifier: u64::from(times) }), changes: Vec::new() })

@@ -25,11 +25,13 @@ use atoll_meta::{Call, Exports, FsError, MetadataService, OnceKey, Response};
 use atoll_model::{Command, KvError, read};
 use bytes::Bytes;
 use std::collections::HashSet;
+use std::hash::Hash;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::Notify;
 
-/// Files whose grants are read at once.
-const GRANT_FILES: usize = 1000;
+/// Files whose grants, or recalled delegations, that are read at once.
+const PAGE: usize = 1000;
 
 /// What one call rewrites in the state's file beside its own bytes, which count twice since pages are half full at worst: a
 /// few pages, of which calls flushed together share most.
@@ -62,14 +64,32 @@ pub(super) struct Shared {
     pub(super) refused_for_space: AtomicU64,
     /// Bytes of calls since the state's file was measured.
     pub(super) taken_since_measured: AtomicU64,
-    told: Mutex<Told>,
+    told_grants: Mutex<Told<(Ino, GrantId)>>,
+    told_recalls: Mutex<Told<StateId>>,
 }
 
-/// Grants handed out for telling, in one term of leadership.
-#[derive(Default)]
-struct Told {
+/// What was handed out for telling, in one term of leadership.
+struct Told<T> {
     term: u64,
-    grants: HashSet<(Ino, GrantId)>,
+    told: HashSet<T>,
+}
+
+impl<T> Default for Told<T> {
+    fn default() -> Self {
+        Self { term: 0, told: HashSet::new() }
+    }
+}
+
+impl<T: Eq + Hash> Told<T> {
+    /// Leaves of `pending` what nobody was told of in this term; forgets what is not pending any more.
+    fn retain_untold<P>(&mut self, term: u64, pending: &mut Vec<P>, id: impl Fn(&P) -> T) {
+        if self.term != term {
+            *self = Self { term, told: HashSet::new() };
+        }
+        let now = pending.iter().map(&id).collect();
+        let told = std::mem::replace(&mut self.told, now);
+        pending.retain(|p| !told.contains(&id(p)));
+    }
 }
 
 pub(super) struct Parts {
@@ -103,7 +123,8 @@ impl Shared {
             pending: AtomicU64::new(0),
             refused_for_space: AtomicU64::new(0),
             taken_since_measured: AtomicU64::new(0),
-            told: Mutex::default(),
+            told_grants: Mutex::default(),
+            told_recalls: Mutex::default(),
         })
     }
 
@@ -161,26 +182,64 @@ impl Shared {
         f(self.published.current().view.reader()).unwrap_or_else(|error| Err(unreadable(&error)))
     }
 
-    /// Granted waiters that nobody was told of in this term; forgets those that are settled.
-    fn untold(&self, leadership: Leadership) -> Result<Vec<GrantedWaiter>, KvError> {
+    /// Granted waiters that nobody was told of in this term.
+    fn untold_grants(&self, leadership: Leadership) -> Result<Vec<GrantedWaiter>, KvError> {
         let current = self.published.current();
         let (mut pending, mut after) = (Vec::new(), None);
         loop {
-            let page = read::pending_grants(current.view.reader(), after, GRANT_FILES)?;
+            let page = read::pending_grants(current.view.reader(), after, PAGE)?;
             after = page.last().map(|grant| grant.ino);
             pending.extend(page);
             if after.is_none() {
                 break;
             }
         }
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        if told.term != leadership.term {
-            *told = Told { term: leadership.term, grants: HashSet::new() };
-        }
-        let now: HashSet<_> = pending.iter().map(|g| (g.ino, g.grant)).collect();
-        pending.retain(|g| !told.grants.contains(&(g.ino, g.grant)));
-        told.grants = now;
+        let mut told = self.told_grants.lock().unwrap_or_else(PoisonError::into_inner);
+        told.retain_untold(leadership.term, &mut pending, |g| (g.ino, g.grant));
         Ok(pending)
+    }
+
+    /// Delegations to be returned that nobody was told of in this term.
+    fn untold_recalls(&self, leadership: Leadership) -> Result<Vec<State>, KvError> {
+        let current = self.published.current();
+        let (mut pending, mut after) = (Vec::new(), StateId(0));
+        loop {
+            let page = read::recalled(current.view.reader(), after, PAGE)?;
+            let Some(last) = page.last() else { break };
+            after = last.stateid.id;
+            pending.extend(page);
+        }
+        let mut told = self.told_recalls.lock().unwrap_or_else(PoisonError::into_inner);
+        told.retain_untold(leadership.term, &mut pending, |state| state.stateid.id);
+        Ok(pending)
+    }
+
+    /// Waits until this member leads and there is something to tell.
+    async fn to_tell<T>(
+        &self,
+        news: &Notify,
+        untold: impl Fn(&Self, Leadership) -> Result<Vec<T>, KvError>,
+    ) -> Vec<T> {
+        let mut leadership = self.group.leadership();
+        loop {
+            // Before looking, so that nothing that comes meanwhile is missed.
+            let told = news.notified();
+            let now = *leadership.borrow_and_update();
+            if now.leads {
+                match untold(self, now) {
+                    Ok(pending) if !pending.is_empty() => return pending,
+                    Ok(_) => {}
+                    Err(error) => drop(unreadable(&error)),
+                }
+            }
+            tokio::select! {
+                () = told => {}
+                changed = leadership.changed() => if changed.is_err() {
+                    // The group has stopped; there will never be anything to tell.
+                    std::future::pending::<()>().await;
+                },
+            }
+        }
     }
 }
 
@@ -308,6 +367,10 @@ impl MetadataService for LocalMetadata {
         self.shared.published.exports()
     }
 
+    fn ended(&self) -> Option<u64> {
+        self.shared.group.reads_locally().then(|| self.shared.published.ended())
+    }
+
     fn verifier(&self) -> u64 {
         self.shared.published.verifier()
     }
@@ -316,27 +379,12 @@ impl MetadataService for LocalMetadata {
         self.shared.stamp()
     }
 
+    async fn recalled(&self) -> Vec<State> {
+        self.shared.to_tell(&self.shared.published.recalls, Shared::untold_recalls).await
+    }
+
     async fn granted_waiters(&self) -> Vec<GrantedWaiter> {
-        let mut leadership = self.shared.group.leadership();
-        loop {
-            // Before looking, so that nothing granted meanwhile is missed.
-            let granted = self.shared.published.grants.notified();
-            let now = *leadership.borrow_and_update();
-            if now.leads {
-                match self.shared.untold(now) {
-                    Ok(waiters) if !waiters.is_empty() => return waiters,
-                    Ok(_) => {}
-                    Err(error) => drop(unreadable(&error)),
-                }
-            }
-            tokio::select! {
-                () = granted => {}
-                changed = leadership.changed() => if changed.is_err() {
-                    // The group has stopped; there will never be anything to tell.
-                    std::future::pending::<()>().await;
-                },
-            }
-        }
+        self.shared.to_tell(&self.shared.published.grants, Shared::untold_grants).await
     }
 
     async fn execute(&self, call: Call) -> Result<Response, FsError> {

@@ -89,7 +89,7 @@ impl Machine for MetaMachine {
         Ok(())
     }
 
-    fn apply(&mut self, state: &mut StateWriter<'_>, command: &[u8]) -> Result<Response, StateError> {
+    fn apply(&mut self, state: &mut StateWriter<'_>, command: &Bytes) -> Result<Response, StateError> {
         let model = match &mut self.model {
             Some(model) if !command.starts_with(GENESIS) => model,
             _ => return self.begin(state, command),

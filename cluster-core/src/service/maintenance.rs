@@ -34,8 +34,8 @@ impl Default for MaintenanceOptions {
         Self {
             durable_every: Duration::from_secs(1),
             look_every: Duration::from_millis(250),
-            log_bytes: 128 << 20,
-            log_bytes_max: 256 << 20,
+            log_bytes: 64 << 20,
+            log_bytes_max: 128 << 20,
             reserve_bytes: 256 << 20,
             measure_every: Duration::from_secs(30),
             sweep: true,
@@ -201,7 +201,7 @@ async fn sweep(shared: &Shared, stop: &AtomicBool) {
         if !leads || stop.load(Ordering::Acquire) || !matches!(due, Ok(true)) {
             return;
         }
-        let call = Call { origin: None, once: None, cred: Cred::root(), op: Op::Sweep };
+        let call = Call { origin: None, once: None, cred: Cred::root(), client: None, op: Op::Sweep };
         match shared.execute(call).await {
             Ok(Response { result: Ok(Outcome::More(true)), .. }) => tokio::task::yield_now().await,
             _ => return,

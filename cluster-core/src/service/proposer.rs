@@ -2,7 +2,9 @@
 //!
 //! There is no task and no timer in the way: the caller that finds a free place among the entries in flight proposes at once
 //! what waits; when an entry was applied, the thread that applied it proposes the next, then answers. So one caller
-//! alone waits for one sync, and many callers share each sync: while some entries are in flight, the next batch gathers.
+//! alone waits for one sync, and many callers share each sync: while some entries are in flight, the next batch gathers until it has
+//! as many calls as they have, or they are through. (At once whatever came, the first call back would take a sync for itself, and so would
+//! the second; of 64 callers two batches of 32 take turns now.)
 //!
 //! Bounds: [`Limits`]. A full queue refuses with `Delay`; nothing is lost or reordered within a batch.
 
@@ -70,6 +72,19 @@ struct Queue {
     waiting: VecDeque<(Bytes, Answer)>,
     bytes: usize,
     in_flight: usize,
+    /// Calls in them.
+    calls_in_flight: usize,
+}
+
+impl Queue {
+    /// Whether what waits is worth an entry of its own beside those in flight.
+    fn is_due(&self, limits: &Limits) -> bool {
+        let full = self.waiting.len() >= limits.batch_calls || self.bytes >= limits.batch_bytes;
+        let alone = self.in_flight == 0;
+        !self.waiting.is_empty()
+            && self.in_flight < limits.in_flight
+            && (alone || full || self.waiting.len() >= self.calls_in_flight)
+    }
 }
 
 struct Ready {
@@ -164,7 +179,7 @@ impl<P: Propose> Proposer<P> {
     }
 
     fn take_batch(&self, queue: &mut Queue) -> Option<Ready> {
-        if queue.waiting.is_empty() || queue.in_flight >= self.limits.in_flight {
+        if !queue.is_due(&self.limits) {
             return None;
         }
         let mut ready = Ready { commands: Vec::new(), answers: Vec::new() };
@@ -184,6 +199,7 @@ impl<P: Propose> Proposer<P> {
             }
         }
         queue.in_flight += 1;
+        queue.calls_in_flight += ready.commands.len();
         Some(ready)
     }
 
@@ -204,6 +220,7 @@ impl<P: Propose> Proposer<P> {
         let (ready, idle) = {
             let mut queue = self.queue();
             queue.in_flight -= 1;
+            queue.calls_in_flight -= answers.len();
             let ready = self.take_batch(&mut queue);
             (ready, queue.in_flight == 0)
         };
@@ -269,5 +286,76 @@ impl<P: Propose> Proposer<P> {
             batches: self.batches.load(Ordering::Relaxed),
             refused: self.refused.load(Ordering::Relaxed),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    /// Takes batches and keeps them until they are let go without a result.
+    #[derive(Default)]
+    struct Group(Mutex<VecDeque<(usize, Completion<Proposed>)>>);
+
+    impl Propose for Arc<Group> {
+        fn propose(&self, commands: Vec<Bytes>, done: Completion<Proposed>) {
+            self.0.lock().unwrap().push_back((commands.len(), done));
+        }
+    }
+
+    impl Group {
+        fn sizes(&self) -> Vec<usize> {
+            self.0.lock().unwrap().iter().map(|(size, _)| *size).collect()
+        }
+    }
+
+    fn queued(calls: usize) -> (Arc<Group>, Arc<Proposer<Arc<Group>>>) {
+        let group = Arc::new(Group::default());
+        let proposer = Proposer::new(group.clone(), Limits::default());
+        (0..calls).for_each(|_| drop(proposer.submit(Bytes::from_static(b"call")).unwrap()));
+        (group, proposer)
+    }
+
+    /// As the end of the first batch does, but with the group still there.
+    fn end_first(group: &Group, proposer: &Arc<Proposer<Arc<Group>>>) {
+        let (size, done) = group.0.lock().unwrap().pop_front().unwrap();
+        // It would fail the queue.
+        std::mem::forget(done);
+        let mut queue = proposer.queue();
+        queue.in_flight -= 1;
+        queue.calls_in_flight -= size;
+        let ready = proposer.take_batch(&mut queue);
+        drop(queue);
+        proposer.send(ready);
+    }
+
+    #[test]
+    fn a_call_alone_does_not_wait() {
+        assert_eq!(queued(1).0.sizes(), [1]);
+    }
+
+    #[test]
+    fn beside_others_calls_gather_until_they_are_as_many() {
+        let (group, proposer) = queued(64);
+        assert_eq!(group.sizes(), [1, 1, 2]);
+        // The places are taken; the rest goes as one.
+        end_first(&group, &proposer);
+        assert_eq!(group.sizes(), [1, 2, 60]);
+        (0..4).for_each(|_| drop(proposer.submit(Bytes::from_static(b"call")).unwrap()));
+        end_first(&group, &proposer);
+        end_first(&group, &proposer);
+        assert_eq!(group.sizes(), [60], "four calls are not worth a sync beside sixty");
+        (0..55).for_each(|_| drop(proposer.submit(Bytes::from_static(b"call")).unwrap()));
+        assert_eq!(group.sizes(), [60]);
+        drop(proposer.submit(Bytes::from_static(b"call")).unwrap());
+        assert_eq!(group.sizes(), [60, 60]);
+        // When nothing is in flight, what waits goes at once.
+        drop(proposer.submit(Bytes::from_static(b"call")).unwrap());
+        end_first(&group, &proposer);
+        assert_eq!(group.sizes(), [60]);
+        end_first(&group, &proposer);
+        assert_eq!(group.sizes(), [1]);
     }
 }

@@ -92,6 +92,8 @@ pub(super) struct BatchChanges {
     names: Vec<(Ino, Bytes)>,
     exports: bool,
     grants: bool,
+    recalls: bool,
+    ended: bool,
     verifier: Option<u64>,
 }
 
@@ -111,6 +113,8 @@ impl BatchChanges {
         self.names.extend(touched.dirents);
         self.exports |= touched.exports;
         self.grants |= !touched.grants.is_empty();
+        self.recalls |= touched.recalls;
+        self.ended |= touched.ended;
         self.verifier = touched.verifier.or(self.verifier);
     }
 }
@@ -128,10 +132,14 @@ pub(super) struct Published {
     /// Of the state machine whose states are published; there is none before the first.
     once: ArcSwapOption<OnceIndex>,
     verifier: AtomicU64,
+    /// How often clients or sessions have ended.
+    ended: AtomicU64,
     /// Latest time handed out, in nanoseconds since the epoch.
     time: AtomicU64,
     /// Blocked lock requests may have been granted.
     pub(super) grants: Notify,
+    /// Delegations may have been recalled.
+    pub(super) recalls: Notify,
 }
 
 impl Published {
@@ -147,8 +155,10 @@ impl Published {
             exports: ArcSwap::from_pointee(Exports::default()),
             once: ArcSwapOption::empty(),
             verifier: AtomicU64::new(0),
+            ended: AtomicU64::new(0),
             time: AtomicU64::new(0),
             grants: Notify::new(),
+            recalls: Notify::new(),
         })
     }
 
@@ -173,6 +183,10 @@ impl Published {
             }
         }
         self.end(entered);
+        if changes.ended {
+            // Behind the state: who sees this number sees no older one.
+            self.ended.fetch_add(1, Ordering::Release);
+        }
         if let Some(exports) = exports {
             self.exports.store(Arc::new(exports));
         }
@@ -181,6 +195,9 @@ impl Published {
         }
         if changes.grants {
             self.grants.notify_waiters();
+        }
+        if changes.recalls {
+            self.recalls.notify_waiters();
         }
         Ok(())
     }
@@ -200,10 +217,12 @@ impl Published {
         self.names.clear(version);
         self.current.store(Arc::new(Current { version, view: view.clone() }));
         self.end(entered);
+        self.ended.fetch_add(1, Ordering::Release);
         self.exports.store(Arc::new(exports));
         self.verifier.store(verifier, Ordering::Release);
         self.advance_time(time);
         self.grants.notify_waiters();
+        self.recalls.notify_waiters();
         Ok(())
     }
 
@@ -351,6 +370,11 @@ impl Published {
     /// The exports in force.
     pub(super) fn exports(&self) -> Arc<Exports> {
         self.exports.load_full()
+    }
+
+    /// See [`atoll_meta::MetadataService::ended`].
+    pub(super) fn ended(&self) -> u64 {
+        self.ended.load(Ordering::Acquire)
     }
 
     /// The write verifier in force.

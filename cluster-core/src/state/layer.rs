@@ -10,19 +10,49 @@ use super::base::Rows;
 use super::error::StateError;
 use super::key::Key;
 use atoll_model::kv::Table;
+use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::ops::Bound;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-/// A value, or that the key is deleted. Shared, so that nobody copies bytes under a lock.
-pub(super) type Value = Option<Arc<[u8]>>;
+/// A value, or that the key is deleted. Nobody copies bytes under a lock.
+#[derive(Clone)]
+pub(super) enum Value {
+    Deleted,
+    Copied(Arc<[u8]>),
+    /// In the memory that it came in.
+    Shared(Arc<Bytes>),
+}
+
+impl Value {
+    /// `None` if the key is deleted.
+    pub(super) fn bytes(&self) -> Option<&[u8]> {
+        match self {
+            Value::Deleted => None,
+            Value::Copied(bytes) => Some(bytes),
+            Value::Shared(bytes) => Some(bytes),
+        }
+    }
+
+    /// A large value keeps the memory it is in, which must not be much larger.
+    pub(super) fn shared(bytes: Bytes) -> Self {
+        if bytes.len() < SHARED_MIN {
+            Value::Copied((&bytes[..]).into())
+        } else {
+            Value::Shared(Arc::new(bytes))
+        }
+    }
+}
+
+/// Smaller values are copied: a command's memory holds more than them.
+const SHARED_MIN: usize = 1024;
 
 /// What an entry takes beside the bytes of its key: its share of a node, which is half full where keys come in order.
 const ENTRY_BYTES: usize = 2 * (size_of::<Key>() + size_of::<Version>());
 /// What a version takes beside the bytes of its value: the counters before them, the allocator's share, a box when it is old.
-const VERSION_BYTES: usize = 48;
+const VERSION_BYTES: usize = 56;
 
 /// The newest version of a key, with those before it.
 struct Version {
@@ -33,7 +63,7 @@ struct Version {
 
 impl Version {
     fn bytes(&self) -> usize {
-        VERSION_BYTES + self.value.as_ref().map_or(0, |value| value.len())
+        VERSION_BYTES + self.value.bytes().map_or(0, <[u8]>::len)
     }
 
     /// The value as of `batch`, if it was written in this layer by then.
@@ -182,7 +212,7 @@ impl Layer {
                 row.clear();
                 row.push(table as u8);
                 row.extend_from_slice(key.as_slice());
-                match &newest.value {
+                match newest.value.bytes() {
                     Some(value) => rows.insert(&row, value)?,
                     None => rows.remove(&row)?,
                 }

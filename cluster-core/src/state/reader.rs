@@ -4,9 +4,10 @@
 //! below counts.
 
 use super::base::{Base, Place};
-use super::layer::Layer;
+use super::layer::{Layer, Value};
 use crate::raft::types::{LogId, StoredMembership};
 use atoll_model::kv::{KvError, KvRead, KvWrite, Table};
+use bytes::Bytes;
 use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
 
@@ -43,7 +44,7 @@ impl KvRead for StateReader {
             .get(table, key, self.batch)
             .or_else(|| frozen.as_ref().and_then(|frozen| frozen.get(table, key, self.batch)));
         match value {
-            Some(value) => Ok(f(value.as_deref())),
+            Some(value) => Ok(f(value.bytes())),
             None => base.get(table, key, f),
         }
     }
@@ -71,8 +72,8 @@ impl KvRead for StateReader {
             let is_at = |pair: Option<&[u8]>| pair == Some(key);
             let at = [is_at(upper.map(|p| p.0)), is_at(middle.map(|p| p.0)), is_at(lower.map(|p| p.0))];
             let value = match (upper, middle) {
-                (Some((_, value)), _) if at[0] => value.as_deref(),
-                (_, Some((_, value))) if at[1] => value.as_deref(),
+                (Some((_, value)), _) if at[0] => value.bytes(),
+                (_, Some((_, value))) if at[1] => value.bytes(),
                 _ => lower.map(|(_, value)| value),
             };
             if value.is_some_and(|value| f(key, value).is_break()) {
@@ -115,7 +116,7 @@ impl StateWriter<'_> {
         self.place.membership = Arc::new(membership);
     }
 
-    fn write(&mut self, table: Table, key: &[u8], value: Option<Arc<[u8]>>) {
+    fn write(&mut self, table: Table, key: &[u8], value: Value) {
         self.reader.layers.active.put(table, key, self.reader.batch, value, self.live);
     }
 }
@@ -146,12 +147,17 @@ impl KvRead for StateWriter<'_> {
 
 impl KvWrite for StateWriter<'_> {
     fn put(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<(), KvError> {
-        self.write(table, key, Some(value.into()));
+        self.write(table, key, Value::Copied(value.into()));
+        Ok(())
+    }
+
+    fn put_shared(&mut self, table: Table, key: &[u8], value: Bytes) -> Result<(), KvError> {
+        self.write(table, key, Value::shared(value));
         Ok(())
     }
 
     fn delete(&mut self, table: Table, key: &[u8]) -> Result<(), KvError> {
-        self.write(table, key, None);
+        self.write(table, key, Value::Deleted);
         Ok(())
     }
 }

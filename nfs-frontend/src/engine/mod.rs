@@ -52,6 +52,9 @@ pub use handle::{Handle, HandleKey};
 pub use idmap::SystemResolver;
 pub use resolve::{HandleError, Target};
 pub use stats::{Latency, ProcedureStats, Snapshot};
+pub use v4::administration::{Freed, Lease};
+
+pub(crate) use v4::delegations::{Met, Patience};
 
 use crate::rpc::AuthError;
 use atoll_base::access::Cred;
@@ -138,6 +141,8 @@ pub(crate) enum Interrupt {
     Auth(AuthError),
     /// No answer.
     Drop,
+    /// Delegations of others are in the way. The frame around the procedures has them returned and tries again.
+    Delegated(Met),
 }
 
 /// Why a call went no further.
@@ -200,6 +205,8 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
         });
         engine.register().await?;
         tokio::spawn(background(Arc::downgrade(&engine)));
+        let end = engine.v4.delegations.end.subscribe();
+        tokio::spawn(v4::delegations::run_recalls(Arc::downgrade(&engine), engine.meta.clone(), end));
         Ok(engine)
     }
 
@@ -243,7 +250,11 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
         let mut pause = RETRY_MIN;
         loop {
             let op = Op::RegisterFrontend { frontend: self.frontend };
-            match self.meta.execute(Call { origin: None, once: None, cred: Cred::root(), op }).await {
+            match self
+                .meta
+                .execute(Call { origin: None, once: None, cred: Cred::root(), client: None, op })
+                .await
+            {
                 Ok(Response { result: Ok(Outcome::Registered { epoch, verifier }), .. }) => {
                     assert_ne!(epoch.0, NO_EPOCH, "epochs are above zero");
                     info!(frontend = self.frontend.0, epoch = epoch.0, verifier, "frontend registered");
@@ -301,12 +312,12 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
         for file in held {
             let Some(generation) = file.state().attr().map(|attr| attr.generation) else { continue };
             let op = Op::BeginDirty { ino: file.ino, generation };
-            let call = Call { origin, once: None, cred: Cred::root(), op };
+            let call = Call { origin, once: None, cred: Cred::root(), client: None, op };
             if self.until_known(call).await.is_ok_and(|r| r.result.is_ok()) {
                 inos.push(file.ino);
             }
         }
-        let call = Call { origin, once: None, cred: Cred::root(), op: Op::DataLost { inos } };
+        let call = Call { origin, once: None, cred: Cred::root(), client: None, op: Op::DataLost { inos } };
         if let Err(e) = self.until_known(call).await {
             warn!(error = %e, "the loss could not be recorded");
         }
@@ -325,7 +336,10 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
     /// Registers without letting anybody use the new epoch yet.
     async fn register_quietly(&self) -> Result<Epoch, FsError> {
         let op = Op::RegisterFrontend { frontend: self.frontend };
-        let response = self.meta.execute(Call { origin: None, once: None, cred: Cred::root(), op }).await?;
+        let response = self
+            .meta
+            .execute(Call { origin: None, once: None, cred: Cred::root(), client: None, op })
+            .await?;
         match response.result? {
             Outcome::Registered { epoch, .. } => Ok(epoch),
             other => unreachable!("RegisterFrontend answered with {other:?}"),

@@ -3,7 +3,7 @@
 //! What SETACL sets GETACL shows again. Of an inode without a list the mode bits are shown as one, of one with a list of NFSv4
 //! the nearest ([`atoll_base::acl::map`]). SETACL changes the lists that it brings; a list that is mode bits is a chmod.
 
-use super::v3::{Result3, answer, attempt, fail_with, interrupted};
+use super::v3::{Result3, answer, attempt, fail_with, interrupted, patiently};
 use super::{Engine, Interrupt, attrs, once, status};
 use crate::engine::once::Begun;
 use crate::engine::shield::shield;
@@ -117,7 +117,8 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
                 let Ok(args) = call.args.decode::<SetAcl3Args>() else { return Answer::GarbageArgs };
                 let Some(this) = self.this.upgrade() else { return interrupted(Interrupt::Drop) };
                 let call = call.without_args();
-                answer(reply, shield(async move { this.setacl(&call, key, args).await }).await).0
+                let attempts = async move { patiently!(this, this.setacl(&call, key, args.clone())) };
+                answer(reply, shield(attempts).await).0
             }
             None => Answer::ProcedureUnavailable,
         }
@@ -185,7 +186,7 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
         let _settled = self.settle(ino).await;
         let set = SetAttr { acl: Some(Box::new(acl)), ..SetAttr::default() };
         let op = Op::SetAttr { ino, generation, set, guard: None };
-        let call = Call { origin: Some(self.origin().await), once: Some(key.into()), cred, op };
+        let call = Call { origin: Some(self.origin().await), once: Some(key.into()), cred, client: None, op };
         let response = attempt!(self.execute_known(call).await);
         Ok(setacl_reply(ino, &response))
     }

@@ -166,6 +166,12 @@ pub struct Snapshot {
     pub dirty_bytes: u64,
     /// Files that have such data.
     pub dirty_files: usize,
+    /// Delegations given to NFSv4 clients.
+    pub delegations_granted: u64,
+    /// Of these, asked back because others needed the file.
+    pub delegations_recalled: u64,
+    /// Of these, taken away from holders that did not return them in time.
+    pub delegations_revoked: u64,
 }
 
 const NAMES: [&str; 22] = [
@@ -209,6 +215,7 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
             clients.iter().map(|(ip, seen)| (*ip, seen.last)).collect()
         };
         clients.sort_unstable();
+        let delegations = &self.v4.delegations.counters;
         Snapshot {
             nfs3: nfs3.collect(),
             bytes_in: stats.bytes_in.load(Ordering::Relaxed),
@@ -216,6 +223,9 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
             clients,
             dirty_bytes: self.budget.used(),
             dirty_files: self.dirty.count(),
+            delegations_granted: delegations.granted.load(Ordering::Relaxed),
+            delegations_recalled: delegations.recalled.load(Ordering::Relaxed),
+            delegations_revoked: delegations.revoked.load(Ordering::Relaxed),
         }
     }
 }

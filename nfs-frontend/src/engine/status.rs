@@ -2,6 +2,7 @@
 
 use atoll_base::block::BlockError;
 use atoll_meta::FsError;
+use atoll_meta::nfs4::StateError;
 use atoll_proto::nfs3::NfsStat3;
 
 /// The status that tells a client of this refusal.
@@ -31,6 +32,7 @@ pub(crate) fn of(error: FsError) -> NfsStat3 {
         FsError::NotSync => NfsStat3::NotSync,
         FsError::NotSupported => NfsStat3::NotSupp,
         FsError::Delay | FsError::Fenced | FsError::TableFull | FsError::Conflict => NfsStat3::Jukebox,
+        FsError::State(StateError::Delegated) => NfsStat3::Jukebox,
         // Not refusals of anything that version 3 asks for.
         FsError::Deadlock | FsError::NoXattr | FsError::State(_) => NfsStat3::ServerFault,
     }

@@ -97,7 +97,8 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
         let mut batch: Vec<_> = self.touches.lock().iter().map(|(ino, time)| (*ino, *time)).collect();
         batch.sort_unstable();
         let origin = Some(self.origin().await);
-        let call = Call { origin, once: None, cred: Cred::root(), op: Op::Touch(batch.clone()) };
+        let call =
+            Call { origin, once: None, cred: Cred::root(), client: None, op: Op::Touch(batch.clone()) };
         // What fails stays pending and goes with the next batch.
         if self.meta.execute(call).await.is_ok_and(|response| response.result.is_ok()) {
             let mut pending = self.touches.lock();

@@ -5,11 +5,13 @@ use super::callback::CallbackAddress;
 use super::resolve::{LockTarget, Resolve, ResolveError};
 use crate::rpc::RpcCall;
 use atoll_base::access::{Cred, Perm, permits};
+use atoll_base::id::Ino;
 use atoll_lockd::{
     ByteRange, ClientMatch, Conflict, LockClient, LockMode, LockOwner, LockRequest, NlmClient, Share,
     ShareBits, Wait,
 };
 use atoll_meta::lock::{LockOp, LockOutcome, LockTest};
+use atoll_meta::nfs4::StateError;
 use atoll_meta::{Call, FsError, MetadataService, OnceKey, Op, Outcome};
 use atoll_proto::nlm::{
     CancelArgs, Holder, Lock, LockArgs, NetObj, NlmStat, ShareArgs, TestArgs, TestReply, UnlockArgs,
@@ -72,6 +74,14 @@ fn holder(conflict: Conflict) -> Holder<u64> {
     }
 }
 
+/// The file that an operation takes something of.
+fn file_of(op: &LockOp) -> Option<Ino> {
+    match op {
+        LockOp::Lock { ino, .. } | LockOp::Share { ino, .. } => Some(*ino),
+        _ => None,
+    }
+}
+
 impl<M: MetadataService, R: Resolve> LockManager<M, R> {
     /// Runs a lock operation, again if its outcome is not known: each is either keyed or may be repeated.
     pub(super) async fn execute(
@@ -89,12 +99,20 @@ impl<M: MetadataService, R: Resolve> LockManager<M, R> {
             }
             let origin = self.files.origin().await;
             let once = once.map(Into::into);
-            let call = Call { origin, once, cred: cred.clone(), op: Op::Lock(op.clone()) };
+            let call = Call { origin, once, cred: cred.clone(), client: None, op: Op::Lock(op.clone()) };
             match self.meta.execute(call).await.and_then(|response| response.result) {
                 Ok(Outcome::Lock(outcome)) => return Ok(outcome),
                 Ok(other) => {
                     tracing::error!(?other, "a lock operation has an outcome of another kind");
                     return Err(FsError::Io);
+                }
+                // The client waits as in a grace period, and asks again.
+                Err(FsError::State(StateError::Delegated)) => {
+                    last = FsError::Delay;
+                    match file_of(&op) {
+                        Some(ino) if self.files.ask_back(ino).await => {}
+                        _ => return Err(last),
+                    }
                 }
                 Err(error @ (FsError::Delay | FsError::Fenced)) => last = error,
                 Err(error) => return Err(error),

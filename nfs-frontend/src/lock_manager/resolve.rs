@@ -52,6 +52,10 @@ pub trait Resolve: Send + Sync + 'static {
     /// Has clients of NFSv4 whose leases have run out make way for a lock. Returns the lock that is in the way all the same.
     fn clear_way(&self, test: &LockTest) -> impl Future<Output = Result<Option<Conflict>, FsError>> + Send;
 
+    /// Has delegations of NFSv4 clients that are in the way of a lock operation on a file returned, and waits a moment for that. Says whether it is
+    /// worth trying again.
+    fn ask_back(&self, ino: Ino) -> impl Future<Output = bool> + Send;
+
     /// Tells a client of NFSv4 that a lock is reserved for it. Returns when the client has taken the lock (true), or when the reservation is to be
     /// given up (false; should the lock have been taken meanwhile, giving it up changes nothing).
     fn offer_lock(&self, waiter: &GrantedWaiter) -> impl Future<Output = bool> + Send;

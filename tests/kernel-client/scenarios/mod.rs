@@ -2,6 +2,7 @@
 
 mod acls;
 mod build;
+mod delegations;
 mod fsx;
 mod locks;
 mod mount;

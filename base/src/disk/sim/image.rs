@@ -58,6 +58,22 @@ impl Image {
         end.saturating_sub(offset) as usize
     }
 
+    /// The chunks that were written, neighbours joined.
+    pub(super) fn written(&self) -> Vec<Range<u64>> {
+        let mut ranges: Vec<Range<u64>> = Vec::new();
+        for (index, chunk) in &self.chunks {
+            let (start, end) = (index * CHUNK, self.len.min((index + 1) * CHUNK));
+            if Arc::ptr_eq(chunk, &ZEROS) || start >= end {
+                continue;
+            }
+            match ranges.last_mut() {
+                Some(last) if last.end == start => last.end = end,
+                _ => ranges.push(start..end),
+            }
+        }
+        ranges
+    }
+
     /// Writes without changing the length; see [`Image::extend`].
     pub(super) fn write(&mut self, data: &[u8], offset: u64) {
         let end = offset + data.len() as u64;

@@ -8,6 +8,7 @@ mod acls;
 mod data;
 mod locks;
 mod nfs4_clients;
+mod nfs4_delegations;
 mod nfs4_states;
 mod tables;
 mod tree;
@@ -16,7 +17,7 @@ use crate::keys::{self, Parts};
 use crate::kv::{KvError, KvRead, Table};
 use crate::record::{Meta, Orphan};
 use crate::{codec, store};
-use atoll_base::attr::FileKind;
+use atoll_base::attr::{Delegated, FileKind};
 use atoll_base::block::BlockId;
 use atoll_base::id::{Cookie, Ino, VolumeId};
 use serde::de::DeserializeOwned;
@@ -60,6 +61,7 @@ struct Node {
     parent: Option<Ino>,
     entries: u64,
     next_cookie: u64,
+    delegated: Delegated,
     // Found in the table of entries:
     found_entries: u64,
     links: u32,

@@ -1,6 +1,7 @@
-//! NFSv4: opens, lock states, owners, and that files' lock tables agree with them.
+//! NFSv4: opens, lock states, delegations, owners, and that files' lock tables agree with them.
 
 use super::Checker;
+use super::nfs4_delegations::Found;
 use crate::keys::nfs4 as keys;
 use crate::kv::{KvError, KvRead, Table};
 use crate::record::nfs4::{ClientRecord, Held, OwnerKind, OwnerRecord, StateRecord};
@@ -12,17 +13,18 @@ use atoll_meta::nfs4::{ClientId, StateId};
 use std::ops::ControlFlow;
 
 impl<K: KvRead> Checker<'_, K> {
-    fn state(&self, id: u64) -> Option<StateRecord> {
+    pub(super) fn state(&self, id: u64) -> Option<StateRecord> {
         self.peek(Table::State, &keys::state(StateId(id)))
     }
 
     pub(super) fn states(&mut self) -> Result<(), KvError> {
+        let mut delegations = Found::default();
         self.rows(Table::State, |c, key, value| {
             let Some(id) = c.noted(keys::parse_one(Table::State, key)) else { return };
             let Some(record) = c.decode::<StateRecord>(Table::State, key, value) else { return };
             let say = |c: &mut Self, what: &str| c.general(format!("state {id} {what}"));
             // A lock state whose owner has only waited so far was shown to nobody yet.
-            let unseen = record.seqid == 0 && record.kind() == OwnerKind::Open;
+            let unseen = record.seqid == 0 && record.kind() != OwnerKind::Lock;
             if id > c.meta.nfs4.last_state || unseen {
                 say(c, "has a number that was never given out");
             }
@@ -39,8 +41,11 @@ impl<K: KvRead> Checker<'_, K> {
                 .flatten();
             let in_file = c.has(Table::FileState, &keys::file_state(record.ino, state));
             let by_client = c.has(Table::ClientState, &keys::client_state(record.client, state));
-            if listed != Some(id) || !in_file || !by_client {
+            if listed != Some(id) || in_file == record.is_revoked() || !by_client {
                 say(c, "is not in all indexes");
+            }
+            if let Some(delegation) = record.delegation() {
+                return c.delegation(&mut delegations, state, &record, delegation);
             }
             // A file that was removed leaves its states behind.
             if c.nodes.get(&record.ino).is_some_and(|node| node.kind != FileKind::Regular) {
@@ -56,6 +61,7 @@ impl<K: KvRead> Checker<'_, K> {
                 say(c, "is not listed under its open");
             }
         })?;
+        self.delegations(&delegations)?;
         self.state_indexes()?;
         self.open_counts()?;
         self.owners()
@@ -66,7 +72,7 @@ impl<K: KvRead> Checker<'_, K> {
             self.rows(table, |c, key, _| {
                 let Some((first, id)) = c.pair(table, key) else { return };
                 let fits = c.state(id).is_some_and(|record| match table {
-                    Table::FileState => record.ino.0 == first,
+                    Table::FileState => record.ino.0 == first && !record.is_revoked(),
                     Table::ClientState => record.client.0 == first,
                     // Its open may have gone before it only with the client of both.
                     _ => {

@@ -4,6 +4,7 @@ use super::Checker;
 use crate::keys::{self, Parts};
 use crate::kv::{KvError, KvRead, Table};
 use crate::once::row::{self, Row};
+use crate::once::tags;
 use crate::record::{FrontendRecord, Inode, Lease, VolumeRecord};
 use crate::{codec, store};
 use atoll_base::id::{ExportId, FrontendId, VolumeId};
@@ -95,7 +96,14 @@ impl<K: KvRead> Checker<'_, K> {
     }
 
     pub(super) fn outcomes(&mut self) -> Result<(), KvError> {
-        let (mut known, mut next) = (BTreeSet::new(), 0);
+        let (mut known, mut tags, mut next) = (BTreeSet::new(), BTreeMap::new(), 0);
+        self.rows(Table::OutcomeTag, |c, key, value| {
+            let Some((first, row)) = c.noted(tags::parse(key, value)) else { return };
+            if first.saturating_add(row.len() as u64) > c.meta.next_outcome {
+                c.general(format!("hashes of outcomes from {first} on, which are still to come"));
+            }
+            tags.extend((first..).zip(row));
+        })?;
         let mut latest = Timestamp { secs: i64::MIN, nanos: 0 };
         self.rows(Table::Outcome, |c, key, value| {
             let Some(first) = c.noted(row::number(key)) else { return };
@@ -108,6 +116,10 @@ impl<K: KvRead> Checker<'_, K> {
             for stored in row {
                 let Some(stored) = c.noted(stored) else { break };
                 c.noted(stored.response());
+                let tag = tags::tag(c.meta.cluster_id, &stored.key);
+                if tags.get(&first.saturating_add(count)).is_some_and(|stored| *stored != tag) {
+                    c.general(format!("outcome {} has the hash of another key", first.saturating_add(count)));
+                }
                 known.insert(stored.key);
                 count += 1;
             }

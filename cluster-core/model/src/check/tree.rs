@@ -27,6 +27,7 @@ impl<K: KvRead> Checker<'_, K> {
                 parent: dir.map(|d| d.parent),
                 entries: dir.map_or(0, |d| d.entries),
                 next_cookie: dir.map_or(0, |d| d.next_cookie),
+                delegated: inode.attr.delegated,
                 found_entries: 0,
                 links: 0,
                 subdirectories: 0,

@@ -51,6 +51,10 @@ pub(crate) fn client_state(client: ClientId, state: StateId) -> [u8; 16] {
     pair(client.0, state.0)
 }
 
+pub(crate) fn file_delegation(ino: Ino, state: StateId) -> [u8; 16] {
+    pair(ino.0, state.0)
+}
+
 pub(crate) fn open_lock(open: StateId, lock: StateId) -> [u8; 16] {
     pair(open.0, lock.0)
 }
@@ -88,6 +92,7 @@ fn kind(parts: &mut Parts<'_>, table: Table) -> Result<OwnerKind, KvError> {
     match parts.take()? {
         [1] => Ok(OwnerKind::Open),
         [2] => Ok(OwnerKind::Lock),
+        [3] => Ok(OwnerKind::Delegation),
         [other] => Err(KvError(format!("a key of table {} names owners of kind {other}", table.name()))),
     }
 }

@@ -2,16 +2,16 @@
 //!
 //! Nearly every request is new, and that must be found out for each: here without touching the store. An entry is 32 bits of a hash
 //! of the key and the outcome's number, so it says where to look, and the row says whether it is that key's. Holds exactly what the
-//! rows hold ([`super`] keeps it so) and is built from them when a state is loaded.
+//! rows hold ([`super`] keeps it so) and is built from the hashes in [`super::tags`] when a state is loaded.
 //!
 //! Shared with those who read published states. The state machine is the only one who writes, and writes before
 //! the batch is published; a reader looks here first and takes a state then, which is not older.
 //!
 //! Memory: 10 to 20 bytes for each outcome. Each shard grows by itself, so that growing holds nobody up for long.
 
+use super::hash;
 use atoll_meta::OnceKey;
 use hashbrown::HashTable;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -49,11 +49,13 @@ impl OnceIndex {
         Self { secret, shards, newest: AtomicU64::new(0) }
     }
 
-    fn place(&self, key: &OnceKey) -> (usize, u32) {
-        let mut hasher = DefaultHasher::new();
-        (self.secret, key).hash(&mut hasher);
-        let hash = hasher.finish();
-        ((hash >> 32) as usize % SHARDS, hash as u32)
+    /// The hash of a key.
+    pub(super) fn tag(&self, key: &OnceKey) -> u32 {
+        hash::tag(self.secret, key)
+    }
+
+    fn shard(tag: u32) -> usize {
+        (tag >> 24) as usize
     }
 
     fn read(&self, shard: usize) -> RwLockReadGuard<'_, Shard> {
@@ -66,8 +68,11 @@ impl OnceIndex {
 
     /// Numbers of the outcomes that may be the key's; nearly always none or the one.
     pub(crate) fn find(&self, key: &OnceKey) -> Vec<u64> {
-        let (shard, tag) = self.place(key);
-        let slots = self.read(shard);
+        self.with_tag(self.tag(key))
+    }
+
+    pub(super) fn with_tag(&self, tag: u32) -> Vec<u64> {
+        let slots = self.read(Self::shard(tag));
         let newest = self.newest.load(Ordering::Acquire);
         let hash = Slot { tag, number: 0 }.hash();
         let matching = slots.iter_hash(hash).filter(|slot| slot.tag == tag);
@@ -75,19 +80,27 @@ impl OnceIndex {
         matching.map(|slot| newest - u64::from((newest as u32).wrapping_sub(slot.number))).collect()
     }
 
-    /// Adds an outcome.
-    pub(crate) fn insert(&self, key: &OnceKey, number: u64) {
-        let (shard, tag) = self.place(key);
+    /// Adds an outcome. Returns the hash of its key.
+    pub(crate) fn insert(&self, key: &OnceKey, number: u64) -> u32 {
+        let tag = self.tag(key);
+        self.insert_tag(tag, number);
+        tag
+    }
+
+    pub(super) fn insert_tag(&self, tag: u32, number: u64) {
         self.newest.store(number, Ordering::Release);
         let slot = Slot { tag, number: number as u32 };
-        self.write(shard).insert_unique(slot.hash(), slot, Slot::hash);
+        self.write(Self::shard(tag)).insert_unique(slot.hash(), slot, Slot::hash);
     }
 
     /// Takes an outcome out. Returns whether it was in.
     pub(crate) fn remove(&self, key: &OnceKey, number: u64) -> bool {
-        let (shard, tag) = self.place(key);
+        self.remove_tag(self.tag(key), number)
+    }
+
+    pub(super) fn remove_tag(&self, tag: u32, number: u64) -> bool {
         let slot = Slot { tag, number: number as u32 };
-        let mut slots = self.write(shard);
+        let mut slots = self.write(Self::shard(tag));
         let Ok(entry) = slots.find_entry(slot.hash(), |other| *other == slot) else { return false };
         entry.remove();
         // Half a shard's memory for a quarter of its slots is enough.
@@ -155,7 +168,7 @@ mod tests {
             let again = OnceIndex::new(secret);
             let mut by_number: Vec<_> = map.iter().map(|(xid, number)| (*number, *xid)).collect();
             by_number.sort_unstable();
-            by_number.iter().for_each(|(number, xid)| again.insert(&key(*xid), *number));
+            by_number.iter().for_each(|(number, xid)| _ = again.insert(&key(*xid), *number));
             prop_assert_eq!(&index, &again);
             if let Some((number, xid)) = by_number.first() {
                 again.remove(&key(*xid), *number);

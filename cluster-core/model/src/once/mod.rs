@@ -10,23 +10,26 @@
 //! nothing comes. An outcome stored again under the same key takes the place of the former, which is then in its row but not in the
 //! index.
 //!
-//! Not stored: refusals that say nothing about the request itself (`Delay`, `Fenced`, `TableFull`). All others are, because a
+//! Not stored: refusals that say nothing about the request itself (`Delay`, `Delegated`, `Fenced`, `TableFull`). All others are, because a
 //! delayed duplicate of a refused request must not be executed later either.
 
+mod hash;
 mod index;
 pub(crate) mod owners;
 pub(crate) mod row;
 pub(crate) mod slots;
+pub(crate) mod tags;
 
 pub use self::index::OnceIndex;
 use self::row::{OpenRow, Row};
+use self::tags::OpenTags;
 use crate::kv::{KvError, KvRead, KvWrite, Table};
 use crate::limits::{EXPIRE_ROWS, OUTCOME_KEEP, OUTCOMES_MAX};
 use crate::model::Model;
-use crate::store;
 use atoll_base::time::Timestamp;
+use atoll_meta::nfs4::StateError;
 use atoll_meta::{FsError, Once, OnceKey, Op, Response, SlotKey};
-use std::ops::{Bound, ControlFlow};
+use std::ops::Bound;
 use std::sync::Arc;
 
 const ALL: (Bound<&[u8]>, Bound<&[u8]>) = (Bound::Unbounded, Bound::Unbounded);
@@ -77,48 +80,29 @@ pub(crate) fn settle(
 pub(crate) struct Outcomes {
     pub(crate) index: Arc<OnceIndex>,
     open: Option<OpenRow>,
+    tags: OpenTags,
     /// Number of the first row, and when the last of its outcomes was stored.
     oldest: Option<(u64, Timestamp)>,
 }
 
 impl Outcomes {
     pub(crate) fn empty(secret: [u8; 16]) -> Self {
-        Self { index: Arc::new(OnceIndex::new(secret)), open: None, oldest: None }
+        Self { index: Arc::new(OnceIndex::new(secret)), open: None, tags: OpenTags::default(), oldest: None }
     }
 
-    /// Reads it from the rows.
-    pub(crate) fn load(kv: &impl KvRead, secret: [u8; 16]) -> Result<Self, KvError> {
+    /// Reads it from the rows. `next` is the number of the next outcome.
+    pub(crate) fn load(kv: &impl KvRead, secret: [u8; 16], next: u64) -> Result<Self, KvError> {
         let mut outcomes = Self::empty(secret);
-        let index = &outcomes.index;
-        store::each_from(kv, Table::Outcome, ALL.0, ALL.1, |key, value| {
-            let first = row::number(key)?;
-            for (number, stored) in (first..).zip(Row::parse(value)?) {
-                let key = stored?.key;
-                if let Some(former) = number_of(kv, index, &key)? {
-                    index.remove(&key, former);
-                }
-                index.insert(&key, number);
-            }
-            Ok(ControlFlow::Continue(()))
-        })?;
+        outcomes.oldest = oldest(kv)?;
+        let first = outcomes.oldest.map_or(next, |(first, _)| first);
+        outcomes.tags = OpenTags::load(kv, &outcomes.index, first..next)?;
         let last = row::one(kv, ALL, true, |first, value| {
             let count = Row::parse(value)?.count();
             Ok(OpenRow { first, count, value: value.to_vec(), is_new: false })
         })?;
         outcomes.open = last.filter(|row| !row.is_full());
-        outcomes.oldest = oldest(kv)?;
         Ok(outcomes)
     }
-}
-
-/// The number of a key's outcome in the store.
-fn number_of(kv: &impl KvRead, index: &OnceIndex, key: &OnceKey) -> Result<Option<u64>, KvError> {
-    for number in index.find(key) {
-        if stored(kv, number, key)?.is_some() {
-            return Ok(Some(number));
-        }
-    }
-    Ok(None)
 }
 
 /// The response with this number in the store, if it is the key's.
@@ -168,7 +152,9 @@ pub(crate) fn lookup(kv: &impl KvRead, model: &Model, key: &OnceKey) -> Result<O
 }
 
 fn is_final(response: &Response) -> bool {
+    let passing = FsError::State(StateError::Delegated);
     !matches!(response.result, Err(FsError::Delay | FsError::Fenced | FsError::TableFull))
+        && response.result != Err(passing)
 }
 
 /// Stores an outcome, instead of what was under the key before, and makes room.
@@ -192,7 +178,8 @@ pub(crate) fn store(
     model.meta.next_outcome += 1;
     model.meta.outcomes += 1;
     let outcomes = &mut model.outcomes;
-    outcomes.index.insert(key, number);
+    let tag = outcomes.index.insert(key, number);
+    outcomes.tags.push(kv, number, tag)?;
     let open = outcomes.open.get_or_insert_with(|| OpenRow::new(number, now));
     open.push(now, key, response);
     match &mut outcomes.oldest {
@@ -266,6 +253,9 @@ pub(crate) fn expire(kv: &mut impl KvWrite, model: &mut Model, most: usize) -> R
             }
             _ => next,
         };
+        let next = model.meta.next_outcome;
+        let end = model.outcomes.oldest.map_or(next, |(first, _)| first);
+        model.outcomes.tags.expire(kv, first..end, next)?;
     }
     Ok(())
 }

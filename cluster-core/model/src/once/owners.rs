@@ -1,7 +1,8 @@
 //! Sequences of NFSv4.0 open owners and lock owners (RFC 7530 §9.1.7 to §9.1.11, §16.18).
 //!
 //! An owner's record keeps the last step of its sequence with the response. A refusal is a step like any other, but those after
-//! which a client does not count on ([`counts`]); among those that count is `Delay`.
+//! which a client does not count on ([`counts`]); among those that count is `Delay`, but not
+//! `Delegated`: the frontend repeats such a call, or refuses it ([`StateOp::Refuse`]).
 //!
 //! - An owner that is new takes any number. An open owner must then confirm it; until it does, another OPEN takes the place of the
 //!   first, and everything else but OPEN_CONFIRM is `BadStateid`.
@@ -70,10 +71,10 @@ const UNCOUNTED: [u32; 8] = [10018, 10019, 10020, 10022, 10023, 10025, 10026, 10
 
 /// Whether a client counts on after this answer (RFC 7530 §9.1.7). `TableFull` is NFS4ERR_RESOURCE.
 fn counts(response: &Response) -> bool {
-    use StateError::{BadSeqid, BadStateid, StaleClient};
+    use StateError::{BadSeqid, BadStateid, Delegated, StaleClient};
     match response.result {
         Err(FsError::Fenced | FsError::TableFull) => false,
-        Err(FsError::State(StaleClient | BadStateid | BadSeqid)) => false,
+        Err(FsError::State(StaleClient | BadStateid | BadSeqid | Delegated)) => false,
         Err(FsError::State(StateError::Wire(status))) => !UNCOUNTED.contains(&status),
         Ok(_) | Err(_) => true,
     }
@@ -99,7 +100,10 @@ fn resolve(kv: &impl KvRead, key: &OwnerKey) -> Result<Result<Owned, FsError>, K
         OwnerSequence::Open(owner) => Ok(Ok((OwnerKind::Open, owner.clone()))),
         OwnerSequence::Of(id) => {
             if let Some(state) = states::load(kv, *id)?.filter(|state| state.client == key.client) {
-                return Ok(Ok((state.kind(), state.owner)));
+                // A delegation has no sequence.
+                let has_sequence = state.kind() != OwnerKind::Delegation;
+                let found = has_sequence.then(|| (state.kind(), state.owner));
+                return Ok(found.ok_or(StateError::BadStateid.into()));
             }
             let its = closed(kv, *id)?.filter(|(client, ..)| *client == key.client);
             Ok(its.map(|(_, kind, owner)| (kind, owner)).ok_or(StateError::BadStateid.into()))
@@ -122,7 +126,14 @@ fn fits(key: &OwnerKey, op: &Op) -> bool {
             (client, lock.id)
         }
         StateOp::Refuse(_) => return true,
-        StateOp::Free { .. } | StateOp::ReleaseOwner { .. } => return false,
+        StateOp::Free { .. }
+        | StateOp::ReleaseOwner { .. }
+        | StateOp::Delegate { .. }
+        | StateOp::Return { .. }
+        | StateOp::Recall { .. }
+        | StateOp::Revoke(_)
+        | StateOp::DelegatedTimes { .. }
+        | StateOp::HolderChanged(_) => return false,
     };
     *client == key.client && key.sequence == OwnerSequence::Of(id)
 }

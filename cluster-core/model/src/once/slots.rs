@@ -1,6 +1,6 @@
 //! Slots of NFSv4.1 sessions (RFC 8881 §2.10.6): each keeps the outcome of its last request that changed something.
 //!
-//! Not stored: refusals that say nothing about the request itself (`Delay`, `Fenced`, `TableFull`), and what ended the session.
+//! Not stored: refusals that say nothing about the request itself (`Delay`, `Delegated`, `Fenced`, `TableFull`), and what ended the session.
 
 use super::is_final;
 use crate::keys::nfs4 as keys;

@@ -6,6 +6,7 @@
 //! explicit times are the owner's, the server's time also of who may write. A call that sets nothing changes nothing.
 
 use super::data;
+use super::nfs4::delegations;
 use crate::kv::{KvWrite, Table};
 use crate::limits::{TOUCH_MAX, XATTRS_MAX};
 use crate::transaction::{At, Step, Transaction, require};
@@ -17,6 +18,7 @@ use atoll_base::attr::{FileKind, SetAttr, SetTime};
 use atoll_base::id::Ino;
 use atoll_base::limits::{FILE_SIZE_MAX, XATTR_NAME_MAX, XATTR_TOTAL_MAX, XATTR_VALUE_MAX};
 use atoll_base::time::{NANOS_PER_SEC, Timestamp};
+use atoll_meta::delegation::Intrusion;
 use atoll_meta::{FsError, Outcome, XattrHow};
 use bytes::Bytes;
 use std::sync::Arc;
@@ -25,7 +27,7 @@ const SET_GID: u32 = 0o2000;
 /// `(uid_t) -1`: "leave it" in chown(2), and no one's.
 const NOBODY: u32 = u32::MAX;
 
-pub(super) fn is_time(time: Timestamp) -> bool {
+pub(crate) fn is_time(time: Timestamp) -> bool {
     time.nanos < NANOS_PER_SEC
 }
 
@@ -123,6 +125,7 @@ pub(crate) fn set<K: KvWrite>(
     }
     check_set(t, at, &set)?;
     let access = access(t, at, &set)?;
+    delegations::check(t, at, Intrusion::Change)?;
     if let Some(size) = set.size {
         data::set_size(t, at, size)?;
     }
@@ -218,6 +221,7 @@ pub(crate) fn set_xattr<K: KvWrite>(
     match value {
         None => {
             require(former.is_some(), FsError::NoXattr)?;
+            delegations::check(t, at, Intrusion::Change)?;
             t.changed(at)?;
             t.kv.delete(Table::Xattr, &key)?;
             t[at].xattrs = count;
@@ -229,6 +233,7 @@ pub(crate) fn set_xattr<K: KvWrite>(
             // The size of all together is a size, too (§8.3.2).
             require(total as usize <= XATTR_TOTAL_MAX, FsError::TooLarge)?;
             require(count < XATTRS_MAX, FsError::NoSpace)?;
+            delegations::check(t, at, Intrusion::Change)?;
             t.changed(at)?;
             t.kv.put(Table::Xattr, &key, value)?;
             t[at].xattrs = count + 1;

@@ -9,6 +9,7 @@
 //! - devices are for the superuser only.
 
 use super::attributes::refusal;
+use super::nfs4::delegations;
 use super::{data, names};
 use crate::kv::{KvWrite, Table};
 use crate::limits::DIRECTORY_SIZE;
@@ -17,10 +18,11 @@ use crate::transaction::{At, Step, Transaction, require};
 use crate::{keys, store};
 use atoll_base::access::{Perm, permits};
 use atoll_base::acl::{self, Acl, change::Creation};
-use atoll_base::attr::{Attr, Device, FileKind, SetAttr, SetTime};
+use atoll_base::attr::{Attr, Delegated, Device, FileKind, SetAttr, SetTime};
 use atoll_base::id::{Cookie, Ino};
 use atoll_base::limits::{FILE_SIZE_MAX, LINK_MAX, SYMLINK_MAX};
 use atoll_base::time::Timestamp;
+use atoll_meta::delegation::Intrusion;
 use atoll_meta::{CreateHow, FsError, NewNode, Outcome};
 use bytes::Bytes;
 use std::sync::Arc;
@@ -84,6 +86,7 @@ pub(crate) fn create<K: KvWrite>(
     let size = attrs.size.unwrap_or(0);
     require(!is_file || size <= FILE_SIZE_MAX, FsError::TooLarge)?;
     let access = access(t, dir, &plan, how, attrs)?;
+    delegations::check(t, dir, Intrusion::Change)?;
 
     // Nothing refuses from here on.
     let now = t.data_changed(dir).map(|()| t[dir].attr.ctime)?;
@@ -127,6 +130,7 @@ fn existing<K: KvWrite>(
         CreateHow::Unchecked => {
             if let Some(size) = attrs.size {
                 data::check_write_permission(t, at)?;
+                delegations::check(t, at, Intrusion::Change)?;
                 data::set_size(t, at, size)?;
                 data::data_written(t, at)?;
             }
@@ -214,6 +218,7 @@ fn new_inode<K: KvWrite>(
         btime: attrs.btime.unwrap_or(now),
         change: 1,
         acl: acl.map(Arc::new),
+        delegated: Delegated::No,
     };
     let verifier = match how {
         CreateHow::Exclusive(verifier) => Some(verifier),

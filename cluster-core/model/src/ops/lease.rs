@@ -13,12 +13,14 @@
 //! A second frontend is refused with `Conflict`; it writes through instead.
 
 use super::data;
+use super::nfs4::delegations;
 use crate::kv::{KvError, KvWrite, Table};
 use crate::limits::{FRONTENDS_MAX, LEASE_CHANGES, LEASE_NANOS, LEASES_MAX};
 use crate::record::Lease;
 use crate::transaction::{At, Step, Transaction, require};
 use crate::{keys, store};
 use atoll_base::id::{Epoch, FrontendId, Ino};
+use atoll_meta::delegation::Intrusion;
 use atoll_meta::{FsError, Outcome};
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
@@ -35,6 +37,7 @@ pub(crate) fn begin<K: KvWrite>(t: &mut Transaction<'_, K>, ino: Ino, generation
         let leases = t.model.frontend_mut(origin.frontend).leases;
         require(leases < LEASES_MAX, FsError::TableFull)?;
     }
+    delegations::check(t, at, Intrusion::Change)?;
 
     let mode = data::mode_after_write(t.cred, t[at].attr.mode);
     if mode != t[at].attr.mode {

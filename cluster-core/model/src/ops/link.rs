@@ -16,6 +16,7 @@
 //! A name that is replaced keeps its cookie, so a listing under way shows it once; a name that moves gets a new one.
 
 use super::create::add_name;
+use super::nfs4::delegations;
 use super::{locks, names, nfs4};
 use crate::kv::{KvWrite, Table};
 use crate::limits::{DEPTH_MAX, RELEASE_ROWS_MAX};
@@ -25,6 +26,7 @@ use atoll_base::access::{Perm, Unlink, may_delete_child, may_unlink, permits};
 use atoll_base::attr::FileKind;
 use atoll_base::id::{Cookie, Ino};
 use atoll_base::limits::LINK_MAX;
+use atoll_meta::delegation::Intrusion;
 use atoll_meta::{FsError, Outcome, RemoveKind};
 use bytes::Bytes;
 use std::ops::ControlFlow;
@@ -51,6 +53,7 @@ pub(crate) fn link<K: KvWrite>(
     require(t[at].attr.nlink < LINK_MAX, FsError::TooManyLinks)?;
     // As Linux: a file without a name does not get one again.
     require(t[at].attr.nlink > 0, FsError::NotFound)?;
+    check_delegations(t, [dir, at])?;
 
     t.data_changed(dir)?;
     t.changed(at)?;
@@ -78,6 +81,7 @@ pub(crate) fn remove<K: KvWrite>(
         RemoveKind::Any => {}
     }
     require(is_empty(t, victim), FsError::NotEmpty)?;
+    check_delegations(t, [dir, victim])?;
 
     t.data_changed(dir)?;
     take_name(t, dir, name, cookie)?;
@@ -101,6 +105,11 @@ fn check_unlink<K: KvWrite>(t: &Transaction<'_, K>, dir: At, victim: At) -> Resu
         Unlink::Forbidden => Err(FsError::AccessDenied),
         Unlink::Sticky => Err(FsError::NotOwner),
     }
+}
+
+/// That nobody else's delegations are against a change of any of these.
+fn check_delegations<K: KvWrite>(t: &Transaction<'_, K>, changed: impl IntoIterator<Item = At>) -> Step<()> {
+    changed.into_iter().try_for_each(|at| delegations::check(t, at, Intrusion::Change))
 }
 
 /// Whether it is no directory with entries.
@@ -130,7 +139,8 @@ fn drop_link<K: KvWrite>(t: &mut Transaction<'_, K>, parent: At, at: At) -> Step
     if t[at].attr.nlink > 0 {
         return Ok(Outcome::Done);
     }
-    if nfs4::states::any_of(t.kv, t[at].attr.ino)? {
+    // Nobody can do anything with a directory by a delegation of it.
+    if !t[at].is_dir() && nfs4::states::any_of(t.kv, t[at].attr.ino)? {
         return Ok(Outcome::Unnamed);
     }
     destroy(t, at, RELEASE_ROWS_MAX)?;
@@ -203,7 +213,9 @@ pub(crate) fn rename<K: KvWrite>(
         }
         None => None,
     };
-    check_rename(t, from, to, moved, target.map(|(victim, _)| victim))?;
+    let victim = target.map(|(victim, _)| victim);
+    check_rename(t, from, to, moved, victim)?;
+    check_delegations(t, [from, to, moved].into_iter().chain(victim))?;
 
     t.data_changed(from)?;
     t.data_changed(to)?;

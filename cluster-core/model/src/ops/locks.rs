@@ -4,15 +4,17 @@
 //! and file in which it has anything (holds, waits or reserves), `PendingGrant` one for each file with grants that their
 //! clients have not acknowledged.
 
+use super::nfs4::delegations;
 use super::{lock_clients, nfs4};
 use crate::kv::{KvError, KvWrite, Table};
-use crate::transaction::{Step, Stop, Transaction, require};
+use crate::transaction::{At, Step, Stop, Transaction, require};
 use crate::{keys, store};
 use atoll_base::id::Ino;
 use atoll_lockd::{
     ByteRange, CancelOutcome, ClientMatch, Effect, FileLocks, GrantId, GrantOutcome, LockClient, LockError,
     LockMode, LockOwner, LockRequest, Share, ShareError, Wait,
 };
+use atoll_meta::delegation::Intrusion;
 use atoll_meta::lock::{GrantedWaiter, LockOp, LockOutcome};
 use atoll_meta::{FsError, Outcome};
 use std::collections::BTreeSet;
@@ -34,7 +36,12 @@ fn refusal(error: LockError) -> FsError {
 pub(crate) fn run<K: KvWrite>(t: &mut Transaction<'_, K>, op: &LockOp) -> Step<Outcome> {
     let outcome = match op {
         LockOp::Lock { ino, generation, request, client_state } => {
-            require_file(t, *ino, *generation)?;
+            let at = require_file(t, *ino, *generation)?;
+            let intrusion = match request.mode {
+                LockMode::Shared => Intrusion::Read,
+                LockMode::Exclusive => Intrusion::Change,
+            };
+            delegations::check(t, at, intrusion)?;
             match lock(t, *ino, request, *client_state)? {
                 atoll_lockd::LockOutcome::Denied(conflict)
                     if nfs4::release::is_remainder(t.kv, &conflict.owner)? =>
@@ -58,7 +65,8 @@ pub(crate) fn run<K: KvWrite>(t: &mut Transaction<'_, K>, op: &LockOp) -> Step<O
         }
         LockOp::Settle { ino, grant, accepted } => settle(t, *ino, *grant, *accepted)?,
         LockOp::Share { ino, generation, owner, share: wanted, client_state } => {
-            require_file(t, *ino, *generation)?;
+            let at = require_file(t, *ino, *generation)?;
+            delegations::check(t, at, delegations::intrusion_of(*wanted))?;
             share(t, *ino, owner, *wanted, *client_state)?
         }
         LockOp::Unshare { ino, generation, owner } => {
@@ -77,10 +85,11 @@ pub(crate) fn run<K: KvWrite>(t: &mut Transaction<'_, K>, op: &LockOp) -> Step<O
     Ok(Outcome::Lock(outcome))
 }
 
-pub(super) fn require_file<K: KvWrite>(t: &mut Transaction<'_, K>, ino: Ino, generation: u32) -> Step<()> {
+pub(super) fn require_file<K: KvWrite>(t: &mut Transaction<'_, K>, ino: Ino, generation: u32) -> Step<At> {
     let at = t.find(ino)?.ok_or(FsError::Stale)?;
     require(t[at].attr.generation == generation, FsError::Stale)?;
-    Ok(t.require_regular(at)?)
+    t.require_regular(at)?;
+    Ok(at)
 }
 
 fn load<K: KvWrite>(t: &Transaction<'_, K>, ino: Ino) -> Step<Option<FileLocks>> {

@@ -1,11 +1,11 @@
 //! The operations, one family per file.
 
-mod attributes;
+pub(crate) mod attributes;
 mod create;
 mod data;
 mod export;
 mod lease;
-mod link;
+pub(crate) mod link;
 pub(crate) mod lock_clients;
 pub(crate) mod locks;
 pub(crate) mod names;

@@ -10,6 +10,7 @@
 //! clears the target as a write does, by a cut if need be.
 
 use super::data;
+use super::nfs4::delegations;
 use crate::extent::{self, Head};
 use crate::extents;
 use crate::kv::{KvError, KvWrite};
@@ -17,6 +18,7 @@ use crate::limits::{CLONE_INLINE_MAX, CLONE_ROWS_MAX};
 use crate::transaction::{At, Step, Transaction, require};
 use atoll_base::id::Ino;
 use atoll_base::limits::FILE_SIZE_MAX;
+use atoll_meta::delegation::Intrusion;
 use atoll_meta::{Extent, FsError, Outcome, Piece};
 use std::ops::ControlFlow;
 
@@ -33,6 +35,7 @@ pub(crate) fn punch<K: KvWrite>(
     data::check_write_permission(t, at)?;
     let end = offset.saturating_add(len).min(t[at].attr.size);
     if offset < end {
+        delegations::check(t, at, Intrusion::Change)?;
         extents::replace_range(t, at, offset, end, &[])?;
         data::data_written(t, at)?;
     }
@@ -50,6 +53,7 @@ pub(crate) fn extend<K: KvWrite>(
     t.require_regular(at)?;
     data::check_write_permission(t, at)?;
     if size > t[at].attr.size {
+        delegations::check(t, at, Intrusion::Change)?;
         data::set_size(t, at, size)?;
         data::data_written(t, at)?;
     }
@@ -89,6 +93,8 @@ pub(crate) fn clone<K: KvWrite>(
     let to_end = to.offset.checked_add(len).filter(|end| *end <= FILE_SIZE_MAX).ok_or(FsError::TooLarge)?;
     let overlap = from.ino == to.ino && from.offset < to_end && to.offset < end;
     require(!overlap, FsError::Invalid)?;
+    delegations::check(t, source, Intrusion::Read)?;
+    delegations::check(t, target, Intrusion::Change)?;
 
     let (extents, complete_to) = live_within(t, source, from.offset, end)?;
     // With dead rows only there is nothing to report: Sweep is to come first.

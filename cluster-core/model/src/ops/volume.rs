@@ -6,7 +6,7 @@ use crate::model::Model;
 use crate::record::{Dir, Inode, VolumeRecord};
 use crate::store;
 use crate::transaction::{Step, Transaction, require};
-use atoll_base::attr::{Attr, Device, FileKind};
+use atoll_base::attr::{Attr, Delegated, Device, FileKind};
 use atoll_base::id::{Cookie, VolumeId};
 use atoll_base::time::Timestamp;
 use atoll_meta::{FsError, Outcome};
@@ -48,6 +48,7 @@ pub(crate) fn make(
         btime: now,
         change: 1,
         acl: None,
+        delegated: Delegated::No,
     };
     let dir = Dir { parent: root, next_cookie: Cookie::FIRST_ENTRY.0, entries: 0 };
     let inode = Inode { attr, dir: Some(dir), file: None, xattrs: 0, xattr_bytes: 0, acl: false };

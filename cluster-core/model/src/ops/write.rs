@@ -22,6 +22,7 @@
 //! coverage ends, so with both the same the bytes are.
 
 use super::attributes::is_time;
+use super::nfs4::delegations;
 use super::{data, lease};
 use crate::kv::KvWrite;
 use crate::limits::{COVERED_MAX, INLINE_EXTENT_MAX, PIECES_MAX};
@@ -29,6 +30,7 @@ use crate::transaction::{At, Step, Transaction, require};
 use crate::{extent, extents, once, store};
 use atoll_base::id::Ino;
 use atoll_base::limits::{BLOCK_MAX, FILE_SIZE_MAX, INLINE_WRITE_MAX};
+use atoll_meta::delegation::Intrusion;
 use atoll_meta::{Flush, FsError, Outcome, Piece, Source};
 use std::ops::{ControlFlow, Range};
 
@@ -76,6 +78,7 @@ fn write_stable<K: KvWrite>(t: &mut Transaction<'_, K>, at: At, pieces: &[Piece]
     data::check_write_at(t, at, pieces.first().map_or(u64::MAX, |piece| piece.offset))?;
     check_pieces(pieces)?;
     let Some(last) = pieces.last() else { return Ok(()) };
+    delegations::check(t, at, Intrusion::Change)?;
     extents::check_new_blocks(t, pieces)?;
     extents::replace(t, at, pieces)?;
 

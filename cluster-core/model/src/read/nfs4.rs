@@ -6,7 +6,7 @@ use crate::keys::nfs4 as keys;
 use crate::kv::{KvError, KvRead, Table};
 use crate::once::owners;
 use crate::ops::nfs4::{clients, release, sessions, states};
-use crate::record::nfs4::{ClientRecord, Held, MinorRecord, SessionRecord, StateRecord};
+use crate::record::nfs4::{ClientRecord, Delegation, Held, MinorRecord, SessionRecord, StateRecord};
 use crate::store;
 use atoll_base::id::Ino;
 use atoll_lockd::{FileLocks, Share, ShareBits};
@@ -42,6 +42,7 @@ fn shown_client(kv: &impl KvRead, id: ClientId, record: ClientRecord) -> Result<
         about: record.about,
         sessions: counts.sessions,
         states: counts.states.into(),
+        revoked: counts.revoked,
     })
 }
 
@@ -93,7 +94,11 @@ pub fn sessions(kv: &impl KvRead, client: ClientId) -> Result<Vec<Session>, KvEr
     Ok(found)
 }
 
-fn shown_state(kv: &impl KvRead, id: StateId, record: StateRecord) -> Result<Option<State>, KvError> {
+pub(super) fn shown_state(
+    kv: &impl KvRead,
+    id: StateId,
+    record: StateRecord,
+) -> Result<Option<State>, KvError> {
     if !clients::exists(kv, record.client)? {
         return Ok(None);
     }
@@ -106,6 +111,9 @@ fn shown_state(kv: &impl KvRead, id: StateId, record: StateRecord) -> Result<Opt
             };
             StateKind::Lock { open, share }
         }
+        Held::Delegation(Delegation { kind, phase, timestamps, export, change }) => {
+            StateKind::Delegation { kind, phase, timestamps, export, change }
+        }
     };
     Ok(Some(State {
         stateid,
@@ -117,7 +125,7 @@ fn shown_state(kv: &impl KvRead, id: StateId, record: StateRecord) -> Result<Opt
     }))
 }
 
-/// An open or lock state, if there is one.
+/// A state, if there is one.
 pub fn state(kv: &impl KvRead, id: StateId) -> Result<Option<State>, KvError> {
     match states::load(kv, id)? {
         Some(record) => shown_state(kv, id, record),
@@ -168,12 +176,12 @@ fn listed(
     Ok(found)
 }
 
-/// Opens and lock states of a file, above an id, at most `most`, in order.
+/// Opens, lock states and delegations in force of a file, above an id, at most `most`, in order.
 pub fn states_of(kv: &impl KvRead, ino: Ino, after: StateId, most: usize) -> Result<Vec<State>, KvError> {
     listed(kv, Table::FileState, ino.0, after, most)
 }
 
-/// Opens and lock states of a client, above an id, at most `most`, in order.
+/// Opens, lock states and delegations of a client, above an id, at most `most`, in order.
 pub fn states_by(
     kv: &impl KvRead,
     client: ClientId,
@@ -181,6 +189,31 @@ pub fn states_by(
     most: usize,
 ) -> Result<Vec<State>, KvError> {
     listed(kv, Table::ClientState, client.0, after, most)
+}
+
+/// Delegations that are to be returned, above an id, at most `most`, in order.
+pub fn recalled(kv: &impl KvRead, after: StateId, most: usize) -> Result<Vec<State>, KvError> {
+    let mut found = Vec::new();
+    let mut from = after;
+    while found.len() < most {
+        let mut ids = Vec::new();
+        let start = keys::state(from);
+        store::each_from(kv, Table::Recalled, Bound::Excluded(&start), Bound::Unbounded, |key, _| {
+            if ids.len() >= most {
+                return Ok(ControlFlow::Break(()));
+            }
+            ids.push(StateId(keys::parse_one(Table::Recalled, key)?));
+            Ok(ControlFlow::Continue(()))
+        })?;
+        let Some(last) = ids.last() else { break };
+        from = *last;
+        for id in ids {
+            if found.len() < most {
+                found.extend(shown_state(kv, id, states::follow(kv, id)?)?);
+            }
+        }
+    }
+    Ok(found)
 }
 
 /// Whether a share reservation denies this access; `Delay` if only what is left of clients that ended may deny it.

@@ -1,8 +1,9 @@
 //! Records of NFSv4's clients, sessions, states and owners.
 
-use atoll_base::id::Ino;
+use atoll_base::id::{ExportId, Ino};
 use atoll_lockd::{Share, ShareBits};
 use atoll_meta::Response;
+use atoll_meta::delegation::{DelegationKind, DelegationPhase};
 use atoll_meta::nfs4::{
     Callback40, ClientAbout, ClientId, ClientOutcome, Principal, SessionTerms, StateId, Stateid,
 };
@@ -16,7 +17,7 @@ pub struct Meta4 {
     pub last_client: u32,
     /// Last session.
     pub last_session: u64,
-    /// Last open or lock state.
+    /// Last open, lock state or delegation.
     pub last_state: u64,
     /// Confirmed clients.
     pub confirmed: u64,
@@ -92,8 +93,12 @@ impl ClientRecord {
 pub struct Counts {
     /// Sessions.
     pub sessions: u32,
-    /// Opens and lock states.
+    /// Opens, lock states and delegations.
     pub states: u32,
+    /// Delegations among them, in whatever phase.
+    pub delegations: u32,
+    /// Delegations among these that are revoked.
+    pub revoked: u32,
     /// Rows of `IdleOwner`.
     pub idle_owners: u32,
 }
@@ -116,21 +121,23 @@ pub struct SessionRecord {
     pub terms: SessionTerms,
 }
 
-/// Whose sequence or state: an open owner or a lock owner. They are different even if their opaques are the same.
+/// Whose sequence or state: an open owner or a lock owner, which are different even if their opaques are the same; or nobody but the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum OwnerKind {
     /// Open owner.
     Open = 1,
     /// Lock owner.
     Lock = 2,
+    /// The client itself, for its delegations: the opaque is empty, and there is no sequence.
+    Delegation = 3,
 }
 
-/// An open or lock state.
+/// An open, lock state or delegation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StateRecord {
     /// Whose.
     pub client: ClientId,
-    /// Opaque of the open or lock owner.
+    /// Opaque of the open or lock owner; empty of a delegation.
     pub owner: Bytes,
     /// File.
     pub ino: Ino,
@@ -159,6 +166,23 @@ pub enum Held {
         /// The open that it was made under.
         open: StateId,
     },
+    /// A delegation.
+    Delegation(Delegation),
+}
+
+/// A delegation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Delegation {
+    /// What it allows.
+    pub kind: DelegationKind,
+    /// How far it is with it.
+    pub phase: DelegationPhase,
+    /// With authority over the times.
+    pub timestamps: bool,
+    /// The export that its holder sees the file through.
+    pub export: ExportId,
+    /// The file's change counter when it was given: what the holder compares with (RFC 8881 §10.4.3, `sc`).
+    pub change: u64,
 }
 
 impl StateRecord {
@@ -167,7 +191,21 @@ impl StateRecord {
         match self.held {
             Held::Open { .. } => OwnerKind::Open,
             Held::Lock { .. } => OwnerKind::Lock,
+            Held::Delegation(_) => OwnerKind::Delegation,
         }
+    }
+
+    /// What it allows, if it is a delegation.
+    pub fn delegation(&self) -> Option<Delegation> {
+        match self.held {
+            Held::Delegation(delegation) => Some(delegation),
+            Held::Open { .. } | Held::Lock { .. } => None,
+        }
+    }
+
+    /// Whether it is a delegation that was revoked.
+    pub fn is_revoked(&self) -> bool {
+        self.delegation().is_some_and(|delegation| delegation.phase == DelegationPhase::Revoked)
     }
 
     /// Its stateid.

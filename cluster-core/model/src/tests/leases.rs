@@ -197,7 +197,7 @@ fn who_gets_a_lease() {
     let (one, two) = (rig.register(1), rig.register(2));
     let begin = |attr: &Attr| Op::BeginDirty { ino: attr.ino, generation: attr.generation };
     let by = |rig: &mut Rig, cred: &Cred, origin, op| {
-        rig.call(Call { origin, once: None, cred: cred.clone(), op }).result
+        rig.call(Call { origin, once: None, cred: cred.clone(), client: None, op }).result
     };
     assert_eq!(by(&mut rig, &Cred::root(), None, begin(&f)), Err(FsError::Invalid));
     by(&mut rig, &user(1), Some(one), begin(&f)).unwrap();

@@ -1,14 +1,17 @@
 //! Exactly once: replay, expiry, bounds.
 
 use super::rig::{ROOT, Rig, at, key, user};
-use crate::limits::{OUTCOME_KEEP, OUTCOME_ROW, OUTCOMES_MAX};
+use crate::kv::{KvError, KvRead, KvWrite, Table};
+use crate::limits::{OUTCOME_KEEP, OUTCOME_ROW, OUTCOME_TAGS, OUTCOMES_MAX};
 use crate::{Command, MemKv, Model, read};
 use atoll_base::access::Cred;
 use atoll_meta::{Call, FsError, NewNode, OnceKey, Op, Outcome, RemoveKind, Response};
+use std::cell::Cell;
+use std::ops::{Bound, ControlFlow};
 
 fn remove(once: OnceKey) -> Call {
     let op = Op::Remove { dir: ROOT, name: "f".into(), kind: RemoveKind::Any };
-    Call { origin: None, once: Some(once.into()), cred: Cred::root(), op }
+    Call { origin: None, once: Some(once.into()), cred: Cred::root(), client: None, op }
 }
 
 #[test]
@@ -41,7 +44,7 @@ fn refusals_are_final_but_for_passing_ones() {
     // A full table says nothing about the request.
     let make = |n: u32, once| {
         let op = Op::CreateVolume { name: format!("v{n}") };
-        Call { origin: None, once, cred: Cred::root(), op }
+        Call { origin: None, once, cred: Cred::root(), client: None, op }
     };
     while rig.call(make(rig.txn as u32, None)).result.is_ok() {}
     assert_eq!(rig.call(make(0, Some(key(2).into()))).result, Err(FsError::TableFull));
@@ -163,7 +166,7 @@ fn what_a_stored_answer_says_is_all_of_it() {
         how: atoll_meta::CreateHow::Guarded,
         attrs: atoll_base::attr::SetAttr { mode: Some(0o640), ..Default::default() },
     };
-    let call = Call { origin: None, once: Some(key(1).into()), cred: user(1), op };
+    let call = Call { origin: None, once: Some(key(1).into()), cred: user(1), client: None, op };
     let first = rig.call(call.clone());
     let Ok(Outcome::Created { attr, new: true }) = &first.result else { panic!() };
     rig.op(&user(1), Op::Remove { dir, name: "x".into(), kind: RemoveKind::Any }).result.unwrap();
@@ -171,4 +174,52 @@ fn what_a_stored_answer_says_is_all_of_it() {
     assert_eq!(again, first);
     assert_eq!(again.changes[0].after.ino, dir);
     assert_eq!((attr.mode, attr.uid), (0o640, 1));
+}
+
+/// Counts the rows of outcomes that are looked at.
+struct Counting<'k>(&'k MemKv, Cell<usize>);
+
+impl KvRead for Counting<'_> {
+    fn get<R>(&self, table: Table, key: &[u8], f: impl FnOnce(Option<&[u8]>) -> R) -> Result<R, KvError> {
+        self.1.set(self.1.get() + usize::from(table == Table::Outcome));
+        self.0.get(table, key, f)
+    }
+
+    fn walk(
+        &self,
+        table: Table,
+        bounds: (Bound<&[u8]>, Bound<&[u8]>),
+        back: bool,
+        mut f: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    ) -> Result<(), KvError> {
+        self.0.walk(table, bounds, back, |key, value| {
+            self.1.set(self.1.get() + usize::from(table == Table::Outcome));
+            f(key, value)
+        })
+    }
+}
+
+#[test]
+fn a_start_reads_the_newest_outcomes_only() {
+    let mut rig = Rig::new();
+    for n in 0..OUTCOMES_MAX as u32 - 1 {
+        rig.call(remove(key(n)));
+        let kv = Counting(&rig.kv, Cell::new(0));
+        assert_eq!(Model::load(&kv).unwrap(), rig.model);
+        // Those without a hash in a row, the one before them, and both ends.
+        assert!(kv.1.get() <= OUTCOME_TAGS / OUTCOME_ROW + 5, "{} of {n}", kv.1.get());
+    }
+    // As an earlier release left it: there are no hashes, or none of the older ones.
+    let mut hashes = Vec::new();
+    rig.kv
+        .walk(Table::OutcomeTag, (Bound::Unbounded, Bound::Unbounded), false, |key, _| {
+            hashes.push(key.to_vec());
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+    assert!(hashes.len() > 5);
+    for key in hashes {
+        rig.kv.delete(Table::OutcomeTag, &key).unwrap();
+        assert_eq!(Model::load(&rig.kv).unwrap(), rig.model);
+    }
 }

@@ -1,6 +1,8 @@
 //! Random histories against the naive world: answers, attributes, listings, contents; times and counters that never go
 //! back; and after some steps the whole check.
 
+mod delegations;
+
 use super::rig::{ROOT, Rig, at, user};
 use super::world::{Expect, World, agrees};
 use crate::limits::{OUTCOME_KEEP, OUTCOMES_MAX};
@@ -9,6 +11,7 @@ use atoll_base::access::Cred;
 use atoll_base::attr::{Attr, Device, FileKind, SetAttr, SetTime};
 use atoll_base::id::{Epoch, FrontendId, Ino};
 use atoll_base::time::Timestamp;
+use atoll_meta::nfs4::{ClientId, StateError};
 use atoll_meta::{
     Call, CreateHow, Flush, FsError, NewNode, OnceKey, Op, Origin, Outcome, Piece, RemoveKind, Response,
     XattrHow,
@@ -36,6 +39,9 @@ enum Do {
     Punch { ino: u8, at: u8, len: u8 },
     Extend { ino: u8, size: u8 },
     Clone { from: u8, from_at: u8, to: u8, to_at: u8, len: u8, partial: bool },
+    Delegate { ino: u8, who: u8, writes: bool },
+    Return { which: u8 },
+    Recall { which: u8, change: bool },
     Sweep,
     Collect,
     Replay { which: u8 },
@@ -53,6 +59,7 @@ struct FlushPlan {
 struct Act {
     who: u8,
     via: u8,
+    client: u8,
     once: bool,
     back: bool,
     what: Do,
@@ -108,6 +115,9 @@ fn what() -> impl Strategy<Value = Do> {
         6 => (b(), b(), b(), b(), b(), any::<bool>()).prop_map(|(from, from_at, to, to_at, len, partial)| {
             Do::Clone { from, from_at, to, to_at, len, partial }
         }),
+        6 => (b(), 0..2_u8, any::<bool>()).prop_map(|(ino, who, writes)| Do::Delegate { ino, who, writes }),
+        4 => b().prop_map(|which| Do::Return { which }),
+        1 => (b(), any::<bool>()).prop_map(|(which, change)| Do::Recall { which, change }),
         2 => Just(Do::Sweep),
         1 => Just(Do::Collect),
         3 => b().prop_map(|which| Do::Replay { which }),
@@ -115,8 +125,8 @@ fn what() -> impl Strategy<Value = Do> {
 }
 
 fn act() -> impl Strategy<Value = Act> {
-    (0..4_u8, 0..4_u8, any::<bool>(), prop::bool::weighted(0.1), what())
-        .prop_map(|(who, via, once, back, what)| Act { who, via, once, back, what })
+    (0..4_u8, 0..4_u8, 0..4_u8, any::<bool>(), prop::bool::weighted(0.1), what())
+        .prop_map(|(who, via, client, once, back, what)| Act { who, via, client, once, back, what })
 }
 
 struct Stored {
@@ -133,6 +143,8 @@ struct Run {
     /// All inode numbers ever seen, with generations: handles that clients may still hold.
     known: Vec<(Ino, u32)>,
     origins: Vec<Origin>,
+    /// Of NFSv4.
+    clients: [ClientId; 2],
     stored: Vec<Stored>,
     stores: u64,
     next_key: u32,
@@ -148,12 +160,14 @@ impl Run {
         };
         let mut world = World::new(&rig.attr(ROOT));
         world.adopt(&rig.attr(second));
+        let clients = ["one", "two"].map(|name| rig.v41(name).0);
         let known = [ROOT, second].map(|ino| (ino, rig.attr(ino).generation)).to_vec();
         let mut run = Self {
             rig,
             world,
             known,
             origins: Vec::new(),
+            clients,
             stored: Vec::new(),
             stores: 0,
             next_key: 0,
@@ -342,6 +356,9 @@ impl Run {
                 let to_offset = u64::from(to_at) % 150;
                 Op::Clone { from, from_generation, from_offset, to, to_generation, to_offset, len, partial }
             }
+            Do::Delegate { ino, who, writes } => return self.delegate(ino, who, writes),
+            Do::Return { which } => return self.give_back(which),
+            Do::Recall { which, change } => return self.recall(which, change),
             Do::Repack { ino, start, len, inline } => return self.repack(ino, start, len, inline),
             Do::Sweep => return self.background(Op::Sweep),
             Do::Collect => {
@@ -356,6 +373,8 @@ impl Run {
             super::rig::key(self.next_key)
         });
         let origin = if matches!(op, Op::RegisterFrontend { .. }) { None } else { origin };
+        // Mostly a client, for one of those may be the holder.
+        self.world.caller = [None, Some(0), Some(1), Some(0)][act.client as usize];
         self.step(&cred, origin, once, op);
     }
 
@@ -380,7 +399,8 @@ impl Run {
     }
 
     fn step(&mut self, cred: &Cred, origin: Option<Origin>, once: Option<OnceKey>, op: Op) {
-        let call = Call { origin, once: once.map(Into::into), cred: cred.clone(), op: op.clone() };
+        let client = self.world.caller.map(|client| self.clients[client]);
+        let call = Call { origin, once: once.map(Into::into), cred: cred.clone(), client, op: op.clone() };
         self.world.blocks.clone_from(&self.rig.blocks);
         self.world.now = self.world.now.max(at(self.rig.clock + 10));
         let losses = self.world.losses;
@@ -435,7 +455,8 @@ impl Run {
                 assert_eq!(self.rig.outcome(key).as_ref(), Some(&**covered));
             }
         }
-        let transient = [FsError::Delay, FsError::Fenced, FsError::TableFull].map(Err);
+        let delegated = FsError::State(StateError::Delegated);
+        let transient = [FsError::Delay, FsError::Fenced, FsError::TableFull, delegated].map(Err);
         if let Some(key) = once {
             if transient.contains(&response.result) {
                 assert_eq!(self.rig.outcome(&key), None);
@@ -546,7 +567,9 @@ impl Run {
             self.world.compare(*ino, &attr);
             if let Some(last) = self.last.get(ino) {
                 assert!(attr.change >= last.change && attr.ctime >= last.ctime, "change or ctime goes back");
-                let same = Attr { atime: last.atime, used: last.used, ..attr.clone() } == *last;
+                let same =
+                    Attr { atime: last.atime, used: last.used, delegated: last.delegated, ..attr.clone() }
+                        == *last;
                 assert!(same || is_flush || attr.change > last.change && attr.ctime > last.ctime);
             }
             match attr.kind {

@@ -80,7 +80,7 @@ impl Rig {
     }
 
     pub(super) fn op(&mut self, cred: &Cred, op: Op) -> Response {
-        self.call(Call { origin: None, once: None, cred: cred.clone(), op })
+        self.call(Call { origin: None, once: None, cred: cred.clone(), client: None, op })
     }
 
     pub(super) fn root(&mut self, op: Op) -> Result<Outcome, FsError> {
@@ -88,7 +88,7 @@ impl Rig {
     }
 
     pub(super) fn by(&mut self, origin: Origin, op: Op) -> Result<Outcome, FsError> {
-        self.call(Call { origin: Some(origin), once: None, cred: Cred::root(), op }).result
+        self.call(Call { origin: Some(origin), once: None, cred: Cred::root(), client: None, op }).result
     }
 
     /// Both members hold the same bytes, reloading changes nothing, and nothing is inconsistent.

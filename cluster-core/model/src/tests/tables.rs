@@ -7,6 +7,7 @@ use atoll_base::access::Cred;
 use atoll_base::id::{ExportId, FrontendId, ROOT_VOLUME, VolumeId};
 use atoll_meta::export::{AtimePolicy, ClientMatch, SecFlavor, Squash};
 use atoll_meta::{Call, ExportSpec, FsError, Op, Outcome, RemoveKind};
+use bytes::Bytes;
 
 fn spec(path: &str) -> ExportSpec {
     ExportSpec {
@@ -157,7 +158,7 @@ fn bootstrap_is_done_once() {
 #[should_panic(expected = "transaction 5 after 5")]
 fn transactions_only_go_forward() {
     let mut rig = Rig::new();
-    let call = Call { origin: None, once: None, cred: Cred::root(), op: Op::Sweep };
+    let call = Call { origin: None, once: None, cred: Cred::root(), client: None, op: Op::Sweep };
     let command = Command { stamp: at(0), call };
     rig.model.apply(&mut rig.kv, 5, &command).unwrap();
     let _ = rig.model.apply(&mut rig.kv, 5, &command);
@@ -165,12 +166,12 @@ fn transactions_only_go_forward() {
 
 #[test]
 fn damaged_bytes_are_errors() {
-    let call = Call { origin: None, once: None, cred: Cred::root(), op: Op::Sweep };
+    let call = Call { origin: None, once: None, cred: Cred::root(), client: None, op: Op::Sweep };
     let bytes = Command { stamp: at(0), call }.encode();
-    assert_eq!(Command::decode(&[]), Err(DecodeError::Empty));
-    assert_eq!(Command::decode(&[9, 1, 2]), Err(DecodeError::Version(9)));
-    assert!(matches!(Command::decode(&bytes[..bytes.len() - 1]), Err(DecodeError::Body(_))));
-    assert_eq!(Command::decode(&[&bytes[..], &[0, 0]].concat()), Err(DecodeError::Trailing(2)));
+    assert_eq!(Command::decode(&Bytes::new()), Err(DecodeError::Empty));
+    assert_eq!(Command::decode(&Bytes::from_static(&[9, 1, 2])), Err(DecodeError::Version(9)));
+    assert!(matches!(Command::decode(&bytes.slice(..bytes.len() - 1)), Err(DecodeError::Body(_))));
+    assert_eq!(Command::decode(&[&bytes[..], &[0, 0]].concat().into()), Err(DecodeError::Trailing(2)));
     let mut rig = Rig::new();
     crate::KvWrite::put(&mut rig.kv, crate::Table::Inode, &1_u64.to_be_bytes(), &[1, 2]).unwrap();
     let KvError(why) = read::getattr(&rig.kv, ROOT).unwrap_err();

@@ -1,12 +1,16 @@
 //! A naive file system: trees of structs, files as vectors of bytes, link counts by counting. What the state machine answers
 //! and shows is compared with it.
 
+pub(super) mod delegations;
+
+use self::delegations::Delegation;
 use crate::limits::{DIRECTORY_SIZE, LEASE_CHANGES, LEASE_NANOS, LEASES_MAX, XATTRS_MAX};
 use atoll_base::access::Cred;
 use atoll_base::attr::{Attr, FileKind, SetAttr, SetTime};
 use atoll_base::block::BlockId;
 use atoll_base::id::{FrontendId, Ino};
 use atoll_base::time::Timestamp;
+use atoll_meta::delegation::Intrusion;
 use atoll_meta::{
     CreateHow, Flush, FsError, NewNode, Op, Origin, Outcome, Piece, RemoveKind, Source, XattrHow,
 };
@@ -52,6 +56,8 @@ pub(super) enum Expect {
     Written,
     Dirty(u64, Timestamp),
     Registered,
+    /// A file that lost its last name and stays, because it is delegated.
+    Unnamed,
     /// All of so many bytes, if the command may bring a part only as many as it says.
     Cloned(u64),
 }
@@ -62,6 +68,10 @@ pub(super) struct World {
     pub(super) losses: u64,
     pub(super) epochs: BTreeMap<FrontendId, u32>,
     pub(super) blocks: BTreeMap<BlockId, Vec<u8>>,
+    /// By client (a small number) and inode; also those of directories that are gone.
+    pub(super) delegations: BTreeMap<(usize, Ino), Delegation>,
+    /// Who sends the next operation.
+    pub(super) caller: Option<usize>,
     moved: Vec<Ino>,
 }
 
@@ -73,6 +83,8 @@ impl World {
             losses: 0,
             epochs: BTreeMap::new(),
             blocks: BTreeMap::new(),
+            delegations: BTreeMap::new(),
+            caller: None,
             moved: Vec::new(),
         };
         world.adopt(root);
@@ -132,6 +144,7 @@ impl World {
             ctime: node.ctime,
             change: node.change,
             generation: node.generation,
+            delegated: self.delegated(ino),
             ..attr.clone()
         };
         assert_eq!(*attr, expected);
@@ -229,11 +242,16 @@ impl World {
         self.nodes.get_mut(&dir).unwrap().names.retain(|(n, _)| n != name);
     }
 
-    fn gone_if_unnamed(&mut self, ino: Ino) {
+    fn gone_if_unnamed(&mut self, ino: Ino) -> Expect {
         self.moved(ino);
-        if !self.nodes.values().any(|n| n.names.iter().any(|(_, i)| *i == ino)) {
-            self.nodes.remove(&ino);
+        if self.is_named(ino) {
+            return Expect::Done;
         }
+        if self.nodes[&ino].kind != FileKind::Directory && self.is_delegated(ino) {
+            return Expect::Unnamed;
+        }
+        self.nodes.remove(&ino);
+        Expect::Done
     }
 
     /// Applies an operation; the caller adopts what was made.
@@ -262,9 +280,11 @@ impl World {
             }
             Op::Punch { ino, generation, offset, len } => {
                 self.writable(cred, *ino, *generation)?;
-                let bytes = &mut self.nodes.get_mut(ino).unwrap().bytes;
+                let bytes = &self.nodes[ino].bytes;
                 let end = (offset + len).min(bytes.len() as u64);
                 if *offset < end {
+                    self.allow(*ino, Intrusion::Change)?;
+                    let bytes = &mut self.nodes.get_mut(ino).unwrap().bytes;
                     bytes[*offset as usize..end as usize].fill(0);
                     self.written(cred, *ino);
                 }
@@ -272,8 +292,9 @@ impl World {
             }
             Op::Extend { ino, generation, size } => {
                 self.writable(cred, *ino, *generation)?;
-                let bytes = &mut self.nodes.get_mut(ino).unwrap().bytes;
-                if *size > bytes.len() as u64 {
+                if *size > self.nodes[ino].bytes.len() as u64 {
+                    self.allow(*ino, Intrusion::Change)?;
+                    let bytes = &mut self.nodes.get_mut(ino).unwrap().bytes;
                     bytes.resize(*size as usize, 0);
                     self.written(cred, *ino);
                 }
@@ -293,7 +314,12 @@ impl World {
                 }
                 let len = if *len == 0 { size - from_offset } else { *len };
                 let overlap = from == to && from_offset.abs_diff(*to_offset) < len;
-                if overlap { Err(FsError::Invalid) } else { Ok(Expect::Cloned(len)) }
+                if overlap {
+                    return Err(FsError::Invalid);
+                }
+                self.allow(*from, Intrusion::Read)?;
+                self.allow(*to, Intrusion::Change)?;
+                Ok(Expect::Cloned(len))
             }
             Op::Touch(times) => {
                 for (ino, time) in times {
@@ -363,6 +389,7 @@ impl World {
                 if !self.may(cred, ino, 2) && !self.is_owner(cred, ino) {
                     return Err(FsError::AccessDenied);
                 }
+                self.allow(ino, Intrusion::Change)?;
                 self.nodes.get_mut(&ino).unwrap().bytes.resize(size as usize, 0);
                 self.written(cred, ino);
             }
@@ -376,6 +403,7 @@ impl World {
         {
             return Err(FsError::NotOwner);
         }
+        self.allow(dir, Intrusion::Change)?;
         self.moved_data(dir);
         let _ = parent;
         Ok(Expect::New)
@@ -431,6 +459,11 @@ impl World {
         if self.nodes[&dir].volume != self.nodes[&ino].volume {
             return Err(FsError::CrossVolume);
         }
+        if !self.is_named(ino) {
+            return Err(FsError::NotFound);
+        }
+        self.allow(dir, Intrusion::Change)?;
+        self.allow(ino, Intrusion::Change)?;
         self.moved_data(dir);
         self.moved(ino);
         self.nodes.get_mut(&dir).unwrap().names.push((name.clone(), ino));
@@ -455,10 +488,11 @@ impl World {
         if !self.nodes[&ino].names.is_empty() {
             return Err(FsError::NotEmpty);
         }
+        self.allow(dir, Intrusion::Change)?;
+        self.allow(ino, Intrusion::Change)?;
         self.moved_data(dir);
         self.unlink(dir, name);
-        self.gone_if_unnamed(ino);
-        Ok(Expect::Done)
+        Ok(self.gone_if_unnamed(ino))
     }
 
     fn rename(
@@ -500,6 +534,9 @@ impl World {
         if is_dir && from != to && !self.may(cred, ino, 2) {
             return Err(FsError::AccessDenied);
         }
+        for changed in [from, to, ino].into_iter().chain(target) {
+            self.allow(changed, Intrusion::Change)?;
+        }
         self.moved_data(from);
         self.moved_data(to);
         self.moved(ino);
@@ -509,7 +546,7 @@ impl World {
             None => names.push((to_name.clone(), ino)),
             Some(target) => {
                 names.iter_mut().find(|(n, _)| n == to_name).unwrap().1 = ino;
-                self.gone_if_unnamed(target);
+                return Ok(self.gone_if_unnamed(target));
             }
         }
         Ok(Expect::Done)
@@ -557,6 +594,7 @@ impl World {
                 _ => {}
             }
         }
+        self.allow(ino, Intrusion::Change)?;
         let time = self.moved(ino);
         let node = self.nodes.get_mut(&ino).unwrap();
         node.verifier = None;
@@ -624,6 +662,7 @@ impl World {
             return Err(FsError::AccessDenied);
         }
         if !pieces.is_empty() {
+            self.allow(ino, Intrusion::Change)?;
             self.put(ino, pieces);
             self.written(cred, ino);
         }
@@ -662,6 +701,7 @@ impl World {
             None if held as u32 >= LEASES_MAX => return Err(FsError::TableFull),
             _ => {}
         }
+        self.allow(ino, Intrusion::Change)?;
         if self.strip(cred, ino) {
             self.moved(ino);
         }
@@ -741,6 +781,7 @@ impl World {
             Some(_) if !has && count as u32 >= XATTRS_MAX => return Err(FsError::NoSpace),
             _ => {}
         }
+        self.allow(ino, Intrusion::Change)?;
         self.moved(ino);
         let xattrs = &mut self.nodes.get_mut(&ino).unwrap().xattrs;
         match value {
@@ -755,7 +796,7 @@ impl World {
 pub(super) fn agrees(expected: &Answer<Expect>, result: &Answer<Outcome>) -> bool {
     match (expected, result) {
         (Err(a), Err(b)) => a == b,
-        (Ok(Expect::Done), Ok(Outcome::Done)) => true,
+        (Ok(Expect::Done), Ok(Outcome::Done)) | (Ok(Expect::Unnamed), Ok(Outcome::Unnamed)) => true,
         (Ok(Expect::New), Ok(Outcome::Created { new: true, .. })) => true,
         (Ok(Expect::Old(ino)), Ok(Outcome::Created { attr, new: false })) => attr.ino == *ino,
         (Ok(Expect::Written), Ok(Outcome::Written { .. })) => true,

@@ -461,3 +461,27 @@ fn it_works_on_the_machine_s_own_file_system() {
     drop(wal);
     std::fs::remove_dir_all(&root).unwrap();
 }
+
+#[test]
+fn an_opening_reads_each_segment_once_and_the_last_twice() {
+    use atoll_base::disk::wrap::{CountReads, WrapDisk};
+    let sim = SimDisk::new();
+    let wal = open(&sim);
+    // Purged again and again, so that the segments that are left were used before.
+    let last = 100;
+    for index in 1..=last {
+        append(&wal, vec![entry(1, index, &[3000])]).unwrap();
+        if index % 8 == 0 {
+            wait(|done| wal.purge(id(1, index - 4), done)).unwrap();
+        }
+    }
+    std::mem::forget(wal);
+    let sim = sim.restart();
+    let files = sim.list(dir()).unwrap().len() as u64;
+    let counted = CountReads::new(disk(&sim));
+    let wal = Wal::open_unattended(Arc::new(WrapDisk(counted.clone())), dir(), config()).unwrap();
+    assert_eq!(wal.bounds().1, Some(id(1, last)));
+    let segment = u64::from(config().segment_bytes);
+    // And the headers, and the last group, which is written again.
+    assert!(counted.bytes() < (files + 2) * segment, "{} of {files} files", counted.bytes());
+}

@@ -54,7 +54,7 @@ pub(super) async fn root(meta: &LocalMetadata) -> Ino {
 }
 
 pub(super) fn call(op: Op, once: Option<OnceKey>) -> Call {
-    Call { origin: None, once: once.map(Into::into), cred: Cred::root(), op }
+    Call { origin: None, once: once.map(Into::into), cred: Cred::root(), client: None, op }
 }
 
 pub(super) fn create(dir: Ino, name: &str) -> Op {

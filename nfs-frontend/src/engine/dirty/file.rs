@@ -4,9 +4,10 @@ use super::budget::{Budget, Claim};
 use super::ranges::RangeMap;
 use super::room::Room;
 use atoll_base::access::{Cred, Perm, permits};
-use atoll_base::attr::{Attr, Before};
+use atoll_base::attr::{Attr, Before, Delegated};
 use atoll_base::id::{Epoch, Ino};
 use atoll_base::time::Timestamp;
+use atoll_meta::nfs4::ClientId;
 use atoll_meta::{Change, FsError, OnceKey, Outcome, Response};
 use bytes::Bytes;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -82,6 +83,8 @@ impl Shown {
 #[derive(Debug)]
 pub(crate) struct Write<'a> {
     pub(crate) cred: &'a Cred,
+    /// The NFSv4 client, if known.
+    pub(crate) client: Option<ClientId>,
     pub(crate) offset: u64,
     pub(crate) data: &'a Bytes,
     /// Under what its outcome is kept; of a session's request the slot keeps it.
@@ -137,6 +140,8 @@ pub(crate) struct State {
 #[derive(Debug)]
 struct Leased {
     lease: Lease,
+    /// For whom it was taken or renewed last, if no delegation was given since.
+    client: Option<ClientId>,
     /// The file in the store, as last seen.
     base: Attr,
     shown: Shown,
@@ -205,10 +210,11 @@ impl State {
     }
 
     /// A lease was taken or renewed; `base` is the file as the store has it after that. Returns whether it is new.
-    pub(crate) fn grant(&mut self, lease: Lease, base: Attr) -> bool {
+    pub(crate) fn grant(&mut self, lease: Lease, base: Attr, client: Option<ClientId>) -> bool {
         match &mut self.leased {
             Some(l) => {
                 l.lease = lease;
+                l.client = client;
                 l.shown.size = l.shown.size.max(base.size);
                 l.shown.ctime = l.shown.ctime.max(base.ctime);
                 l.shown.change = l.shown.change.max(base.change);
@@ -217,8 +223,12 @@ impl State {
             }
             None => {
                 let Before { size, mtime, ctime, change } = base.before();
-                self.leased =
-                    Some(Leased { lease, base, shown: Shown { size, mtime, ctime, change, dirty: 0 } });
+                self.leased = Some(Leased {
+                    lease,
+                    client,
+                    base,
+                    shown: Shown { size, mtime, ctime, change, dirty: 0 },
+                });
                 true
             }
         }
@@ -229,6 +239,9 @@ impl State {
         if let Some(l) = &mut self.leased
             && after.change >= l.base.change
         {
+            if after.delegated > l.base.delegated {
+                l.client = None;
+            }
             l.base = after.clone();
             l.shown.ctime = l.shown.ctime.max(after.ctime);
             l.shown.change = l.shown.change.max(after.change);
@@ -249,6 +262,10 @@ impl State {
     ) -> Result<Arc<Response>, (Admission, Claim<'b>)> {
         let Some(l) = &mut self.leased else { return Err((Admission::NeedsLease, claim)) };
         if l.lease.epoch != write.epoch {
+            return Err((Admission::NeedsLease, claim));
+        }
+        // Whether a delegation is in the way of this client the store must say: the holder's own writes are not a reason to take others' in.
+        if l.base.delegated != Delegated::No && (l.client.is_none() || l.client != write.client) {
             return Err((Admission::NeedsLease, claim));
         }
         // The owner may always write: NFS has no open, and a file may be created without permission to write it.

@@ -186,8 +186,13 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
         let mut pause = RETRY_MIN;
         let mut once = self.own_key(origin.epoch);
         loop {
-            let call =
-                Call { origin: Some(origin), once: Some(once.into()), cred: Cred::root(), op: op.clone() };
+            let call = Call {
+                origin: Some(origin),
+                once: Some(once.into()),
+                cred: Cred::root(),
+                client: None,
+                op: op.clone(),
+            };
             match self.meta.execute(call).await {
                 Ok(response) => match response.result {
                     // Refused without effect: a new request.

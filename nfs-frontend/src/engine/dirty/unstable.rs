@@ -9,6 +9,7 @@ use atoll_base::access::Cred;
 use atoll_base::attr::Attr;
 use atoll_base::block::BlockService;
 use atoll_base::id::Ino;
+use atoll_meta::nfs4::ClientId;
 use atoll_meta::{Call, FsError, MetadataService, OnceKey, Op, Outcome, Response};
 use bytes::Bytes;
 use std::sync::Arc;
@@ -30,6 +31,8 @@ pub(crate) struct UnstableWrite<'a> {
     pub(crate) ino: Ino,
     pub(crate) generation: u32,
     pub(crate) cred: &'a Cred,
+    /// The NFSv4 client, if known.
+    pub(crate) client: Option<ClientId>,
     pub(crate) offset: u64,
     pub(crate) data: &'a Bytes,
     pub(crate) key: Option<OnceKey>,
@@ -70,6 +73,7 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
                 };
                 let w = Write {
                     cred: write.cred,
+                    client: write.client,
                     offset: write.offset,
                     data: write.data,
                     key: write.key,
@@ -119,7 +123,7 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
                         Leasing::Refused(FsError::TableFull | FsError::Conflict, _) => {
                             return Ok(Taken::WriteThrough);
                         }
-                        Leasing::Refused(_, response) => return Ok(Taken::Settled(Arc::new(response))),
+                        Leasing::Refused(_, response) => return Ok(Taken::Settled(response)),
                     }
                 }
             }
@@ -130,27 +134,28 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
     async fn begin_dirty(&self, file: &Pin, write: &UnstableWrite<'_>) -> Result<Leasing, FsError> {
         let op = Op::BeginDirty { ino: write.ino, generation: write.generation };
         let origin = self.origin().await;
-        let call = Call { origin: Some(origin), once: None, cred: write.cred.clone(), op };
+        let call =
+            Call { origin: Some(origin), once: None, cred: write.cred.clone(), client: write.client, op };
         let response = self.execute_repeatable(call).await?;
         match response.result {
             Ok(Outcome::Dirty { change_ceiling, ctime_ceiling }) => {
                 let base = response.change_of(write.ino).expect("BeginDirty tells the file's attributes");
                 let lease = Lease { epoch: origin.epoch, change_ceiling, ctime_ceiling };
-                let new = file.state().grant(lease, base.after.clone());
+                let new = file.state().grant(lease, base.after.clone(), write.client);
                 if new {
                     self.dirty.lease_began();
                 }
                 Ok(Leasing::Granted)
             }
             Ok(other) => unreachable!("BeginDirty answered with {other:?}"),
-            Err(e) => Ok(Leasing::Refused(e, response)),
+            Err(e) => Ok(Leasing::Refused(e, Arc::new(response))),
         }
     }
 }
 
 enum Leasing {
     Granted,
-    Refused(FsError, Response),
+    Refused(FsError, Arc<Response>),
 }
 
 /// Room reserved in the block store, given back unless it was passed on to the file's state.

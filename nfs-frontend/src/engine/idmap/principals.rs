@@ -13,6 +13,9 @@ use std::time::Duration;
 /// Entries in each of the two directions. One is some hundred bytes.
 const NAMES_MAX: usize = 16384;
 
+/// Longest name that is shown, domain included; who has a longer one is shown by number. Two lists of 1024 entries must fit into the bound of one object's attributes.
+const SHOWN_MAX: usize = 96;
+
 /// A user or a group: they are different name spaces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Kind {
@@ -75,7 +78,8 @@ impl Principals {
                 Kind::User => resolver.user_name(id),
                 Kind::Group => resolver.group_name(id),
             }?;
-            Principal4::copy_from(format!("{name}@{domain}").as_bytes()).ok()
+            let whole = format!("{name}@{domain}");
+            (whole.len() <= SHOWN_MAX).then(|| Principal4::copy_from(whole.as_bytes()).ok()).flatten()
         };
         self.names.get((kind, id), look_up).await
     }

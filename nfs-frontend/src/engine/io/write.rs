@@ -4,12 +4,15 @@ use crate::engine::dirty::plan::plan;
 use crate::engine::dirty::{InRoom, Taken, UnstableWrite};
 use crate::engine::resolve::Node;
 use crate::engine::seldom::Seldom;
-use crate::engine::{Engine, Interrupt, Refused, status};
+use crate::engine::v4::delegations::intrusion;
+use crate::engine::{Engine, Interrupt, Met, Refused, status};
 use atoll_base::access::{Cred, may_write};
 use atoll_base::attr::FileKind;
 use atoll_base::block::{BlockError, BlockId, BlockService};
 use atoll_base::id::Ino;
 use atoll_base::limits::INLINE_WRITE_MAX;
+use atoll_meta::delegation::Intrusion;
+use atoll_meta::nfs4::{ClientId, StateError};
 use atoll_meta::once::Once;
 use atoll_meta::{Call, Change, FsError, MetadataService, Op, Outcome, Response};
 use bytes::Bytes;
@@ -69,6 +72,7 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
         self: &Arc<Self>,
         node: &Node,
         cred: &Cred,
+        client: Option<ClientId>,
         offset: u64,
         data: Bytes,
         once: Once,
@@ -81,13 +85,17 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
                 Once::Request(key) => Some(*key),
                 Once::Slot(_) | Once::Owner(_) => None,
             };
-            let write = UnstableWrite { ino, generation, cred, offset, data: &data, key };
+            let write = UnstableWrite { ino, generation, cred, client, offset, data: &data, key };
             match self.take_unstable(write).await? {
+                Taken::Settled(response) if response.result == Err(FsError::State(StateError::Delegated)) => {
+                    let met = Met::new(ino, Intrusion::Change);
+                    return Err(Refused::Interrupt(Interrupt::Delegated(met)));
+                }
                 Taken::Settled(response) => return Ok(response),
                 Taken::WriteThrough => {}
             }
         }
-        self.write_stable(ino, generation, cred, offset, data, once).await.map(Arc::new)
+        self.write_stable(ino, generation, cred, client, offset, data, once).await.map(Arc::new)
     }
 
     /// Makes all UNSTABLE data of a file stable, and returns the write verifier. An error if some were lost.
@@ -106,11 +114,13 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
     }
 
     /// Writes through to stable storage on the caller's behalf.
+    #[allow(clippy::too_many_arguments)]
     pub(crate) async fn write_stable(
         &self,
         ino: Ino,
         generation: u32,
         cred: &Cred,
+        client: Option<ClientId>,
         offset: u64,
         data: Bytes,
         once: Once,
@@ -144,11 +154,11 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
             }
         }
         let op = Op::Write { ino, generation, pieces: batch.pieces, flush: None };
-        let call = Call { origin: Some(origin), once: Some(once), cred: cred.clone(), op };
+        let call = Call { origin: Some(origin), once: Some(once), cred: cred.clone(), client, op };
         let answer = self.execute_known(call).await;
         let without_effect = match &answer {
             Ok(response) => response.result.is_err(),
-            Err(Refused::Status(_)) => true,
+            Err(Refused::Status(_) | Refused::Interrupt(Interrupt::Delegated(_))) => true,
             Err(Refused::Interrupt(_)) => false,
         };
         if without_effect && !ids.is_empty() {
@@ -161,8 +171,13 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
     /// Runs a call that carries a client's key. If its outcome cannot be known, the client gets no answer: it sends
     /// the request again and gets the outcome then.
     pub(crate) async fn execute_known(&self, call: Call) -> Result<Response, Refused> {
+        let (intended, client) = (intrusion(&call.op), call.client);
         match self.execute_repeatable(call).await {
             Ok(response) => {
+                if response.result == Err(FsError::State(StateError::Delegated)) {
+                    let met = Box::pin(self.met(intended, client, &response)).await;
+                    return Err(Refused::Interrupt(Interrupt::Delegated(met)));
+                }
                 self.note_changes(&response);
                 Ok(response)
             }

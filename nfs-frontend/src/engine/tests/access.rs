@@ -254,7 +254,7 @@ async fn no_way_up_out_of_an_export() {
     w.call::<call::Rename>(away).await.unwrap();
     assert_eq!(w.lookup(inner_here, "..").await.unwrap_err().status, NfsStat3::Stale);
 
-    let call = Call { origin: None, once: None, cred: Cred::root(), op: Op::RemoveExport(id) };
+    let call = Call { origin: None, once: None, cred: Cred::root(), client: None, op: Op::RemoveExport(id) };
     w.meta.apply(call).result.unwrap();
     assert_eq!(status_of(&w, root).await, Err(NfsStat3::Stale));
     assert_eq!(status_of(&w, pub_dir).await, Ok(()));

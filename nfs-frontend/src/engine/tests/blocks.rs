@@ -64,6 +64,12 @@ impl Blocks {
         self.lock().reserved = 0;
     }
 
+    /// Length of a block, if there is one. (Of use to `examples/stateful` alone, which shares this file.)
+    #[allow(dead_code)]
+    pub(crate) fn length(&self, id: BlockId) -> Option<usize> {
+        self.lock().blocks.get(&id).map(|(data, _)| data.len())
+    }
+
     pub(crate) fn reserved(&self) -> u64 {
         self.lock().reserved
     }

@@ -101,7 +101,7 @@ async fn blocks_of_a_file_that_went_during_its_flush_go_as_well() {
     // As by another frontend: this one does not notice.
     let dir = w.meta.volume(ROOT_VOLUME).await.unwrap().root;
     let op = Op::Remove { dir, name: "f".into(), kind: RemoveKind::NonDirectory };
-    let call = Call { origin: None, once: None, cred: Cred::root(), op };
+    let call = Call { origin: None, once: None, cred: Cred::root(), client: None, op };
     w.meta.execute(call).await.unwrap().result.unwrap();
     w.commit(file).await.unwrap_err();
     assert_eq!((w.blocks.count(), w.blocks.reserved(), w.engine.stats().dirty_bytes), (0, 0, 0));

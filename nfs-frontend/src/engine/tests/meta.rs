@@ -14,7 +14,7 @@ use atoll_meta::service::{DirPage, Found, Read};
 use atoll_meta::{Call, FsError, MetadataService, OnceKey, Op, Response};
 use atoll_model::{Command, KvError, MemKv, Model, read};
 use bytes::Bytes;
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 use tokio::sync::Notify;
 
@@ -36,6 +36,7 @@ struct State {
     model: Model,
     kv: MemKv,
     exports: Arc<Exports>,
+    ended: u64,
     /// Faults for calls to come, in order, with a test of the operation they are for.
     faults: VecDeque<(Applies, Fault)>,
     /// Calls applied, if anybody wants to know.
@@ -55,6 +56,9 @@ pub(crate) struct Meta {
     gate: Mutex<Option<Arc<Gate>>>,
     state: Mutex<State>,
     turns: Turns,
+    /// Delegations of whose recall somebody was told.
+    told: Mutex<HashSet<StateId>>,
+    applied: Notify,
 }
 
 impl Meta {
@@ -64,8 +68,14 @@ impl Meta {
         Model::bootstrap(&mut kv, [7; 16], Timestamp::from_nanos(stamp)).unwrap();
         let model = Model::load(&kv).unwrap();
         let exports = Arc::default();
-        let state = State { model, kv, exports, faults: VecDeque::new(), executed: None, stamp };
-        Arc::new(Self { gate: Mutex::default(), state: Mutex::new(state), turns: Turns::new(seed) })
+        let state = State { model, kv, exports, ended: 0, faults: VecDeque::new(), executed: None, stamp };
+        Arc::new(Self {
+            gate: Mutex::default(),
+            state: Mutex::new(state),
+            turns: Turns::new(seed),
+            told: Mutex::default(),
+            applied: Notify::new(),
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -107,6 +117,11 @@ impl Meta {
         read::pending_grants(&self.lock().kv, None, 100).unwrap()
     }
 
+    /// As a new leader: everything is to be told again.
+    pub(crate) fn tell_again(&self) {
+        self.told.lock().unwrap().clear();
+    }
+
     /// No more faults.
     pub(crate) fn forget_faults(&self) {
         self.lock().faults.clear();
@@ -117,6 +132,13 @@ impl Meta {
         self.lock().executed.replace(Vec::new()).unwrap_or_default()
     }
 
+    /// Looks at the whole state. (Of use to `examples/stateful` alone, which shares this file.)
+    #[allow(dead_code)]
+    pub(crate) fn inspect<T>(&self, f: impl FnOnce(&Model, &MemKv) -> T) -> T {
+        let state = self.lock();
+        f(&state.model, &state.kv)
+    }
+
     /// Moves the clock.
     pub(crate) fn advance(&self, nanos: i128) {
         self.lock().stamp += nanos;
@@ -124,7 +146,7 @@ impl Meta {
 
     pub(crate) fn apply(&self, call: Call) -> Response {
         let mut state = self.lock();
-        let State { model, kv, executed, stamp, exports, .. } = &mut *state;
+        let State { model, kv, executed, stamp, exports, ended, .. } = &mut *state;
         *stamp += 1000;
         if let Some(executed) = executed {
             executed.push(call.clone());
@@ -132,9 +154,12 @@ impl Meta {
         let command = Command { stamp: Timestamp::from_nanos(*stamp), call };
         let applied = model.apply(kv, model.last_txn() + 1, &command).unwrap();
         model.end_batch(kv).unwrap();
+        *ended += u64::from(applied.touched.ended);
         if applied.touched.exports {
             *exports = Arc::new(read::exports(kv).unwrap());
         }
+        drop(state);
+        self.applied.notify_waiters();
         applied.response
     }
 }
@@ -251,6 +276,10 @@ impl MetadataService for Meta {
         self.lock().exports.clone()
     }
 
+    fn ended(&self) -> Option<u64> {
+        Some(self.lock().ended)
+    }
+
     fn verifier(&self) -> u64 {
         self.lock().model.verifier()
     }
@@ -259,6 +288,22 @@ impl MetadataService for Meta {
         let mut state = self.lock();
         state.stamp += 1000;
         state.model.now().max(Timestamp::from_nanos(state.stamp))
+    }
+
+    async fn recalled(&self) -> Vec<OpenState> {
+        loop {
+            let mut applied = std::pin::pin!(self.applied.notified());
+            applied.as_mut().enable();
+            let all = read::recalled(&self.lock().kv, StateId(0), 1000).unwrap();
+            let new: Vec<_> = {
+                let mut told = self.told.lock().unwrap();
+                all.into_iter().filter(|state| told.insert(state.stateid.id)).collect()
+            };
+            if !new.is_empty() {
+                return new;
+            }
+            applied.await;
+        }
     }
 
     async fn granted_waiters(&self) -> Vec<GrantedWaiter> {

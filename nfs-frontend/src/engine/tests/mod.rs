@@ -1,6 +1,7 @@
 //! Tests of the engine through its public entry points: encoded calls in, decoded replies out.
 #![allow(clippy::unwrap_used)]
 
+mod backclient;
 mod blocks;
 mod meta;
 mod turns;
@@ -10,6 +11,7 @@ mod access;
 mod backchannel;
 mod basics;
 mod crash;
+mod delegations;
 mod early;
 mod listing;
 mod nfs4;

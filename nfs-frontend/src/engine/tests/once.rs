@@ -151,7 +151,13 @@ async fn a_fenced_frontend_begins_another_life() {
     let written = w.write_dirty(file, 0, b"to be lost").await;
     // Somebody else takes the frontend's name.
     let op = Op::RegisterFrontend { frontend: atoll_base::id::FrontendId(1) };
-    let call = atoll_meta::Call { origin: None, once: None, cred: atoll_base::access::Cred::root(), op };
+    let call = atoll_meta::Call {
+        origin: None,
+        once: None,
+        cred: atoll_base::access::Cred::root(),
+        client: None,
+        op,
+    };
     w.meta.apply(call).result.unwrap();
     let late = w.write(file, 0, b"accepted", StableHow::Unstable).await.unwrap();
     assert_ne!(late.verf, written.verf, "whoever fenced us moved the verifier");

@@ -119,6 +119,7 @@ impl World {
 
     /// The frontend's process dies and another life of it begins.
     pub(crate) async fn crash(&mut self) {
+        self.meta.tell_again();
         self.engine = start(&self.config, &self.meta, &self.blocks).await;
     }
 
@@ -258,7 +259,7 @@ pub(crate) fn write_args(file: FileHandle, offset: u64, data: &[u8], stable: Sta
 }
 
 pub(crate) fn put_export(meta: &Meta, spec: ExportSpec) -> atoll_base::id::ExportId {
-    let call = Call { origin: None, once: None, cred: Cred::root(), op: Op::PutExport(spec) };
+    let call = Call { origin: None, once: None, cred: Cred::root(), client: None, op: Op::PutExport(spec) };
     match meta.apply(call).result.unwrap() {
         Outcome::Export(id) => id,
         other => panic!("{other:?}"),

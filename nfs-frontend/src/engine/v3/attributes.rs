@@ -2,10 +2,10 @@
 
 use super::{Result3, attempt, fail, fail_with};
 use crate::engine::once::Begun;
-use crate::engine::{Engine, attrs, status};
+use crate::engine::{Engine, Interrupt, attrs, status};
 use crate::rpc::RpcCall;
 use atoll_base::access::{Cred, Granted, Perm};
-use atoll_base::attr::{Attr, FileKind, SetTime};
+use atoll_base::attr::{Attr, Delegated, FileKind, SetTime};
 use atoll_base::block::BlockService;
 use atoll_base::limits::FILE_SIZE_MAX;
 use atoll_meta::{Call, FsError, MetadataService, OnceKey, Op, Response};
@@ -63,15 +63,25 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
     pub(super) async fn getattr(&self, call: &RpcCall, args: &GetAttr3Args) -> Result3<GetAttr3Ok, ()> {
         let node = attempt!(self.admit(&args.object, call).await);
         let attr = attempt!(self.node_attr(&node).await);
+        let attr = self.with_holder(attr).await?;
         Ok(Ok(GetAttr3Ok { obj_attributes: attrs::fattr(&attr) }))
     }
 
     pub(super) async fn access(&self, call: &RpcCall, args: &Access3Args) -> Result3<Access3Ok, PostOpAttr> {
         let node = attempt!(self.admit(&args.object, call).await);
         let attr = attempt!(self.node_attr(&node).await);
+        let attr = self.with_holder(attr).await?;
         let cred = self.cred(&node.export, &call.credential).await;
         let access = access_granted(&cred, &attr, node.export.spec.read_only, args.access);
         Ok(Ok(Access3Ok { obj_attributes: Some(attrs::fattr(&attr)), access }))
+    }
+
+    /// Attributes as they are with what the holder of a write delegation has done.
+    pub(super) async fn with_holder(&self, attr: Attr) -> Result<Attr, Interrupt> {
+        if attr.delegated != Delegated::Write {
+            return Ok(attr);
+        }
+        Box::pin(self.as_held(attr, None)).await.map_err(Interrupt::Delegated)
     }
 
     pub(super) async fn readlink(
@@ -132,7 +142,7 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
             self.touches.forget(ino).await;
         }
         let op = Op::SetAttr { ino, generation, set, guard };
-        let call = Call { origin: Some(self.origin().await), once: Some(key.into()), cred, op };
+        let call = Call { origin: Some(self.origin().await), once: Some(key.into()), cred, client: None, op };
         let response = attempt!(self.execute_known(call).await);
         Ok(setattr_reply(ino, &response))
     }

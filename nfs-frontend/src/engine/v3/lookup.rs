@@ -36,9 +36,9 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
         if !permits(&cred, &found.dir, Perm::EXEC) {
             return fail_with(FsError::AccessDenied, Some(&found.dir));
         }
-        match &found.child {
-            Ok(object) => self.found(&node, &found.dir, object),
-            Err(e) => fail_with(*e, Some(&found.dir)),
+        match found.child {
+            Ok(object) => self.found(&node, &found.dir, &self.with_holder(object).await?),
+            Err(e) => fail_with(e, Some(&found.dir)),
         }
     }
 

@@ -28,6 +28,7 @@ use atoll_base::id::Ino;
 use atoll_meta::MetadataService;
 use atoll_proto::nfs3::{Failure, PROGRAM, PostOpAttr, Proc, VERSION, WccData};
 use atoll_xdr::{Decode, Encode, Encoder};
+use std::sync::Arc;
 use std::time::Instant;
 
 /// Result of a procedure with success `T` and attributes `F` on failure.
@@ -60,6 +61,25 @@ macro_rules! attempt {
 }
 pub(crate) use attempt;
 
+/// Runs a procedure, and again while delegations of others are in its way and come back in time.
+macro_rules! patiently {
+    ($engine:expr, $attempt:expr) => {{
+        let mut patience = $crate::engine::Patience::v3();
+        loop {
+            match $attempt.await {
+                Err($crate::engine::Interrupt::Delegated(met)) => {
+                    // Boxed: it is rare, and the future of a call is moved.
+                    if !Box::pin($engine.ask_back(met, None, &mut patience)).await {
+                        break $crate::engine::v3::fail(atoll_proto::nfs3::NfsStat3::Jukebox);
+                    }
+                }
+                done => break done,
+            }
+        }
+    }};
+}
+pub(crate) use patiently;
+
 fn decode<T: Decode>(call: &mut RpcCall) -> Result<T, Interrupt> {
     call.args.decode().map_err(|_| Interrupt::Garbage)
 }
@@ -69,7 +89,8 @@ pub(crate) fn interrupted(interrupt: Interrupt) -> Answer {
     match interrupt {
         Interrupt::Garbage => Answer::GarbageArgs,
         Interrupt::Auth(e) => Answer::AuthError(e),
-        Interrupt::Drop => Answer::Drop,
+        // Whoever met delegations was not within a frame that waits for them: the client asks again.
+        Interrupt::Drop | Interrupt::Delegated(_) => Answer::Drop,
     }
 }
 
@@ -109,6 +130,15 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
                 }
             };
         }
+        /// The same for those that may meet a delegation.
+        macro_rules! run_patiently {
+            ($method:ident) => {
+                match decode(call) {
+                    Ok(args) => answer(reply, patiently!(self, self.$method(call, &args))),
+                    Err(interrupt) => (interrupted(interrupt), true),
+                }
+            };
+        }
         /// The same for procedures that write their result themselves.
         macro_rules! run_writing {
             ($method:ident) => {
@@ -128,7 +158,12 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
                 match (decode(call), self.this.upgrade()) {
                     (Ok(args), Some(this)) => {
                         let who = call.without_args();
-                        answer(reply, shield(async move { this.$method(&who, key, args).await }).await)
+                        let this: Arc<Self> = this;
+                        let attempts =
+                            shield(
+                                async move { patiently!(this, this.$method(&who, key, Clone::clone(&args))) },
+                            );
+                        answer(reply, attempts.await)
                     }
                     (Err(interrupt), _) => (interrupted(interrupt), true),
                     (_, None) => (Answer::Drop, true),
@@ -137,9 +172,9 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
         }
         match procedure {
             Proc::Null => (Answer::Success(reply), false),
-            Proc::GetAttr => run!(getattr),
-            Proc::Lookup => run!(lookup),
-            Proc::Access => run!(access),
+            Proc::GetAttr => run_patiently!(getattr),
+            Proc::Lookup => run_patiently!(lookup),
+            Proc::Access => run_patiently!(access),
             Proc::Read => run_writing!(read),
             Proc::ReadLink => run!(readlink),
             Proc::ReadDir => run_writing!(readdir),

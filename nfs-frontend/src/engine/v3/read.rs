@@ -1,13 +1,15 @@
 //! READ (RFC 1813 §3.3.6).
 
-use super::Result3;
+use super::{Result3, patiently};
 use crate::engine::resolve::same_object;
-use crate::engine::{Engine, Interrupt, Refused, attrs};
+use crate::engine::{Engine, Interrupt, Met, Refused, attrs};
 use crate::rpc::RpcCall;
 use atoll_base::access::{Perm, permits};
-use atoll_base::attr::FileKind;
+use atoll_base::attr::{Delegated, FileKind};
 use atoll_base::block::BlockService;
 use atoll_base::limits::IO_MAX;
+use atoll_meta::delegation::Intrusion;
+use atoll_meta::nfs4::StateError;
 use atoll_meta::{FsError, MetadataService};
 use atoll_proto::nfs3::{Failure, PostOpAttr, Read3Args, encode_read_ok};
 use atoll_xdr::Encoder;
@@ -20,7 +22,7 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
         args: &Read3Args,
         reply: &mut Encoder,
     ) -> Result<bool, Interrupt> {
-        match self.read_result(call, args, reply).await? {
+        match patiently!(self, self.read_result(call, args, reply))? {
             Ok(()) => Ok(false),
             Err(failure) => {
                 reply.put(&failure);
@@ -51,7 +53,11 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
             // The owner may read what it could open once (NFS has no open), and what may be executed must be read.
             let allowed =
                 cred.uid == attr.uid || permits(&cred, attr, Perm::READ) || permits(&cred, attr, Perm::EXEC);
-            if allowed { Ok(()) } else { Err(FsError::AccessDenied) }
+            match allowed {
+                true if attr.delegated == Delegated::Write => Err(FsError::State(StateError::Delegated)),
+                true => Ok(()),
+                false => Err(FsError::AccessDenied),
+            }
         };
         let count = args.count.min(IO_MAX);
         match self.read_file(node.handle.ino, args.offset, count, check).await {
@@ -61,6 +67,9 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
                 let read = encode_read_ok(reply, &attributes, contents.eof, contents.pieces);
                 self.stats.read(u64::from(read));
                 Ok(Ok(()))
+            }
+            Err((FsError::State(StateError::Delegated), _)) => {
+                Err(Interrupt::Delegated(Met::new(node.handle.ino, Intrusion::Read)))
             }
             Err((e, attr)) => {
                 let attr = match attr {

@@ -96,7 +96,7 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
         // A file that goes with this name takes its dirty data along; one with other names must have them first.
         let _settled = self.settle_linked(dir, &at.name).await;
         let op = Op::Remove { dir, name: at.name.into_bytes(), kind };
-        let call = Call { origin: Some(self.origin().await), once: Some(key.into()), cred, op };
+        let call = Call { origin: Some(self.origin().await), once: Some(key.into()), cred, client: None, op };
         let response = attempt!(self.execute_known(call).await);
         Ok(removed_reply(dir, &response))
     }
@@ -147,7 +147,7 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
             to_dir,
             to_name: args.to.name.into_bytes(),
         };
-        let call = Call { origin: Some(self.origin().await), once: Some(key.into()), cred, op };
+        let call = Call { origin: Some(self.origin().await), once: Some(key.into()), cred, client: None, op };
         let response = attempt!(self.execute_known(call).await);
         Ok(renamed_reply(from_dir, to_dir, &response))
     }
@@ -185,7 +185,7 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
         let (ino, generation) = (file.handle.ino, file.handle.generation);
         let _settled = self.settle(ino).await;
         let op = Op::Link { ino, generation, dir: dir.handle.ino, name: args.link.name.into_bytes() };
-        let call = Call { origin: Some(self.origin().await), once: Some(key.into()), cred, op };
+        let call = Call { origin: Some(self.origin().await), once: Some(key.into()), cred, client: None, op };
         let response = attempt!(self.execute_known(call).await);
         Ok(linked_reply(ino, dir.handle.ino, &response))
     }

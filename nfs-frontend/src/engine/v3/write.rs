@@ -68,10 +68,10 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
         let written = if data.is_empty() {
             self.write_nothing(&node, &cred).await
         } else if args.stable == StableHow::Unstable {
-            self.write_unstable(&node, &cred, args.offset, data, key.into()).await
+            self.write_unstable(&node, &cred, None, args.offset, data, key.into()).await
         } else {
             let (ino, generation) = (node.handle.ino, node.handle.generation);
-            self.write_stable(ino, generation, &cred, args.offset, data, key.into()).await.map(Arc::new)
+            self.write_stable(ino, generation, &cred, None, args.offset, data, key.into()).await.map(Arc::new)
         };
         let reply = write_reply(ino, args.stable, count, &*attempt!(written));
         if reply.is_ok() {

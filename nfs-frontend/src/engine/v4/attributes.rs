@@ -13,7 +13,8 @@ use atoll_meta::export::Volume;
 use atoll_proto::nfs3::MODE_BITS;
 use atoll_proto::nfs4::{
     Attr4, AttrValue4, Bitmap, ChangeAttrType4, Fattr4, FattrWriter, FileHandle, FileType4, FsId4,
-    FsLocations4, NfsStat4, NfsTime4, SetAttrs4, SetTime4, SpecData4, charset, fh_expire,
+    FsLocations4, NfsStat4, NfsTime4, OpenArguments4, SetAttrs4, SetTime4, SpecData4, charset, fh_expire,
+    open_args_want as want,
 };
 use atoll_xdr::Array;
 
@@ -72,10 +73,18 @@ const SINCE_0: Bitmap = attributes![
     TimeModifySet,
     MountedOnFileId,
 ];
-/// What 4.1 adds.
-const SINCE_1: Bitmap = attributes![Dacl, SuppAttrExclCreat, FsCharsetCap, ModeSetMasked];
+/// What 4.1 adds. What OPEN understands of delegations is told there, too: who does not know the attribute does not ask.
+const SINCE_1: Bitmap = attributes![Dacl, SuppAttrExclCreat, FsCharsetCap, ModeSetMasked, OpenArguments];
 /// What 4.2 adds.
-const SINCE_2: Bitmap = attributes![SpaceFreed, CloneBlkSize, ChangeAttrType, ModeUmask, XattrSupport];
+const SINCE_2: Bitmap = attributes![
+    SpaceFreed,
+    CloneBlkSize,
+    ChangeAttrType,
+    ModeUmask,
+    XattrSupport,
+    TimeDelegAccess,
+    TimeDelegModify
+];
 
 /// What can be set with an exclusive creation, whose verifier has a place of its own (RFC 8881 §5.8.1.14).
 const EXCLUSIVE: Bitmap =
@@ -87,7 +96,8 @@ const OF_FILE_SYSTEM: Bitmap =
     attributes![FilesAvail, FilesFree, FilesTotal, SpaceAvail, SpaceFree, SpaceTotal];
 
 /// What can only be set.
-const WRITE_ONLY: Bitmap = attributes![TimeAccessSet, TimeModifySet, ModeSetMasked, ModeUmask];
+const WRITE_ONLY: Bitmap =
+    attributes![TimeAccessSet, TimeModifySet, ModeSetMasked, ModeUmask, TimeDelegAccess, TimeDelegModify];
 
 /// What is supported in a minor version.
 pub(crate) fn supported(minor: u32) -> Bitmap {
@@ -105,6 +115,14 @@ fn exclusive(minor: u32) -> Bitmap {
 /// Whether a request for attributes is one of those that can only be set (NFS4ERR_INVAL, RFC 8881 §5.5).
 pub(crate) fn asks_write_only(asked: &Bitmap) -> bool {
     !asked.and(&WRITE_ONLY).is_empty()
+}
+
+/// What the holder of a write delegation may have changed.
+const HELD: Bitmap = attributes![Change, Size, SpaceUsed, TimeAccess, TimeMetadata, TimeModify];
+
+/// Whether the answer takes what the holder of a write delegation knows.
+pub(crate) fn asks_held(asked: &Bitmap) -> bool {
+    !asked.and(&HELD).is_empty()
 }
 
 /// Whether the answer takes what is known of the file system.
@@ -155,6 +173,22 @@ fn timestamp(t: NfsTime4) -> Result<Timestamp, NfsStat4> {
         Ok(Timestamp { secs: t.seconds, nanos: t.nseconds })
     } else {
         Err(NfsStat4::Inval)
+    }
+}
+
+/// What OPEN understands (RFC 9754 §3). Signals and pushes of delegations are not sent.
+fn open_arguments(minor: u32) -> OpenArguments4 {
+    let mut wants = vec![want::ANY_DELEG, want::NO_DELEG, want::CANCEL];
+    if minor >= 2 {
+        wants.extend([want::DELEG_TIMESTAMPS, want::OPEN_XOR_DELEGATION]);
+    }
+    OpenArguments4 {
+        share_access: Bitmap::of(&[1, 2, 3]),
+        share_deny: Bitmap::of(&[0, 1, 2, 3]),
+        share_access_want: Bitmap::of(&wants),
+        // All but those of delegations from before the client's restart.
+        open_claim: Bitmap::of(&[0, 1, 2, 4, 5]),
+        create_mode: Bitmap::of(&[0, 1, 2, 3]),
     }
 }
 
@@ -256,6 +290,7 @@ impl View<'_> {
             // Extents begin and end anywhere.
             Attr4::CloneBlkSize => V::CloneBlkSize(1),
             Attr4::ChangeAttrType => V::ChangeAttrType(ChangeAttrType4::MonotonicIncr),
+            Attr4::OpenArguments => V::OpenArguments(open_arguments(self.minor)),
             Attr4::XattrSupport => V::XattrSupport(a.volume != super::pseudo::VOLUME),
             other => unreachable!("{other:?} is not among the supported attributes"),
         }
@@ -270,7 +305,9 @@ pub(crate) async fn wanted(
     principals: &Principals,
 ) -> Result<SetAttr, NfsStat4> {
     let set = SetAttrs4::read(fattr, &supported(minor)).map_err(|e| e.status())?;
-    if set.mode_umask.is_some() && (!creating || set.mode.is_some()) {
+    // The holder's times stand alone.
+    let held = set.deleg_atime.is_some() || set.deleg_mtime.is_some();
+    if held || set.mode_umask.is_some() && (!creating || set.mode.is_some()) {
         return Err(NfsStat4::Inval);
     }
     if set.size.is_some_and(|size| size > FILE_SIZE_MAX) {

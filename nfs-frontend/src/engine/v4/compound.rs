@@ -11,7 +11,7 @@ use super::pseudo::{self, Joints};
 use super::slots::Turn;
 use super::status;
 use crate::engine::resolve::Node;
-use crate::engine::{Engine, ExportRef, Handle, Refused};
+use crate::engine::{Engine, ExportRef, Handle, Interrupt, Met, Refused};
 use crate::rpc::{Credential, RpcCall};
 use atoll_base::access::Cred;
 use atoll_base::attr::Attr;
@@ -34,6 +34,8 @@ pub(crate) enum Halt {
     Status(NfsStat4),
     /// Whether it was executed is not known: no answer, the client asks again.
     Unknown,
+    /// Nothing was done: delegations of others are in the way. It is tried again when they are back.
+    Delegated(Met),
 }
 
 /// Bits of a stored outcome's index that count attempts.
@@ -57,7 +59,8 @@ impl From<FsError> for Halt {
 impl From<Refused> for Halt {
     fn from(refused: Refused) -> Self {
         match refused {
-            Refused::Interrupt(crate::engine::Interrupt::Drop) => Self::Unknown,
+            Refused::Interrupt(Interrupt::Drop) => Self::Unknown,
+            Refused::Interrupt(Interrupt::Delegated(met)) => Self::Delegated(met),
             other => Self::Status(status::of_refused(other)),
         }
     }
@@ -126,6 +129,8 @@ pub(crate) struct Compound<M: MetadataService, B: BlockService> {
     pub(crate) attempt: u32,
     /// Whether this operation has gone through the state machine as a step of its owner's sequence.
     pub(crate) stepped: bool,
+    /// Whether delegations in the way of this operation were waited for long enough.
+    pub(crate) impatient: bool,
     /// Whether an operation may have changed something.
     pub(crate) changed: bool,
     /// The outcome to go on from.
@@ -158,6 +163,7 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
             index: 0,
             attempt: 0,
             stepped: false,
+            impatient: false,
             changed: false,
             resume: None,
             after: Vec::new(),
@@ -245,9 +251,22 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
         let known =
             self.after.iter().find(|a| a.ino == node.handle.ino && a.generation == node.handle.generation);
         match known {
-            Some(attr) => Ok(attr.clone()),
+            Some(attr) => {
+                let mut attr = attr.clone();
+                // Clients may have been shown more than the store has, before and since.
+                let shown = self.engine.dirty.with_leased(attr.ino, |state| state.shown());
+                if let Some(shown) = shown.flatten() {
+                    shown.overlay(&mut attr);
+                }
+                Ok(attr)
+            }
             None => Ok(self.engine.node_attr(node).await?),
         }
+    }
+
+    /// The client that asks, if it is known: in v4.0 by what it named in this COMPOUND.
+    pub(crate) fn asking(&self) -> Option<ClientId> {
+        self.client.or(self.acts_for)
     }
 
     /// Who asks, under the rules of an export.
@@ -313,7 +332,8 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
 
     /// The same under a given key.
     pub(crate) async fn change_once(&mut self, cred: Cred, op: Op, once: Once) -> Done<Arc<Response>> {
-        let call = Call { origin: Some(self.engine.origin().await), once: Some(once), cred, op };
+        let client = self.asking();
+        let call = Call { origin: Some(self.engine.origin().await), once: Some(once), cred, client, op };
         let response = Arc::new(self.engine.execute_known(call).await?);
         self.note(&response);
         Ok(response)

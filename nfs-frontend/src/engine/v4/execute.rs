@@ -4,6 +4,7 @@
 use super::changes;
 use super::compound::{Compound, Done, Halt, Identity};
 use super::ops::{Opened, failure};
+use crate::engine::Patience;
 use crate::rpc::Answer;
 use atoll_base::block::BlockService;
 use atoll_meta::MetadataService;
@@ -200,7 +201,7 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
     async fn execute_within(&mut self, op: ArgOp4) -> Result<Status4, Halt> {
         let number = op.op();
         if !matches!(self.identity, Identity::Slot { .. }) {
-            return self.execute(op).await;
+            return self.execute_patiently(op).await;
         }
         let changing = changes(&op);
         let room = if changing { self.fits(ROOM) } else { Ok(()) };
@@ -209,7 +210,7 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
             return Ok(Err(status));
         }
         let mark = self.reply.mark();
-        let status = self.execute(op).await?;
+        let status = self.execute_patiently(op).await?;
         match self.fits(0) {
             Err(status) if !changing => {
                 self.reply.rollback(mark);
@@ -217,6 +218,34 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
                 Ok(Err(status))
             }
             _ => Ok(status),
+        }
+    }
+
+    /// Executes an operation, and again while delegations of others are in its way and come back in time.
+    async fn execute_patiently(&mut self, op: ArgOp4) -> Result<Status4, Halt> {
+        self.impatient = false;
+        if !may_meet_delegations(&op) {
+            return self.execute(op).await;
+        }
+        let number = op.op();
+        let mark = self.reply.mark();
+        let mut patience = Patience::v4();
+        loop {
+            let met = match self.execute(op.clone()).await {
+                Err(Halt::Delegated(met)) => met,
+                done => return done,
+            };
+            self.reply.rollback(mark);
+            let engine = self.engine.clone();
+            if Box::pin(engine.ask_back(met, self.asking(), &mut patience)).await {
+                continue;
+            }
+            if self.minor > 0 || !is_step(number) || self.impatient {
+                self.reply.put(&number.failed(NfsStat4::Delay));
+                return Ok(Err(NfsStat4::Delay));
+            }
+            // The client counts the refusal (RFC 7530 §9.1.7), so the owner's sequence must know it.
+            self.impatient = true;
         }
     }
 
@@ -244,6 +273,7 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
             A::Close(a) => R::Close(result!(self.close(&a).await)),
             A::Commit(a) => R::Commit(result!(self.commit(&a).await)),
             A::Create(a) => R::Create(result!(self.create(a).await)),
+            A::DelegReturn(a) => R::DelegReturn(result!(self.delegation_return(&a).await)),
             A::GetAttr(a) => R::GetAttr(Err(written!(self.get_attr(&a.attr_request)))),
             A::GetFh => R::GetFh(result!(self.get_fh())),
             A::Link(a) => R::Link(result!(self.link(a.newname).await)),
@@ -292,6 +322,8 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
             A::FreeStateId(a) => R::FreeStateId(result!(self.free_stateid(&a.stateid).await)),
             A::TestStateId(a) => R::TestStateId(result!(self.test_stateids(&a).await)),
             A::SecInfoNoName(a) => R::SecInfoNoName(result!(self.sec_info_no_name(a).await)),
+            A::WantDelegation(a) => R::WantDelegation(result!(self.want_delegation(&a).await)),
+            A::GetDirDelegation(a) => R::GetDirDelegation(result!(self.get_dir_delegation(&a).await)),
             A::DestroyClientId(a) => {
                 R::DestroyClientId(result!(self.destroy_client(ClientId(a.clientid)).await))
             }
@@ -319,6 +351,16 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
         self.reply.put(&result);
         Ok(status)
     }
+}
+
+/// Whether an operation may end with [`Halt::Delegated`].
+fn may_meet_delegations(op: &ArgOp4) -> bool {
+    use ArgOp4 as A;
+    changes(op)
+        || matches!(
+            op,
+            A::GetAttr(_) | A::Read(_) | A::ReadPlus(_) | A::Seek(_) | A::Verify(_) | A::NVerify(_)
+        )
 }
 
 /// Whether an operation is a step in the sequence of an owner of v4.0.

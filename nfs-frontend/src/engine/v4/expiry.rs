@@ -31,11 +31,18 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
     /// Forgets a client with all it has.
     pub(crate) async fn expire(&self, client: ClientId) -> Result<(), FsError> {
         info!(client = client.0, "the lease of a client ran out; what it had is freed");
+        self.end_client(client).await
+    }
+
+    /// Has the client forgotten everywhere, whatever the reason.
+    pub(super) async fn end_client(&self, client: ClientId) -> Result<(), FsError> {
         let op = Op::Client(ClientOp::Expire(client));
-        let call = Call { origin: Some(self.origin().await), once: None, cred: Cred::root(), op };
+        let call =
+            Call { origin: Some(self.origin().await), once: None, cred: Cred::root(), client: None, op };
         self.execute_repeatable(call).await?.result?;
         self.v4.sessions.remove_all(client);
         self.v4.leases.forget(client);
+        self.v4.delegations.client_gone(client);
         Ok(())
     }
 
@@ -49,7 +56,7 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
             after = last.stateid.id;
             let in_the_way = |state: &State| match state.kind {
                 StateKind::Open { share: held, .. } => state.client != asking && share.conflicts_with(&held),
-                StateKind::Lock { .. } => false,
+                StateKind::Lock { .. } | StateKind::Delegation { .. } => false,
             };
             let mut holders: Vec<ClientId> =
                 states.iter().filter(|state| in_the_way(state)).map(|state| state.client).collect();
@@ -94,6 +101,9 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
             after = last.id;
             there.extend(clients.iter().map(|client| client.id));
             for client in clients {
+                if client.revoked > 0 || self.v4.delegations.has_revoked(client.id) {
+                    self.v4.delegations.set_revoked(client.id, client.revoked);
+                }
                 let age = self.v4.leases.age(client.id);
                 let useless = !client.confirmed || client.states == 0;
                 if (age > self.lease() && useless || age > self.lease() + COURTESY)

@@ -21,6 +21,15 @@ pub(crate) struct Leases {
     heard: [Mutex<HashMap<ClientId, Instant>>; SHARDS],
 }
 
+/// When a client was heard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Heard {
+    /// How long ago; `None` if not since the start.
+    pub(crate) heard: Option<Duration>,
+    /// How long its lease has run.
+    pub(crate) age: Duration,
+}
+
 impl Leases {
     /// Everybody is heard now.
     pub(crate) fn new() -> Self {
@@ -38,7 +47,13 @@ impl Leases {
 
     /// How long the client has not been heard.
     pub(crate) fn age(&self, client: ClientId) -> Duration {
-        self.shard(client).get(&client).copied().unwrap_or(self.started).elapsed()
+        self.heard(client).age
+    }
+
+    /// The same, and whether it was heard at all since this frontend started.
+    pub(crate) fn heard(&self, client: ClientId) -> Heard {
+        let heard = self.shard(client).get(&client).map(Instant::elapsed);
+        Heard { heard, age: heard.unwrap_or_else(|| self.started.elapsed()) }
     }
 
     /// Forgets who has not been heard for so long and is not among those that are `there`: clients that ended elsewhere, or gave way to

@@ -4,6 +4,8 @@
 //!
 //! - [`compound`]: a COMPOUND in execution, and exactly once; `ops`: the operations; this file: their order and the frame around them;
 //! - [`slots`]: sessions and slots; [`leases`]: who was heard when;
+//! - [`delegations`]: who may do locally what others would have to be asked for;
+//! - [`administration`]: what administrators see and do of clients;
 //! - [`back`]: calls to clients; [`offers`]: locks that have become free for who waits;
 //! - [`pseudo`]: the tree that joins the exports; `attributes`, `acls`, `status`: what things are called on the wire.
 //!
@@ -14,9 +16,11 @@
 //! the connection breaks; its reply stays in the slot, and what is needed to give it again in the replicated state.
 
 mod acls;
+pub(super) mod administration;
 mod attributes;
 mod back;
 mod compound;
+pub(crate) mod delegations;
 mod execute;
 mod expiry;
 mod leases;
@@ -37,6 +41,7 @@ use atoll_proto::nfs4::{ArgOp4, CompoundCall, VERSION};
 use atoll_xdr::Encoder;
 use bytes::Bytes;
 use compound::{Compound, Identity};
+pub(crate) use ops::wire_stateid;
 use std::time::Duration;
 use xxhash_rust::xxh3::Xxh3;
 
@@ -81,6 +86,7 @@ pub(crate) struct State {
     /// OPENs of each client that are being executed.
     pub(crate) opening: opening::Opening,
     pub(crate) offers: offers::Offers,
+    pub(crate) delegations: delegations::Delegations,
     /// `so_major_id` and server scope: the same at every frontend of the cluster (RFC 8881 §2.10.4, §2.10.5).
     pub(crate) server_identity: Bytes,
 }
@@ -94,6 +100,7 @@ impl State {
             joints: pseudo::Cache::default(),
             opening: opening::Opening::default(),
             offers: offers::Offers::default(),
+            delegations: delegations::Delegations::default(),
             server_identity,
         }
     }
@@ -107,6 +114,8 @@ fn changes(op: &ArgOp4) -> bool {
         A::Close(_)
             | A::Commit(_)
             | A::Create(_)
+            | A::DelegReturn(_)
+            | A::GetDirDelegation(_)
             | A::Link(_)
             | A::Lock(_)
             | A::LockU(_)
@@ -128,6 +137,7 @@ fn changes(op: &ArgOp4) -> bool {
             | A::FreeStateId(_)
             | A::DestroyClientId(_)
             | A::ReclaimComplete(_)
+            | A::WantDelegation(_)
             | A::SetXattr(_)
             | A::RemoveXattr(_)
             | A::Allocate(_)

@@ -9,7 +9,7 @@
 
 use crate::engine::handle::Handle;
 use crate::engine::{Engine, ExportRef};
-use atoll_base::attr::{Attr, Device, FileKind};
+use atoll_base::attr::{Attr, Delegated, Device, FileKind};
 use atoll_base::block::BlockService;
 use atoll_base::id::{ExportId, Ino, ROOT_VOLUME, VolumeId};
 use atoll_base::time::Timestamp;
@@ -177,6 +177,7 @@ impl Joints {
             btime: self.born,
             change: self.version + 1,
             acl: None,
+            delegated: Delegated::No,
         }
     }
 }

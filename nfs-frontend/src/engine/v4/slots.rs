@@ -15,7 +15,7 @@ use atoll_meta::nfs4::{ClientId, Session, SessionId};
 use atoll_meta::once::SlotOutcome;
 use bytes::Bytes;
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Sessions kept here, of some KiB each; one that was forgotten is read again from the replicated state, and its slots begin anew.
@@ -71,6 +71,10 @@ pub(crate) struct Active {
     pub(crate) back: Backchannel,
     slots: Mutex<Vec<Slot>>,
     room: Arc<AtomicUsize>,
+    /// That it is there was seen when so many clients and sessions had ended ([`atoll_meta::MetadataService::ended`]).
+    seen: AtomicU64,
+    /// Whether the client is known to have sent RECLAIM_COMPLETE, which cannot be taken back.
+    reclaimed: AtomicBool,
 }
 
 /// Why a request is not begun.
@@ -103,6 +107,21 @@ pub(crate) enum Begun {
 impl Active {
     fn slots(&self) -> MutexGuard<'_, Vec<Slot>> {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The session was found, the number of ends having been asked before.
+    pub(crate) fn saw(&self, ended: u64) {
+        self.seen.store(ended, Ordering::Relaxed);
+    }
+
+    /// Whether its client has sent RECLAIM_COMPLETE, as far as this frontend knows.
+    pub(crate) fn has_reclaimed(&self) -> bool {
+        self.reclaimed.load(Ordering::Relaxed)
+    }
+
+    /// Its client has sent RECLAIM_COMPLETE.
+    pub(crate) fn reclaimed(&self) {
+        self.reclaimed.store(true, Ordering::Relaxed);
     }
 
     /// How many slots there are.
@@ -239,9 +258,21 @@ impl Sessions {
         let slot = || Slot { seqid: new.then_some(0), ..Slot::default() };
         let slots = (0..session.terms.fore.max_requests).map(|_| slot()).collect();
         let back = Backchannel::new(&session, new);
-        let active = Arc::new(Active { session, back, slots: Mutex::new(slots), room: self.room.clone() });
+        let active = Arc::new(Active {
+            session,
+            back,
+            slots: Mutex::new(slots),
+            room: self.room.clone(),
+            seen: AtomicU64::new(u64::MAX),
+            reclaimed: AtomicBool::new(false),
+        });
         all.insert(active.session.id, active.clone());
         active
+    }
+
+    /// A session that is there for certain, if no client or session has ended since it was seen last.
+    pub(crate) fn seen(&self, id: SessionId, ended: u64) -> Option<Arc<Active>> {
+        self.lock().get(&id).filter(|active| active.seen.load(Ordering::Relaxed) == ended).cloned()
     }
 
     /// Whether any session of a client has a path for callbacks.

@@ -51,6 +51,8 @@ fn of_state(error: StateError) -> NfsStat4 {
         StateError::ShareDenied => NfsStat4::ShareDenied,
         StateError::OpenMode => NfsStat4::OpenMode,
         StateError::LocksHeld => NfsStat4::LocksHeld,
+        StateError::Delegated => NfsStat4::Delay,
+        StateError::DelegationRevoked => NfsStat4::DelegRevoked,
         StateError::Wire(status) => NfsStat4::from_u32(status).unwrap_or(NfsStat4::ServerFault),
     }
 }
@@ -63,6 +65,6 @@ pub(crate) fn of_refused(refused: Refused) -> NfsStat4 {
         Refused::Interrupt(Interrupt::Auth(_)) => NfsStat4::WrongSec,
         Refused::Interrupt(Interrupt::Garbage) => NfsStat4::BadXdr,
         // The outcome is unknown: the client is to ask again.
-        Refused::Interrupt(Interrupt::Drop) => NfsStat4::Delay,
+        Refused::Interrupt(Interrupt::Drop | Interrupt::Delegated(_)) => NfsStat4::Delay,
     }
 }

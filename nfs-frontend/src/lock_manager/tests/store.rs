@@ -79,7 +79,7 @@ impl Store {
         let attrs = SetAttr { mode: Some(mode), uid: Some(uid), gid: Some(uid), ..SetAttr::default() };
         let name = Bytes::copy_from_slice(name.as_bytes());
         let op = Op::Create { dir: ROOT, name, node: NewNode::Regular, how: CreateHow::Guarded, attrs };
-        let made = self.apply(Call { origin: None, once: None, cred: Cred::root(), op });
+        let made = self.apply(Call { origin: None, once: None, cred: Cred::root(), client: None, op });
         let Ok(Outcome::Created { attr, .. }) = made.result else { panic!("{made:?}") };
         handle(&attr, false)
     }
@@ -134,6 +134,10 @@ impl Resolve for Files {
 
     async fn clear_way(&self, test: &LockTest) -> Result<Option<Conflict>, FsError> {
         self.0.test_lock(test.clone()).await
+    }
+
+    async fn ask_back(&self, _: Ino) -> bool {
+        false
     }
 
     async fn offer_lock(&self, _: &GrantedWaiter) -> bool {
@@ -224,6 +228,10 @@ impl MetadataService for Store {
     fn now(&self) -> Timestamp {
         self.read(read::now).unwrap()
     }
+    async fn recalled(&self) -> Vec<atoll_meta::nfs4::State> {
+        std::future::pending().await
+    }
+
     async fn granted_waiters(&self) -> Vec<GrantedWaiter> {
         loop {
             let notified = self.granted.notified();

@@ -188,6 +188,7 @@ pub(super) fn make_confirmed<K: KvWrite>(
 /// A client is forgotten; what it had is freed, at once or in the background.
 pub(super) fn end<K: KvWrite>(t: &mut Transaction<'_, K>, id: ClientId, record: &ClientRecord) -> Step<()> {
     let key = keys::client(id);
+    t.touched.ended = true;
     let mut names = names(t.kv, record.minor(), &record.owner)?;
     let meta = &mut t.model.meta.nfs4;
     if record.confirmed {

@@ -31,7 +31,7 @@ struct Place {
 fn share_of(open: &StateRecord) -> Step<Share> {
     match open.held {
         Held::Open { share, .. } => Ok(share),
-        Held::Lock { .. } => Err(StateError::BadStateid.into()),
+        Held::Lock { .. } | Held::Delegation(_) => Err(StateError::BadStateid.into()),
     }
 }
 
@@ -170,16 +170,17 @@ fn holds<K: KvWrite>(t: &Transaction<'_, K>, record: &StateRecord) -> Step<bool>
     Ok(table.is_some_and(|table| table.holds_any(&owner)))
 }
 
-/// FREE_STATEID: of locks if none is left, of an open if its file is gone.
+/// FREE_STATEID: of locks if none is left, of an open if its file is gone, of a delegation if so or if it is revoked.
 pub(super) fn free<K: KvWrite>(
     t: &mut Transaction<'_, K>,
     client: ClientId,
     sent: Stateid,
 ) -> Step<StateOutcome> {
-    let (caller, record) = states::demand(t, client, sent)?;
+    let (caller, record) = states::demand_any(t, client, sent)?;
     let held = match record.held {
         Held::Lock { .. } => holds(t, &record)?,
-        Held::Open { .. } => t.find(record.ino)?.is_some(),
+        Held::Delegation(_) if record.is_revoked() => false,
+        Held::Open { .. } | Held::Delegation(_) => t.find(record.ino)?.is_some(),
     };
     require(!held, StateError::LocksHeld.into())?;
     let last = states::last_stateid(sent.id, &record);

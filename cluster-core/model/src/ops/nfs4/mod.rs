@@ -1,4 +1,4 @@
-//! NFSv4: clients and sessions, opens and lock states (RFC 7530 §9, RFC 8881 §2.4, §2.10, §8, §9).
+//! NFSv4: clients and sessions, opens, lock states and delegations (RFC 7530 §9, §10; RFC 8881 §2.4, §2.10, §8, §9, §10).
 //!
 //! Everything has a row of its own, so that each operation writes a few small rows however many others there are. What opens and
 //! locks mean for a file is in the file's lock table beside that of NLM: byte ranges by owner, opens as counts.
@@ -6,6 +6,7 @@
 //! A file whose last name was removed stays until the last of its states goes, with CLOSE or with its client.
 
 pub(crate) mod clients;
+pub(crate) mod delegations;
 mod exchange_id;
 mod lock_states;
 mod opens;
@@ -45,10 +46,15 @@ pub(super) fn client<K: KvWrite>(t: &mut Transaction<'_, K>, op: &ClientOp) -> S
     }
 }
 
-/// An operation on opens and locks.
+/// An operation on opens, locks and delegations.
 pub(super) fn state<K: KvWrite>(t: &mut Transaction<'_, K>, op: &StateOp) -> Step<StateOutcome> {
     match op {
-        StateOp::Open { client, owner, share, target } => opens::open(t, *client, owner, *share, target),
+        StateOp::Open { client, owner, share, target, delegate, under } => {
+            // Whoever the call is for, the open is this client's.
+            t.client = Some(*client);
+            let (client, share, delegate, under) = (*client, *share, *delegate, *under);
+            opens::open(t, &opens::Wanted { client, owner, share, target, delegate, under })
+        }
         StateOp::Confirm { client, open } => opens::confirm(t, *client, *open),
         StateOp::Downgrade { client, open, share } => opens::downgrade(t, *client, *open, *share),
         StateOp::Close { client, open } => opens::close(t, *client, *open),
@@ -58,6 +64,16 @@ pub(super) fn state<K: KvWrite>(t: &mut Transaction<'_, K>, op: &StateOp) -> Ste
         StateOp::Unlock { client, lock, range } => lock_states::unlock(t, *client, *lock, *range),
         StateOp::Free { client, state } => lock_states::free(t, *client, *state),
         StateOp::ReleaseOwner { client, owner } => lock_states::release_owner(t, *client, owner),
+        StateOp::Delegate { client, ino, generation, wish } => {
+            delegations::delegate(t, *client, (*ino, *generation), *wish)
+        }
+        StateOp::Return { client, delegation } => delegations::give_back(t, *client, *delegation),
+        StateOp::Recall { ino, intrusion, except } => delegations::recall(t, *ino, *intrusion, *except),
+        StateOp::Revoke(delegation) => delegations::revoke(t, *delegation),
+        StateOp::DelegatedTimes { client, delegation, atime, mtime } => {
+            delegations::set_times(t, *client, *delegation, *atime, *mtime)
+        }
+        StateOp::HolderChanged(delegation) => delegations::holder_changed(t, *delegation),
         StateOp::Refuse(error) => Err((*error).into()),
     }
 }

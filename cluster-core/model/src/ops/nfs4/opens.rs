@@ -5,19 +5,25 @@
 //! As knfsd (`do_open_permission`): reading needs permission to read or, since programs are read to be executed, to execute; writing
 //! permission to write. Whoever made the file by this call may open it whatever its mode, and its owner if it comes by the same
 //! exclusive creation again, or if the file itself is named, not a name in a directory: that is how a client opens again
-//! what it had open before the owner took the permission away, while open(2) of a name must fail.
+//! what it had open before the owner took the permission away, while open(2) of a name must fail. What was opened under a delegation was
+//! permitted when it was given.
+//!
+//! # Delegations
+//!
+//! A wish is decided about when nothing can refuse the open any more, as of before it, for what the client itself has open is no hindrance; and carried out after it.
 
-use super::{clients, release, states};
+use super::{clients, delegations, release, states};
 use crate::kv::{KvWrite, Table};
 use crate::limits::OPAQUE_MAX;
 use crate::ops::{create, names};
-use crate::record::nfs4::{Held, Opened, OwnerKind, StateRecord};
+use crate::record::nfs4::{ClientRecord, Held, Opened, OwnerKind, StateRecord};
 use crate::transaction::{At, Step, Transaction, require};
 use crate::{keys, once, store};
 use atoll_base::access::{Perm, may_write, permits};
 use atoll_base::attr::{FileKind, SetAttr};
 use atoll_base::id::Ino;
 use atoll_lockd::{FileLocks, Share, ShareBits, ShareError};
+use atoll_meta::delegation::{DelegationKind, DelegationOutcome, DelegationWish, Intrusion};
 use atoll_meta::nfs4::{ClientId, OpenTarget, StateError, StateId, StateOutcome, Stateid};
 use atoll_meta::{CreateHow, FsError, NewNode, Outcome};
 use bytes::Bytes;
@@ -37,7 +43,7 @@ fn look_up<K: KvWrite>(t: &mut Transaction<'_, K>, dir: Ino, name: &Bytes) -> St
     }
 }
 
-fn check_permission<K: KvWrite>(
+pub(super) fn check_permission<K: KvWrite>(
     t: &Transaction<'_, K>,
     at: At,
     access: ShareBits,
@@ -79,6 +85,16 @@ pub(crate) fn share_refusal<K: KvWrite>(t: &Transaction<'_, K>, error: &ShareErr
     })
 }
 
+/// What OPEN asks for.
+pub(super) struct Wanted<'a> {
+    pub(super) client: ClientId,
+    pub(super) owner: &'a Bytes,
+    pub(super) share: Share,
+    pub(super) target: &'a OpenTarget,
+    pub(super) delegate: Option<DelegationWish>,
+    pub(super) under: Option<Stateid>,
+}
+
 /// What an OPEN will do with the state, found out before anything changes.
 struct Plan {
     former: Option<(StateId, StateRecord)>,
@@ -100,7 +116,7 @@ fn plan<K: KvWrite>(
     };
     let held = former.as_ref().and_then(|(_, record)| match record.held {
         Held::Open { share, .. } => Some(share),
-        Held::Lock { .. } => None,
+        Held::Lock { .. } | Held::Delegation(_) => None,
     });
     let mut table = table(t, ino)?;
     let share = match table.open(held, wanted) {
@@ -114,41 +130,34 @@ fn plan<K: KvWrite>(
 }
 
 /// The file of an OPEN, made if need be; nothing refuses after it. Returns whether it was made, and what to do with the state.
-fn resolve<K: KvWrite>(
-    t: &mut Transaction<'_, K>,
-    client: ClientId,
-    owner: &Bytes,
-    wanted: Share,
-    target: &OpenTarget,
-) -> Step<(At, bool, Plan)> {
-    let (dir, name, create) = match target {
+fn resolve<K: KvWrite>(t: &mut Transaction<'_, K>, what: &Wanted<'_>) -> Step<(At, bool, Plan)> {
+    let wanted = what.share;
+    let (dir, name, create) = match what.target {
         OpenTarget::File { ino, generation } => {
             let at = t.load_generation(*ino, *generation)?;
-            t.require_regular(at)?;
-            check_permission(t, at, wanted.access, false)?;
-            let plan = plan(t, client, owner, *ino, wanted)?;
-            return Ok((at, false, plan));
+            return Ok((at, false, existing(t, what, at, false)?));
         }
         OpenTarget::Name { dir, name, create } => (*dir, name, create.as_ref()),
     };
     let found = look_up(t, dir, name)?;
     let Some((how, attrs)) = create else {
         let at = found.ok_or(FsError::NotFound)?;
-        t.require_regular(at)?;
-        check_permission(t, at, wanted.access, true)?;
-        let plan = plan(t, client, owner, t[at].attr.ino, wanted)?;
-        return Ok((at, false, plan));
+        return Ok((at, false, existing(t, what, at, true)?));
     };
+    require(what.under.is_none(), FsError::Invalid)?;
     let mut attrs = attrs.clone();
     let plan = match found {
         Some(at) => {
             // Of an existing file nothing is set but a size of zero (RFC 7530 §16.16.4, RFC 8881 §18.16.3).
             attrs.size = attrs.size.filter(|size| *size == 0);
             check_existing(t, at, *how, &attrs, wanted)?;
-            plan(t, client, owner, t[at].attr.ino, wanted)?
+            let plain = *how == CreateHow::Unchecked && attrs.size.is_none();
+            let intrusion = if plain { delegations::intrusion_of(wanted) } else { Intrusion::Change };
+            delegations::check(t, at, intrusion)?;
+            plan(t, what.client, what.owner, t[at].attr.ino, wanted)?
         }
         None => {
-            states::check_room(t, client)?;
+            states::check_room(t, what.client)?;
             Plan { former: None, table: FileLocks::new(t.txn), share: wanted }
         }
     };
@@ -159,6 +168,17 @@ fn resolve<K: KvWrite>(
     let at = t.follow(attr.ino, "a creation")?;
     t.report(at);
     Ok((at, new, plan))
+}
+
+/// Checks for the OPEN of a file that is there and is to stay as it is.
+fn existing<K: KvWrite>(t: &mut Transaction<'_, K>, what: &Wanted<'_>, at: At, by_name: bool) -> Step<Plan> {
+    t.require_regular(at)?;
+    match what.under {
+        None => check_permission(t, at, what.share.access, by_name)?,
+        Some(delegation) => delegations::check_under(t, what.client, delegation, at, what.share)?,
+    }
+    delegations::check(t, at, delegations::intrusion_of(what.share))?;
+    plan(t, what.client, what.owner, t[at].attr.ino, what.share)
 }
 
 /// What OPEN asks beyond CREATE of a name that exists.
@@ -187,48 +207,77 @@ fn check_existing<K: KvWrite>(
 }
 
 /// OPEN.
-pub(super) fn open<K: KvWrite>(
-    t: &mut Transaction<'_, K>,
-    client: ClientId,
-    owner: &Bytes,
-    wanted: Share,
-    target: &OpenTarget,
-) -> Step<StateOutcome> {
+pub(super) fn open<K: KvWrite>(t: &mut Transaction<'_, K>, what: &Wanted<'_>) -> Step<StateOutcome> {
+    let (client, owner, wanted) = (what.client, what.owner, what.share);
     let caller = clients::demand(t, client)?;
     let valid = owner.len() <= OPAQUE_MAX && wanted.access != ShareBits::None;
     require(valid, FsError::Invalid)?;
-    let (at, created, plan) = resolve(t, client, owner, wanted, target)?;
+    let is_for_file = what.delegate.is_none_or(|wish| wish.kind != DelegationKind::Directory);
+    require(is_for_file, FsError::Invalid)?;
+    let (at, created, plan) = resolve(t, what)?;
 
     // Nothing refuses from here on.
     let confirmed = caller.minor() != 0 || once::owners::is_confirmed(t.kv, client, owner)?;
-    let attr = t[at].attr.clone();
+    let is_new = plan.former.is_none();
+    let delegation = match what.delegate {
+        None => delegations::Plan::Answer(DelegationOutcome::NotAsked),
+        // RFC 7530 §9.1.11: not with an open that must be confirmed.
+        Some(_) if !confirmed => delegations::Plan::Answer(DelegationOutcome::Contention),
+        Some(wish) => delegations::plan(t, client, at, wish, is_new.into())?,
+    };
+    // RFC 9754 §4: whoever has an open already is not to wonder about its version.
+    let instead = what.delegate.is_some_and(|wish| wish.instead_of_open)
+        && is_new
+        && what.under.is_none()
+        && delegation.covers(wanted);
+    let open = if instead { None } else { Some(take(t, &caller, what, at, created, plan, confirmed)?) };
+    let delegation = delegations::carry_out(t, client, at, delegation)?;
+    let open = match (open, delegation) {
+        (None, DelegationOutcome::Given { stateid, .. }) => stateid,
+        (Some(open), _) => open,
+        (None, _) => return Err(states::damaged("an OPEN gives neither an open nor a delegation")),
+    };
+    Ok(StateOutcome::Opened { open, attr: t[at].attr.clone(), created, confirm: !confirmed, delegation })
+}
+
+/// Makes or upgrades an open as planned.
+fn take<K: KvWrite>(
+    t: &mut Transaction<'_, K>,
+    caller: &ClientRecord,
+    what: &Wanted<'_>,
+    at: At,
+    created: bool,
+    plan: Plan,
+    confirmed: bool,
+) -> Step<Stateid> {
+    let (ino, generation) = (t[at].attr.ino, t[at].attr.generation);
     let mut table = plan.table;
     if created {
         // In the table of a file that is new there is nothing in the way.
-        table.open(None, wanted).map_err(|_| states::damaged("a new file cannot be opened"))?;
+        table.open(None, what.share).map_err(|_| states::damaged("a new file cannot be opened"))?;
     }
-    keep(t, attr.ino, &table)?;
-    let stateid = match plan.former {
+    keep(t, ino, &table)?;
+    match plan.former {
         Some((id, mut record)) => {
             if let Held::Open { share, opened, .. } = &mut record.held {
-                (*share, *opened) = (plan.share, opened.with(wanted));
+                (*share, *opened) = (plan.share, opened.with(what.share));
             }
-            states::advance(t, id, &mut record)?
+            states::advance(t, id, &mut record)
         }
         None => {
+            let opened = Opened::default().with(what.share);
             let record = StateRecord {
-                client,
-                owner: owner.clone(),
-                ino: attr.ino,
-                generation: attr.generation,
+                client: what.client,
+                owner: what.owner.clone(),
+                ino,
+                generation,
                 seqid: 1,
-                held: Held::Open { share: plan.share, opened: Opened::default().with(wanted), confirmed },
+                held: Held::Open { share: plan.share, opened, confirmed },
             };
             let id = states::add(t, caller.minor(), &record)?;
-            record.stateid(id)
+            Ok(record.stateid(id))
         }
-    };
-    Ok(StateOutcome::Opened { open: stateid, attr, created, confirm: !confirmed })
+    }
 }
 
 /// An open of the client, with what it holds.

@@ -93,6 +93,11 @@ fn free<K: KvWrite>(t: &mut Transaction<'_, K>, id: ClientId, budget: &mut usize
     Ok(complete)
 }
 
+/// Whether this client has ended, and what it has is only still to be freed.
+pub(super) fn is_over(kv: &impl KvRead, id: ClientId) -> Result<bool, KvError> {
+    store::has(kv, Table::ClientRelease, &keys::client(id))
+}
+
 /// Whether clients are being released: then counted opens may be theirs.
 pub(crate) fn is_pending(kv: &impl KvRead) -> Result<bool, KvError> {
     store::any(kv, Table::ClientRelease)
@@ -101,7 +106,7 @@ pub(crate) fn is_pending(kv: &impl KvRead) -> Result<bool, KvError> {
 /// Whether what this owner holds is only what is left of a client.
 pub(crate) fn is_remainder(kv: &impl KvRead, owner: &LockOwner) -> Result<bool, KvError> {
     match owner.client() {
-        LockClient::V4(id) => store::has(kv, Table::ClientRelease, &keys::client(ClientId(*id))),
+        LockClient::V4(id) => is_over(kv, ClientId(*id)),
         LockClient::Nlm(_) => Ok(false),
     }
 }

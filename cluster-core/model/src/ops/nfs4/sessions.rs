@@ -85,6 +85,7 @@ pub(super) fn set_callback<K: KvWrite>(
 /// DESTROY_SESSION.
 pub(super) fn destroy<K: KvWrite>(t: &mut Transaction<'_, K>, id: SessionId) -> Step<ClientOutcome> {
     let record = demand(t, id)?;
+    t.touched.ended = true;
     let mut all = usize::MAX;
     remove(t, id, record.client, &mut all)?;
     clients::count(t.kv, record.client, |c| c.sessions -= 1)?;

@@ -1,6 +1,6 @@
-//! Opens and lock states as rows, with their indexes.
+//! Opens, lock states and delegations as rows, with their indexes.
 
-use super::clients;
+use super::{clients, delegations};
 use crate::keys::nfs4 as keys;
 use crate::kv::{KvError, KvRead, KvWrite, Table};
 use crate::limits::STATES_MAX;
@@ -35,8 +35,19 @@ pub(super) fn put(kv: &mut impl KvWrite, id: StateId, record: &StateRecord) -> R
     store::put(kv, Table::State, &keys::state(id), record)
 }
 
-/// The state that a client means (RFC 8881 §8.2.4), and the client.
+/// The state that a client means (RFC 8881 §8.2.4), and the client. It is not revoked.
 pub(super) fn demand<K: KvWrite>(
+    t: &Transaction<'_, K>,
+    client: ClientId,
+    sent: Stateid,
+) -> Step<(ClientRecord, StateRecord)> {
+    let found = demand_any(t, client, sent)?;
+    require(!found.1.is_revoked(), StateError::DelegationRevoked.into())?;
+    Ok(found)
+}
+
+/// The same; it may be revoked.
+pub(super) fn demand_any<K: KvWrite>(
     t: &Transaction<'_, K>,
     client: ClientId,
     sent: Stateid,
@@ -124,8 +135,17 @@ pub(super) fn locks_under(kv: &impl KvRead, open: StateId) -> Result<Vec<StateId
     Ok(found)
 }
 
-/// Adds a state with its rows.
+/// Adds an open or lock state with its rows.
 pub(super) fn add<K: KvWrite>(t: &mut Transaction<'_, K>, minor: u8, record: &StateRecord) -> Step<StateId> {
+    let id = insert(t, record)?;
+    if minor == 0 {
+        owners::gained(t, record.client, record.kind(), &record.owner)?;
+    }
+    Ok(id)
+}
+
+/// Adds a state with its rows, but for the sequence of its owner.
+pub(super) fn insert<K: KvWrite>(t: &mut Transaction<'_, K>, record: &StateRecord) -> Step<StateId> {
     let id = StateId(t.model.meta.nfs4.last_state + 1);
     t.model.meta.nfs4.last_state = id.0;
     put(t.kv, id, record)?;
@@ -133,17 +153,16 @@ pub(super) fn add<K: KvWrite>(t: &mut Transaction<'_, K>, minor: u8, record: &St
     t.kv.put(Table::ClientState, &keys::client_state(record.client, id), &[])?;
     let row = keys::owner_state(record.client, record.kind(), &record.owner, record.ino);
     t.kv.put(Table::OwnerState, &row, &keys::state(id))?;
-    if let Held::Lock { open } = record.held {
-        t.kv.put(Table::OpenLocks, &keys::open_lock(open, id), &[])?;
+    match record.held {
+        Held::Open { .. } => {}
+        Held::Lock { open } => t.kv.put(Table::OpenLocks, &keys::open_lock(open, id), &[])?,
+        Held::Delegation(_) => delegations::list(t.kv, id, record)?,
     }
     clients::count(t.kv, record.client, |c| c.states += 1)?;
-    if minor == 0 {
-        owners::gained(t, record.client, record.kind(), &record.owner)?;
-    }
     Ok(id)
 }
 
-/// Whether anybody has opens or locks of a file.
+/// Whether anybody has opens, locks or delegations of a file.
 pub(crate) fn any_of(kv: &impl KvRead, ino: Ino) -> Result<bool, KvError> {
     let mut any = false;
     store::each_prefixed(kv, Table::FileState, &crate::keys::ino(ino), |_, _| {
@@ -156,6 +175,7 @@ pub(crate) fn any_of(kv: &impl KvRead, ino: Ino) -> Result<bool, KvError> {
 /// Removes states with their rows, and what they have in their files; each file's table is loaded once, for it can be long.
 pub(crate) fn remove<K: KvWrite>(t: &mut Transaction<'_, K>, states: &[(StateId, StateRecord)]) -> Step<()> {
     let mut places: BTreeMap<(ClientId, Ino), (Vec<Share>, BTreeSet<LockOwner>)> = BTreeMap::new();
+    let mut delegated = BTreeSet::new();
     for (id, record) in states {
         t.kv.delete(Table::State, &keys::state(*id))?;
         t.kv.delete(Table::FileState, &keys::file_state(record.ino, *id))?;
@@ -163,18 +183,26 @@ pub(crate) fn remove<K: KvWrite>(t: &mut Transaction<'_, K>, states: &[(StateId,
         let row = keys::owner_state(record.client, record.kind(), &record.owner, record.ino);
         t.kv.delete(Table::OwnerState, &row)?;
         clients::count(t.kv, record.client, |c| c.states -= 1)?;
-        let (opens, owners) = places.entry((record.client, record.ino)).or_default();
+        let place = (record.client, record.ino);
         match record.held {
-            Held::Open { share, .. } => opens.push(share),
+            Held::Open { share, .. } => places.entry(place).or_default().0.push(share),
             Held::Lock { open } => {
                 t.kv.delete(Table::OpenLocks, &keys::open_lock(open, *id))?;
-                owners.insert(lock_owner(record.client, &record.owner)?);
+                let owner = lock_owner(record.client, &record.owner)?;
+                places.entry(place).or_default().1.insert(owner);
+            }
+            Held::Delegation(delegation) => {
+                delegations::unlist(t.kv, *id, record, delegation)?;
+                delegated.insert(record.ino);
             }
         }
     }
-    let files: BTreeSet<Ino> = places.keys().map(|(_, ino)| *ino).collect();
+    let files: BTreeSet<Ino> = places.keys().map(|(_, ino)| *ino).chain(delegated.iter().copied()).collect();
     for ((client, ino), (opens, owners)) in places {
         locks::leave(t, ino, &LockClient::V4(client.0), &opens, &owners)?;
+    }
+    for ino in delegated {
+        delegations::settle(t, ino)?;
     }
     for ino in files {
         link::closed(t, ino)?;
@@ -193,7 +221,7 @@ pub(crate) fn remove_of<K: KvWrite>(
     if minor != 0 {
         return Ok(());
     }
-    for (id, record) in states {
+    for (id, record) in states.iter().filter(|(_, record)| record.kind() != OwnerKind::Delegation) {
         owners::lost(t, record.client, record.kind(), &record.owner, closed.filter(|closed| closed == id))?;
     }
     Ok(())

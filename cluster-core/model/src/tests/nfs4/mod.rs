@@ -1,6 +1,9 @@
 //! NFSv4: clients, sessions, opens, locks, and their exactly-once keys.
 
 mod clients;
+mod delegation_ends;
+mod delegations;
+mod intrusions;
 mod locks;
 mod opens;
 mod owners;
@@ -9,13 +12,16 @@ mod random;
 mod release;
 mod sessions;
 mod waits;
+mod walks;
 mod world;
 
+use self::delegations::{READING, given};
 use super::rig::{ROOT, Rig, rows_of};
 use crate::Table;
 use atoll_base::access::Cred;
 use atoll_base::attr::Attr;
 use atoll_lockd::{ByteRange, LockMode, Share, ShareBits};
+use atoll_meta::delegation::Intrusion;
 use atoll_meta::nfs4::{
     Callback40, ChannelLimits, ClientAbout, ClientId, ClientOp, ClientOutcome, LockState, OpenTarget,
     Principal, SessionId, SessionTerms, StateError, StateId, StateOp, StateOutcome, Stateid,
@@ -114,7 +120,7 @@ impl Rig {
     }
 
     pub(super) fn keyed(&mut self, cred: &Cred, once: Once, op: Op) -> Response {
-        self.call(Call { origin: None, once: Some(once), cred: cred.clone(), op })
+        self.call(Call { origin: None, once: Some(once), cred: cred.clone(), client: None, op })
     }
 
     pub(super) fn on_state_by(&mut self, cred: &Cred, op: StateOp) -> Result<StateOutcome, FsError> {
@@ -242,6 +248,7 @@ impl Rig {
     pub(super) fn check_nothing_left(&self) {
         let of_nfs4 =
             Table::ALL.into_iter().filter(|table| (Table::Client4..=Table::ClosedState).contains(table));
+        let of_nfs4 = of_nfs4.chain([Table::FileDelegation, Table::Recalled]);
         for table in of_nfs4.filter(|table| *table != Table::ExpiredClient) {
             assert_eq!(self.rows(table), 0, "{}", table.name());
         }
@@ -253,12 +260,12 @@ impl Rig {
 
 pub(super) fn open_file(client: ClientId, owner: &str, file: &Attr, share: Share) -> StateOp {
     let target = OpenTarget::File { ino: file.ino, generation: file.generation };
-    StateOp::Open { client, owner: bytes(owner), share, target }
+    StateOp::Open { client, owner: bytes(owner), share, target, delegate: None, under: None }
 }
 
 pub(super) fn open_name(client: ClientId, owner: &str, name: &str, share: Share) -> StateOp {
     let target = OpenTarget::Name { dir: ROOT, name: bytes(name), create: None };
-    StateOp::Open { client, owner: bytes(owner), share, target }
+    StateOp::Open { client, owner: bytes(owner), share, target, delegate: None, under: None }
 }
 
 pub(super) fn state_outcome(response: Response) -> Result<StateOutcome, FsError> {
@@ -320,5 +327,15 @@ pub(super) fn fill(rig: &mut Rig) {
     rig.step(once, StateOp::Confirm { client: old, open: newest(open) }).unwrap();
     let once = idle.of(open);
     rig.step(once, StateOp::Close { client: old, open: newest(open) }).unwrap();
+    for phase in 0..3 {
+        let file = rig.file(&format!("delegated{phase}"));
+        let delegation = given(&rig.delegate(client, &file, READING).unwrap()).id;
+        if phase > 0 {
+            rig.recall(&file, Intrusion::Change, None);
+        }
+        if phase > 1 {
+            rig.on_state(StateOp::Revoke(delegation)).unwrap();
+        }
+    }
     rig.on_client(ClientOp::Expire(gone)).unwrap();
 }

@@ -18,7 +18,7 @@ fn share(access: ShareBits, deny: ShareBits) -> Share {
 
 fn create(client: ClientId, owner: &str, name: &str, share: Share, how: CreateHow, set: SetAttr) -> StateOp {
     let target = OpenTarget::Name { dir: ROOT, name: bytes(name), create: Some((how, set)) };
-    StateOp::Open { client, owner: bytes(owner), share, target }
+    StateOp::Open { client, owner: bytes(owner), share, target, delegate: None, under: None }
 }
 
 #[test]

@@ -32,7 +32,7 @@ fn established(rig: &mut Rig, client: ClientId, name: &str, file: &Attr) -> (Own
 fn create(client: ClientId, owner: &str, name: &str) -> StateOp {
     let create = Some((CreateHow::Guarded, SetAttr::default()));
     let target = OpenTarget::Name { dir: ROOT, name: bytes(name), create };
-    StateOp::Open { client, owner: bytes(owner), share: BOTH, target }
+    StateOp::Open { client, owner: bytes(owner), share: BOTH, target, delegate: None, under: None }
 }
 
 #[test]
@@ -303,4 +303,24 @@ fn the_owner_that_is_idle_longest_gives_way() {
     rig.on_client(ClientOp::Expire(client)).unwrap();
     rig.sweep();
     rig.check_nothing_left();
+}
+
+/// An open that its owner never confirmed goes with the owner's next OPEN, even if that is refused; so does its file, if it has
+/// no name any more.
+#[test]
+fn a_refused_open_in_the_place_of_another_frees_a_removed_file() {
+    let mut rig = Rig::new();
+    let client = rig.v40("c");
+    let mut owner = Owner40::new(client, "o", 1);
+    let once = owner.by_name();
+    rig.step(once, create(client, "o", "f")).unwrap();
+    rig.root(Op::Remove { dir: ROOT, name: bytes("f"), kind: RemoveKind::Any }).unwrap();
+    rig.check();
+    let once = owner.by_name();
+    assert_eq!(rig.step(once, open_name(client, "o", "none", READ)), refusal(FsError::NotFound));
+    rig.check();
+    rig.on_client(ClientOp::Expire(client)).unwrap();
+    rig.check_nothing_left();
+    rig.check();
+    assert_eq!(rig.rows(Table::Inode), 1);
 }

@@ -2,6 +2,7 @@
 
 use super::world::{Act, World};
 use atoll_lockd::{LockMode, Share, ShareBits};
+use atoll_meta::delegation::{DelegationKind, DelegationWish, Intrusion};
 use proptest::prelude::*;
 
 fn bits() -> impl Strategy<Value = ShareBits> {
@@ -16,6 +17,16 @@ fn share() -> impl Strategy<Value = Share> {
     (access, deny).prop_map(|(access, deny)| Share { access, deny })
 }
 
+fn wish() -> impl Strategy<Value = DelegationWish> {
+    let kind = prop_oneof![Just(DelegationKind::Read), Just(DelegationKind::Write)];
+    (kind, any::<bool>(), any::<bool>()).prop_map(|(kind, timestamps, instead_of_open)| DelegationWish {
+        kind,
+        timestamps,
+        instead_of_open,
+        export: atoll_base::id::ExportId(1),
+    })
+}
+
 fn at() -> impl Strategy<Value = (usize, usize)> {
     (0_usize..8).prop_flat_map(|first| (Just(first), 1..=8 - first))
 }
@@ -26,12 +37,20 @@ fn act() -> impl Strategy<Value = Act> {
     let owner = prop_oneof![2 => Just(0_usize), 1 => 0_usize..3];
     let file = 0_usize..3;
     let mode = prop_oneof![2 => Just(LockMode::Shared), 1 => Just(LockMode::Exclusive)];
+    let intrusion = prop_oneof![Just(Intrusion::Read), Just(Intrusion::Change)];
     let place = (client.clone(), owner.clone(), file.clone());
     prop_oneof![
         1 => client.clone().prop_map(Act::Boot),
         1 => client.clone().prop_map(Act::Expire),
-        16 => (place.clone(), share())
-            .prop_map(|((client, owner, file), share)| Act::Open { client, owner, file, share }),
+        16 => (place.clone(), share(), prop::option::weighted(0.5, wish()))
+            .prop_map(|((client, owner, file), share, wish)| Act::Open { client, owner, file, share, wish }),
+        4 => (client.clone(), file.clone(), wish())
+            .prop_map(|(client, file, wish)| Act::Delegate { client, file, wish }),
+        6 => (client.clone(), file.clone()).prop_map(|(client, file)| Act::Return { client, file }),
+        4 => (client.clone(), file.clone(), intrusion)
+            .prop_map(|(client, file, intrusion)| Act::Recall { client, file, intrusion }),
+        3 => (client.clone(), file.clone()).prop_map(|(client, file)| Act::Revoke { client, file }),
+        4 => (client.clone(), file.clone()).prop_map(|(client, file)| Act::Write { client, file }),
         2 => (place.clone(), share())
             .prop_map(|((client, owner, file), share)| Act::Downgrade { client, owner, file, share }),
         3 => place.clone().prop_map(|(client, owner, file)| Act::Close { client, owner, file }),

@@ -1,17 +1,20 @@
-//! A naive reference: every client's opens and locks in plain maps, bytes locked one by one.
+//! A naive reference: every client's opens, locks and delegations in plain maps, bytes locked one by one.
 
+mod compare;
+mod delegations;
+mod locks;
+
+use self::delegations::{covers, intrusion_of};
 use super::super::rig::{ROOT, Rig};
-use super::{Owner40, bytes, newest, open_file, opened, range, stateid};
-use crate::limits::{OPEN_LOCKS_MAX, OWNER_LOCKS_MAX, STATES_MAX};
-use crate::{Table, read};
+use super::{Owner40, bytes, newest, open_file, stateid};
+use crate::Table;
+use crate::limits::STATES_MAX;
 use atoll_base::access::Cred;
 use atoll_base::attr::Attr;
 use atoll_base::id::Ino;
-use atoll_lockd::{LockMode, LockOwner, NlmClient, Share, ShareBits};
-use atoll_meta::lock::LockTest;
-use atoll_meta::nfs4::{
-    ClientId, ClientOp, LockState, SessionId, StateError, StateId, StateKind, StateOp, StateOutcome,
-};
+use atoll_lockd::{LockMode, Share, ShareBits};
+use atoll_meta::delegation::{DelegationKind, DelegationOutcome, DelegationPhase, DelegationWish, Intrusion};
+use atoll_meta::nfs4::{ClientId, ClientOp, SessionId, StateError, StateId, StateOp, StateOutcome};
 use atoll_meta::{FsError, Once, Op, RemoveKind, Response, SlotKey};
 use std::collections::BTreeMap;
 
@@ -25,6 +28,16 @@ struct Open {
     share: Share,
     /// With which access and deny it was opened.
     with: Vec<Share>,
+}
+
+/// A delegation of one client.
+#[derive(Clone, Copy, Debug)]
+struct Delegation {
+    id: StateId,
+    seqid: u32,
+    kind: DelegationKind,
+    phase: DelegationPhase,
+    timestamps: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -45,13 +58,15 @@ struct Life {
     lock_owners: BTreeMap<usize, u32>,
     opens: BTreeMap<(usize, usize), Open>,
     locks: BTreeMap<(usize, usize), Lock>,
+    /// By file.
+    delegations: BTreeMap<usize, Delegation>,
     /// What it sent last with a key, and the answer.
     last: Option<(Once, Op, Response)>,
 }
 
 impl Life {
     fn states(&self) -> usize {
-        self.opens.len() + self.locks.len()
+        self.opens.len() + self.locks.len() + self.delegations.len()
     }
 }
 
@@ -60,13 +75,18 @@ impl Life {
 pub(super) enum Act {
     Boot(usize),
     Expire(usize),
-    Open { client: usize, owner: usize, file: usize, share: Share },
+    Open { client: usize, owner: usize, file: usize, share: Share, wish: Option<DelegationWish> },
     Downgrade { client: usize, owner: usize, file: usize, share: Share },
     Close { client: usize, owner: usize, file: usize },
     Lock { client: usize, owner: usize, locker: usize, file: usize, at: (usize, usize), mode: LockMode },
     Unlock { client: usize, locker: usize, file: usize, at: (usize, usize) },
     Free { client: usize, locker: usize, file: usize },
     ReleaseOwner { client: usize, locker: usize },
+    Delegate { client: usize, file: usize, wish: DelegationWish },
+    Return { client: usize, file: usize },
+    Recall { client: usize, file: usize, intrusion: Intrusion },
+    Revoke { client: usize, file: usize },
+    Write { client: usize, file: usize },
     Replace(usize),
     Repeat(usize),
     Sweep,
@@ -80,6 +100,7 @@ pub(super) struct World {
     files: Vec<Attr>,
     /// What clients that ended may still have, by file.
     dead: Vec<(Ino, Share, [Option<LockMode>; BYTES])>,
+    dead_delegations: Vec<(Ino, DelegationKind)>,
     names: u32,
 }
 
@@ -99,7 +120,7 @@ impl World {
         let mut rig = Rig::new();
         let files = (0..3).map(|n| rig.file(&format!("file{n}"))).collect();
         let clients = (0..5).map(|_| None).collect();
-        Self { rig, clients, boots: 0, files, dead: Vec::new(), names: 0 }
+        Self { rig, clients, boots: 0, files, dead: Vec::new(), dead_delegations: Vec::new(), names: 0 }
     }
 
     fn is_v41(client: usize) -> bool {
@@ -130,6 +151,7 @@ impl World {
             lock_owners: BTreeMap::new(),
             opens: BTreeMap::new(),
             locks: BTreeMap::new(),
+            delegations: BTreeMap::new(),
             last: None,
         });
     }
@@ -143,6 +165,11 @@ impl World {
         }
         for ((_, file), lock) in &life.locks {
             self.dead.push((self.files[*file].ino, nothing, lock.held));
+        }
+        for (file, delegation) in life.delegations {
+            if delegation.phase != DelegationPhase::Revoked {
+                self.dead_delegations.push((self.files[file].ino, delegation.kind));
+            }
         }
     }
 
@@ -232,7 +259,7 @@ impl World {
                 self.bury(client);
                 self.rig.on_client(ClientOp::Expire(id)).unwrap();
             }
-            Act::Open { client, owner, file, share } => self.open(client, owner, file, share),
+            Act::Open { client, owner, file, share, wish } => self.open(client, owner, file, share, wish),
             Act::Downgrade { client, owner, file, share } => self.downgrade(client, owner, file, share),
             Act::Close { client, owner, file } => self.close(client, owner, file),
             Act::Lock { client, owner, locker, file, at, mode } => {
@@ -241,6 +268,11 @@ impl World {
             Act::Unlock { client, locker, file, at } => self.unlock(client, locker, file, at),
             Act::Free { client, locker, file } => self.free(client, locker, file),
             Act::ReleaseOwner { client, locker } => self.release_owner(client, locker),
+            Act::Delegate { client, file, wish } => self.delegate(client, file, wish),
+            Act::Return { client, file } => self.give_back(client, file),
+            Act::Recall { client, file, intrusion } => self.recall(client, file, intrusion),
+            Act::Revoke { client, file } => self.revoke(client, file),
+            Act::Write { client, file } => self.write(client, file),
             Act::Replace(file) => self.replace(file),
             Act::Repeat(client) => self.repeat(client),
             Act::Sweep => {
@@ -249,23 +281,38 @@ impl World {
         }
         if self.rig.rows(Table::ClientRelease) == 0 {
             self.dead.clear();
+            self.dead_delegations.clear();
         }
     }
 
-    fn open(&mut self, client: usize, owner: usize, file: usize, share: Share) {
+    fn open(&mut self, client: usize, owner: usize, file: usize, share: Share, wish: Option<DelegationWish>) {
         self.life(client);
         let attr = self.files[file].clone();
         let once = self.owner_key(client, owner, None);
         let pending = self.rig.rows(Table::ClientRelease) > 0;
         let id = self.life(client).id;
-        let answer = self.send(client, once, open_file(id, &name(owner), &attr, share));
+        let mut op = open_file(id, &name(owner), &attr, share);
+        if let StateOp::Open { delegate, .. } = &mut op {
+            *delegate = wish;
+        }
+        // Of a wish as of before the open, which is no hindrance.
+        let fate = wish.map(|wish| self.fate(client, file, wish, Some(owner)));
+        let answer = self.send(client, once, op);
+        let intrudes = self.intrudes(Some(client), file, intrusion_of(share));
+        let dead_delegation = self.intrudes_on_dead(file, intrusion_of(share));
         let clash = self.share_conflict(file, share);
         let dead = self.dead_conflict(file, Some(share), None);
         let life = self.life(client);
         let known = life.opens.get(&(owner, file)).cloned();
         let full = known.is_none() && life.states() >= STATES_MAX as usize;
         let outcome = match answer {
-            Err(FsError::Delay) => return assert!(pending && (clash || dead), "delayed for nothing"),
+            Err(FsError::State(StateError::Delegated)) => {
+                assert!(intrudes, "delegated to nobody");
+                return self.uncount(client, owner);
+            }
+            Err(FsError::Delay) => {
+                return assert!(pending && (clash || dead || dead_delegation), "delayed for nothing");
+            }
             Err(FsError::State(StateError::ShareDenied)) => return assert!(clash, "denied by nobody"),
             Err(FsError::TableFull) => {
                 assert!(full, "there is room");
@@ -273,9 +320,30 @@ impl World {
             }
             other => other.unwrap(),
         };
-        assert!(!clash && !full, "granted against another");
-        let stateid = opened(&outcome);
-        let StateOutcome::Opened { confirm, .. } = outcome else { unreachable!() };
+        assert!(!clash && !full && !intrudes, "granted against another");
+        let StateOutcome::Opened { open: stateid, confirm, delegation, .. } = outcome else { unreachable!() };
+        let kept = match (wish, fate) {
+            (Some(_), _) if confirm => {
+                assert_eq!(delegation, DelegationOutcome::Contention);
+                false
+            }
+            (Some(wish), Some(fate)) => self.settle(client, file, wish, fate, &delegation),
+            _ => {
+                assert_eq!(delegation, DelegationOutcome::NotAsked);
+                false
+            }
+        };
+        if let Some(wish) = wish
+            && kept
+            && wish.instead_of_open
+            && known.is_none()
+        {
+            let held = &self.life(client).delegations[&file];
+            if covers(held.kind, share) {
+                return assert_eq!((stateid.id, stateid.seqid), (held.id, held.seqid));
+            }
+        }
+        let life = self.life(client);
         let mut open = match known {
             Some(mut open) => {
                 open.share.access = open.share.access.union(share.access);
@@ -346,149 +414,12 @@ impl World {
         life.lock_owners.retain(|locker, _| locks.keys().any(|(l, _)| l == locker));
     }
 
-    fn lock(
-        &mut self,
-        client: usize,
-        owner: usize,
-        locker: usize,
-        file: usize,
-        at: (usize, usize),
-        mode: LockMode,
-    ) {
-        let life = self.life(client);
-        let (id, Some(open)) = (life.id, life.opens.get(&(owner, file)).cloned()) else { return };
-        let known = life.locks.get(&(locker, file)).cloned();
-        if known.is_some() && at.0.is_multiple_of(2) {
-            return self.lock_more(client, locker, file, at, mode);
-        }
-        let under = life.locks.values().filter(|lock| lock.open == open.id).count();
-        let of_owner = life.locks.keys().filter(|(l, _)| *l == locker).count();
-        let crowded = life.states() >= STATES_MAX as usize
-            || under >= OPEN_LOCKS_MAX
-            || (!Self::is_v41(client) && of_owner >= OWNER_LOCKS_MAX as usize);
-        let full = known.is_none() && crowded;
-        let seqid = life.lock_owners.get(&locker).copied().unwrap_or(50);
-        let once = self.owner_key(client, owner, Some(open.id));
-        let state = LockState::New { open: newest(open.id), owner: bytes(&name(locker)), seqid };
-        let span = range(at.0 as u64, at.1 as u64);
-        let pending = self.rig.rows(Table::ClientRelease) > 0;
-        let answer =
-            self.send(client, once, StateOp::Lock { client: id, state, range: span, mode, wait: None });
-        let needed = if mode == LockMode::Shared { ShareBits::Read } else { ShareBits::Write };
-        let clash = self.lock_conflict(client, locker, file, at, mode);
-        let dead = self.dead_conflict(file, None, Some((at, mode)));
-        let is_v41 = Self::is_v41(client);
-        let life = self.life(client);
-        if of_owner > 0 && !is_v41 && !matches!(answer, Err(FsError::TableFull)) {
-            life.lock_owners.insert(locker, seqid + 1);
-        }
-        match answer {
-            Err(FsError::State(StateError::OpenMode)) => assert!(!open.share.access.contains(needed)),
-            Err(FsError::TableFull) => {
-                assert!(full);
-                self.uncount(client, owner);
-            }
-            Err(FsError::Delay) => assert!(pending && dead),
-            Ok(StateOutcome::Denied(conflict)) => {
-                assert!(clash && open.share.access.contains(needed) && !full, "{conflict:?}");
-            }
-            other => {
-                let stateid = stateid(&other.unwrap());
-                assert!(!clash && !full && open.share.access.contains(needed));
-                let mut lock =
-                    known.unwrap_or(Lock { id: stateid.id, seqid: 0, open: open.id, held: [None; BYTES] });
-                lock.seqid += 1;
-                assert_eq!((stateid.id, stateid.seqid), (lock.id, lock.seqid));
-                lock.held[at.0..at.0 + at.1].fill(Some(mode));
-                life.locks.insert((locker, file), lock);
-                if !is_v41 {
-                    life.lock_owners.insert(locker, seqid + 1);
-                }
-            }
-        }
-    }
-
-    /// The key of the next step of a v4.0 lock owner.
-    fn locker_key(&mut self, client: usize, locker: usize, lock: StateId) -> Option<Once> {
-        if Self::is_v41(client) {
-            return None;
-        }
-        let life = self.life(client);
-        let seqid = life.lock_owners.get_mut(&locker).unwrap();
-        let mut owner = Owner40::new(life.id, &name(locker), *seqid);
-        *seqid += 1;
-        Some(owner.of(lock))
-    }
-
-    /// LOCK by the stateid of the lock state.
-    fn lock_more(&mut self, client: usize, locker: usize, file: usize, at: (usize, usize), mode: LockMode) {
-        let life = self.life(client);
-        let (id, lock) = (life.id, life.locks[&(locker, file)].clone());
-        let access = life.opens.values().find(|open| open.id == lock.open).unwrap().share.access;
-        let once = self.locker_key(client, locker, lock.id);
-        let (state, span) = (LockState::Held(newest(lock.id)), range(at.0 as u64, at.1 as u64));
-        let answer =
-            self.send(client, once, StateOp::Lock { client: id, state, range: span, mode, wait: None });
-        let needed = if mode == LockMode::Shared { ShareBits::Read } else { ShareBits::Write };
-        let clash = self.lock_conflict(client, locker, file, at, mode);
-        let dead = self.dead_conflict(file, None, Some((at, mode)));
-        match answer {
-            Err(FsError::State(StateError::OpenMode)) => assert!(!access.contains(needed)),
-            Err(FsError::Delay) => assert!(dead),
-            Ok(StateOutcome::Denied(_)) => assert!(clash && access.contains(needed)),
-            other => {
-                assert!(!clash && access.contains(needed));
-                let lock = self.life(client).locks.get_mut(&(locker, file)).unwrap();
-                lock.seqid += 1;
-                lock.held[at.0..at.0 + at.1].fill(Some(mode));
-                assert_eq!(stateid(&other.unwrap()).seqid, lock.seqid);
-            }
-        }
-    }
-
-    fn unlock(&mut self, client: usize, locker: usize, file: usize, at: (usize, usize)) {
-        let life = self.life(client);
-        let (id, Some(lock)) = (life.id, life.locks.get(&(locker, file)).cloned()) else { return };
-        let once = self.locker_key(client, locker, lock.id);
-        let range = range(at.0 as u64, at.1 as u64);
-        let answer = self.send(client, once, StateOp::Unlock { client: id, lock: newest(lock.id), range });
-        let lock = self.life(client).locks.get_mut(&(locker, file)).unwrap();
-        lock.seqid += 1;
-        lock.held[at.0..at.0 + at.1].fill(None);
-        assert_eq!(stateid(&answer.unwrap()).seqid, lock.seqid);
-    }
-
-    fn free(&mut self, client: usize, locker: usize, file: usize) {
-        let life = self.life(client);
-        let (id, Some(lock)) = (life.id, life.locks.get(&(locker, file)).cloned()) else { return };
-        let answer = self.rig.on_state(StateOp::Free { client: id, state: newest(lock.id) });
-        if lock.held.iter().any(Option::is_some) {
-            return assert_eq!(answer, Err(StateError::LocksHeld.into()));
-        }
-        answer.unwrap();
-        self.life(client).locks.remove(&(locker, file));
-        self.forget_lockers(client);
-    }
-
-    fn release_owner(&mut self, client: usize, locker: usize) {
-        let id = self.life(client).id;
-        let owner = bytes(&name(locker));
-        let answer = self.rig.on_state(StateOp::ReleaseOwner { client: id, owner });
-        let life = self.life(client);
-        let mut its = life.locks.iter().filter(|((l, _), _)| *l == locker);
-        if its.any(|(_, lock)| lock.held.iter().any(Option::is_some)) {
-            return assert_eq!(answer, Err(StateError::LocksHeld.into()));
-        }
-        answer.unwrap();
-        life.locks.retain(|(l, _), _| *l != locker);
-        self.forget_lockers(client);
-    }
-
     /// A file is removed, and everybody closes what was open of it; another takes its place.
     fn replace(&mut self, file: usize) {
         let ino = self.files[file].ino;
         let names = self.rig.names(ROOT);
         let (name, _) = names.into_iter().find(|(_, at)| *at == ino).unwrap();
+        self.undelegate(file, &name);
         self.rig.root(Op::Remove { dir: ROOT, name, kind: RemoveKind::Any }).unwrap();
         self.rig.check();
         for client in 0..self.clients.len() {
@@ -505,8 +436,9 @@ impl World {
     /// A client sends its last request again, and gets the same answer; nothing else happens.
     fn repeat(&mut self, client: usize) {
         let Some((once, op, response)) = self.life(client).last.clone() else { return };
-        let passing = matches!(response.result, Err(FsError::TableFull))
-            || (matches!(response.result, Err(FsError::Delay)) && Self::is_v41(client));
+        let passing =
+            matches!(response.result, Err(FsError::TableFull | FsError::State(StateError::Delegated)))
+                || (matches!(response.result, Err(FsError::Delay)) && Self::is_v41(client));
         if passing {
             return;
         }
@@ -537,64 +469,5 @@ impl World {
                     || life.locks.values().any(|lock| lock.id == *id)
             }
         }
-    }
-
-    // ---- comparison
-
-    pub(super) fn check(&self) {
-        self.rig.check();
-        for life in self.clients.iter().flatten() {
-            let mut expected: Vec<(u64, u32, Ino, Vec<u8>, StateKind)> = Vec::new();
-            for ((owner, file), open) in &life.opens {
-                let kind = StateKind::Open { share: open.share, confirmed: true };
-                let ino = self.files[*file].ino;
-                expected.push((open.id.0, open.seqid, ino, name(*owner).into_bytes(), kind));
-            }
-            for ((owner, file), lock) in &life.locks {
-                let share = life.opens.values().find(|open| open.id == lock.open).unwrap().share;
-                let kind = StateKind::Lock { open: lock.open, share };
-                let ino = self.files[*file].ino;
-                expected.push((lock.id.0, lock.seqid, ino, name(*owner).into_bytes(), kind));
-            }
-            expected.sort_by_key(|(id, ..)| *id);
-            let shown = read::states_by(&self.rig.kv, life.id, StateId(0), 100).unwrap();
-            let shown: Vec<_> = shown
-                .into_iter()
-                .map(|s| (s.stateid.id.0, s.stateid.seqid, s.ino, s.owner.to_vec(), s.kind))
-                .collect();
-            assert_eq!(shown, expected);
-        }
-        let stranger = LockOwner::nlm(NlmClient::new(b"x".to_vec(), None).unwrap(), b"", 0).unwrap();
-        for (n, file) in self.files.iter().enumerate() {
-            for byte in 0..BYTES {
-                for mode in [LockMode::Shared, LockMode::Exclusive] {
-                    let at = (byte, 1);
-                    let test = LockTest {
-                        ino: file.ino,
-                        generation: file.generation,
-                        owner: stranger.clone(),
-                        range: range(byte as u64, 1),
-                        mode,
-                    };
-                    let live = self.lock_conflict(usize::MAX, 0, n, at, mode);
-                    match read::test_lock(&self.rig.kv, &test).unwrap() {
-                        Ok(held) => assert_eq!(held.is_some(), live),
-                        Err(e) => {
-                            assert!(e == FsError::Delay && self.dead_conflict(n, None, Some((at, mode))))
-                        }
-                    }
-                }
-            }
-        }
-    }
-
-    /// Everybody goes; nothing may be left.
-    pub(super) fn end(&mut self) {
-        for client in 0..self.clients.len() {
-            self.act(&Act::Expire(client));
-        }
-        self.rig.sweep();
-        self.rig.check();
-        self.rig.check_nothing_left();
     }
 }

@@ -8,8 +8,8 @@ use atoll_proto::nfs3::{
 };
 use atoll_proto::nfs4::{
     Access4Args, Ace4, Acl41, ArgOp4, Attr4, AttrValue4, Bitmap, Create4Args, CreateType4, Fattr4,
-    FileHandle, GetAttr4Args, ModeMasked4, NfsStat4, Principal4, ResOp4, SetAttr4Args, StateId4, Verify4Args,
-    access, ace_flag, ace_mask, ace_type,
+    FileHandle, FileType4, GetAttr4Args, ModeMasked4, NfsStat4, Principal4, ReadDir4Args, ResOp4,
+    SetAttr4Args, StateId4, Verify4Args, access, ace_flag, ace_mask, ace_type,
 };
 use atoll_proto::nfsacl::{self, AclEntry, GetAcl3Args, SecAttr, SetAcl3Args, mask, tag};
 use atoll_xdr::Array;
@@ -270,6 +270,17 @@ async fn a_list_decides_for_all() {
     assert_eq!(get(&w, 0, file, Attr4::Mode).await, Err(NfsStat4::Access));
     assert_eq!((ask3(&w, file).await, ask4(&w, file).await), (0, 0));
     assert_eq!(w.read(file, 0, 1).await.unwrap_err().status, NfsStat3::Acces);
+    // A listing says so of the one entry, or leaves out what may not be told.
+    let list = async |asked: &[Attr4]| {
+        let attr_request = asked.iter().map(|attr| *attr as u32).collect::<Bitmap>();
+        let args =
+            ReadDir4Args { cookie: 0, cookieverf: [0; 8], dircount: 4096, maxcount: 4096, attr_request };
+        let ResOp4::ReadDir(Ok(page)) = on(&w, 0, v4(dir), ArgOp4::ReadDir(args)).await else { panic!() };
+        page.entries.iter().flat_map(|entry| entry.attrs.read().unwrap()).collect::<Vec<_>>()
+    };
+    let refused = AttrValue4::RdAttrError(Err(NfsStat4::Access));
+    assert_eq!(list(&[Attr4::Type, Attr4::RdAttrError, Attr4::Mode]).await, [refused]);
+    assert_eq!(list(&[Attr4::Type, Attr4::Mode]).await, [AttrValue4::Type(FileType4::Regular)]);
     w.as_user(8, 70);
     assert_eq!(ask4(&w, file).await, access::READ);
 

@@ -2,12 +2,16 @@
 
 use super::{Client40, Session41, compound, identity, name, put};
 use crate::engine::tests::world::{World, sys};
+use atoll_base::access::Cred;
 use atoll_lockd::{ByteRange, LockMode, LockOwner, NlmClient};
 use atoll_meta::lock::LockTest;
+use atoll_meta::nfs4::{ClientId, ClientOp};
+use atoll_meta::{Call, MetadataService, Op};
 use atoll_proto::nfs4::{
-    ArgOp4, Attr4, Bitmap, ClientId4Args, Close4Args, Create4Args, CreateHow4, CreateType4,
-    DestroySession4Args, Fattr4, FileHandle, Lock4Args, LockType4, Locker4, NfsStat4, Open4Args, OpenFlag4,
-    OpenToLockOwner4, Payload, ReadDir4Args, ResOp4, StableHow4, StateId4, StateOwner4, Write4Args,
+    ArgOp4, Attr4, AttrValue4, Bitmap, ClientId4Args, Close4Args, Create4Args, CreateHow4, CreateType4,
+    DestroySession4Args, Fattr4, FileHandle, LinkText4, Lock4Args, LockType4, Locker4, NfsStat4, Open4Args,
+    OpenFlag4, OpenToLockOwner4, Payload, ReadDir4Args, ResOp4, SetAttr4Args, StableHow4, StateId4,
+    StateOwner4, Write4Args,
 };
 use atoll_xdr::Opaque;
 use std::time::Duration;
@@ -233,4 +237,49 @@ async fn a_session_is_not_destroyed_in_the_middle_of_its_request() {
     let res = one.send(vec![ArgOp4::PutRootFh, destroy(one.id)]).await;
     assert_eq!(res.status, Ok(()));
     assert_eq!(one.send(vec![]).await.status, Err(NfsStat4::BadSession));
+}
+
+/// What this frontend has seen of a session does not outlive it, whoever ended it.
+#[tokio::test]
+async fn a_session_that_ended_elsewhere_is_unknown() {
+    let w = World::new().await;
+    let mut session = Session41::new(&w, "a").await;
+    let mut other = Session41::new(&w, "b").await;
+    for _ in 0..2 {
+        assert_eq!(session.send(vec![]).await.status, Ok(()));
+    }
+    let client = w.meta.clients(ClientId(0), 1).await.unwrap().pop().unwrap();
+    let op = Op::Client(ClientOp::Expire(client.id));
+    assert_eq!(
+        w.meta
+            .apply(Call { origin: None, once: None, cred: Cred::root(), client: None, op })
+            .result
+            .map(drop),
+        Ok(())
+    );
+    assert_eq!(session.send(vec![]).await.status, Err(NfsStat4::BadSession));
+    assert_eq!(other.send(vec![]).await.status, Ok(()));
+}
+
+/// RFC 8881 §15.2: CREATE and its like know no SYMLINK and no FBIG, SETATTR no ISDIR.
+#[tokio::test]
+async fn statuses_are_those_of_the_operation() {
+    let w = World::new().await;
+    let mut session = Session41::new(&w, "a").await;
+    let fifo = |name_of: &str, attrs: &[AttrValue4]| {
+        let createattrs = Fattr4::build(attrs).unwrap();
+        ArgOp4::Create(Create4Args { objtype: CreateType4::Fifo, objname: name(name_of), createattrs })
+    };
+    let link = Create4Args {
+        objtype: CreateType4::SymLink(LinkText4::copy_from(b"x").unwrap()),
+        objname: name("link"),
+        createattrs: Fattr4::default(),
+    };
+    let in_link = vec![ArgOp4::PutRootFh, ArgOp4::Create(link), fifo("f", &[])];
+    assert_eq!(session.send(in_link).await.status, Err(NfsStat4::NotDir));
+    let huge = vec![ArgOp4::PutRootFh, fifo("f", &[AttrValue4::Size(u64::MAX)])];
+    assert_eq!(session.send(huge).await.status, Err(NfsStat4::Inval));
+    let obj_attributes = Fattr4::build(&[AttrValue4::Size(0)]).unwrap();
+    let cut = ArgOp4::SetAttr(SetAttr4Args { stateid: StateId4::ANONYMOUS, obj_attributes });
+    assert_eq!(session.send(vec![ArgOp4::PutRootFh, cut]).await.status, Err(NfsStat4::Inval));
 }

@@ -2,6 +2,7 @@
 
 mod acls;
 mod attributes;
+mod callbacks;
 mod conformance;
 mod namespace;
 
@@ -10,7 +11,8 @@ use atoll_proto::nfs4::{
     ArgOp4, Bitmap, CbClient4, CbSecParms4, ChannelAttrs4, ClientOwner4, Compound4Args, Compound4Res,
     CreateHow4, CreateSession4Args, ExchangeId4Args, Fattr4, FileHandle, Identity, Name4, NetAddr4,
     Open4Args, Open4Ok, OpenClaim4, OpenConfirm4Args, OpenFlag4, PutFh4Args, ResOp4, Sequence4Args,
-    SessionId4, SetClientId4Args, SetClientIdConfirm4Args, StateId4, StateOwner4, StateProtect4Args, call,
+    SessionId4, SetClientId4Args, SetClientIdConfirm4Args, StateId4, StateOwner4, StateProtect4Args, Text4,
+    call,
 };
 use atoll_xdr::Array;
 
@@ -41,13 +43,21 @@ impl<'w> Client40<'w> {
     }
 
     async fn with_verifier(w: &'w World, owner: &str, verifier: [u8; 8]) -> Self {
+        Self::with_callback(w, owner, verifier, "").await
+    }
+
+    /// One that can be called at a universal address.
+    async fn with_callback(w: &'w World, owner: &str, verifier: [u8; 8], address: &str) -> Self {
         let args = SetClientId4Args {
             client: ClientOwner4 { verifier, ownerid: identity(owner) },
             callback: CbClient4 {
                 cb_program: 1,
-                cb_location: NetAddr4 { netid: Default::default(), addr: Default::default() },
+                cb_location: NetAddr4 {
+                    netid: Text4::from_static(b"tcp"),
+                    addr: Text4::copy_from(address.as_bytes()).unwrap(),
+                },
             },
-            callback_ident: 1,
+            callback_ident: 77,
         };
         let res = compound(w, 0, vec![ArgOp4::SetClientId(args)]).await;
         let Some(ResOp4::SetClientId(Ok(set))) = res.ops.last() else { panic!("{res:?}") };

@@ -21,7 +21,7 @@ async fn mkdir(w: &World, dir: &str) -> u64 {
 fn rmdir(w: &World, dir: FileHandle, name: &str) {
     let dir = w.engine.handle_key.open(dir.as_slice()).unwrap().ino;
     let op = Op::Remove { dir, name: name.to_owned().into(), kind: RemoveKind::Directory };
-    let removed = w.meta.apply(Call { origin: None, once: None, cred: Cred::root(), op });
+    let removed = w.meta.apply(Call { origin: None, once: None, cred: Cred::root(), client: None, op });
     assert!(removed.result.is_ok(), "{removed:?}");
 }
 

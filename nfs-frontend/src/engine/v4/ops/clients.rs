@@ -5,7 +5,8 @@ use atoll_base::block::BlockService;
 use atoll_meta::MetadataService;
 use atoll_meta::nfs4::{Callback40, ClientId, ClientOp, ClientOutcome};
 use atoll_proto::nfs4::{
-    ClientUsing4, Failure, NetAddr4, SetClientId4Args, SetClientId4Ok, SetClientIdConfirm4Args, Text4,
+    ClientUsing4, Failure, NetAddr4, NfsStat4, SetClientId4Args, SetClientId4Ok, SetClientIdConfirm4Args,
+    Text4,
 };
 use bytes::Bytes;
 
@@ -53,11 +54,20 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
             principal: self.principal(),
         };
         self.settle_client(op).await?;
-        self.engine.v4.leases.renew(ClientId(args.clientid));
+        let client = ClientId(args.clientid);
+        self.engine.v4.leases.renew(client);
+        // Perhaps it gave another address.
+        self.engine.v4.delegations.paths40.forget(client);
+        let _tried = self.engine.has_path_40(client, self.call.local.ip());
         Ok(())
     }
 
     pub(crate) async fn renew(&mut self, client: u64) -> Done<()> {
-        self.acting(client).await.map(|_client| ())
+        let client = self.acting(client).await?;
+        // RFC 7530 §16.28.4: it is to return what it has, and give an address that can be reached.
+        if self.engine.v4.delegations.paths40.is_missed(client) {
+            return Err(NfsStat4::CbPathDown.into());
+        }
+        Ok(())
     }
 }

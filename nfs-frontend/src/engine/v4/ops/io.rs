@@ -94,6 +94,8 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
                 let attr = self.node_attr(&node).await?;
                 self.require_file(&attr)?;
                 self.check_use(stateid, &node, Use::Write).await?;
+                self.learn_client(stateid).await;
+                let client = self.asking();
                 Self::check_writable(&node)?;
                 match offset.checked_add(u64::from(count)) {
                     Some(end) if end <= FILE_SIZE_MAX => {}
@@ -106,10 +108,12 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
                 let written = if data.is_empty() {
                     engine.write_nothing(&node, &cred).await
                 } else if stable == StableHow4::Unstable {
-                    engine.write_unstable(&node, &cred, offset, data, once).await
+                    engine.write_unstable(&node, &cred, client, offset, data, once).await
                 } else {
                     let (ino, generation) = (node.handle.ino, node.handle.generation);
-                    engine.write_stable(ino, generation, &cred, offset, data, once).await.map(Into::into)
+                    let written =
+                        engine.write_stable(ino, generation, &cred, client, offset, data, once).await;
+                    written.map(Into::into)
                 };
                 let response = written?;
                 self.note(&response);

@@ -9,8 +9,9 @@ use crate::engine::v4::{offers, status};
 use atoll_base::access::Cred;
 use atoll_base::block::BlockService;
 use atoll_lockd::{ByteRange, Callback, Conflict, LockMode, LockOwner, RangeError};
+use atoll_meta::delegation::DelegationPhase;
 use atoll_meta::lock::LockTest;
-use atoll_meta::nfs4::{ClientId, LockState, StateOp, StateOutcome};
+use atoll_meta::nfs4::{ClientId, LockState, State, StateKind, StateOp, StateOutcome};
 use atoll_meta::once::Once;
 use atoll_meta::{MetadataService, Op, Outcome, Response};
 use atoll_proto::nfs4::{
@@ -64,6 +65,10 @@ pub(crate) fn failure(refused: Refused) -> Result<Failure<LockDenied4>, Halt> {
         Refused::Halt(Halt::Status(status)) => Ok(Failure::Plain(status)),
         Refused::Halt(halt) => Err(halt),
     }
+}
+
+fn is_revoked(state: &State) -> bool {
+    matches!(state.kind, StateKind::Delegation { phase: DelegationPhase::Revoked, .. })
 }
 
 impl<M: MetadataService, B: BlockService> Compound<M, B> {
@@ -265,6 +270,9 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
         let state = self.stateid_of(wire)?;
         let client = self.client.ok_or(NfsStat4::OpNotInSession)?;
         let response = self.plain(StateOp::Free { client, state }).await?;
+        if self.engine.v4.delegations.has_revoked(client) {
+            self.engine.look_at_revoked(client).await;
+        }
         Self::done(&response)
     }
 
@@ -272,6 +280,7 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
         let mut codes: Vec<Status4> = Vec::with_capacity(args.stateids.len());
         for wire in args.stateids.iter() {
             codes.push(match self.state(wire).await {
+                Ok(state) if is_revoked(&state) => Err(NfsStat4::DelegRevoked),
                 Ok(_) => Ok(()),
                 Err(Halt::Status(status)) => Err(status),
                 Err(halt) => return Err(halt),

@@ -2,6 +2,7 @@
 
 mod clients;
 mod copies;
+mod delegations;
 mod fill;
 mod handles;
 mod io;
@@ -9,6 +10,7 @@ mod listing;
 mod locks;
 mod names;
 mod objects;
+mod open;
 mod opens;
 mod ranges;
 mod secinfo;
@@ -18,3 +20,4 @@ pub(crate) mod xattrs;
 
 pub(crate) use locks::failure;
 pub(crate) use sessions::Opened;
+pub(crate) use stateids::wire_stateid;

@@ -66,14 +66,6 @@ fn new_node(what: &CreateType4) -> Result<NewNode, NfsStat4> {
 }
 
 impl<M: MetadataService, B: BlockService> Compound<M, B> {
-    /// Refusals of directory operations tell a symbolic link from other things that are no directories.
-    async fn directory_refusal(&self, node: &crate::engine::resolve::Node, error: FsError) -> NfsStat4 {
-        match error {
-            FsError::NotDirectory => self.not_a_directory(node).await.unwrap_or(NfsStat4::NotDir),
-            other => crate::engine::v4::status::of(other),
-        }
-    }
-
     pub(crate) async fn create(&mut self, args: Create4Args) -> Done<Create4Ok> {
         let dir = self.node(NfsStat4::RoFs)?;
         let response = match self.known().await? {
@@ -83,8 +75,11 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
                 check(&args.objname)?;
                 Self::check_writable(&dir)?;
                 let cred = self.cred(&dir.export).await;
-                let kind = kind_of(&new);
-                let attrs = SetAttr { size: None, ..self.creation(&args.createattrs, kind, &cred).await? };
+                let attrs = match self.creation(&args.createattrs, kind_of(&new), &cred).await {
+                    // What has no data has no size that could be too large (RFC 8881 §15.2 lists no FBIG here).
+                    Err(NfsStat4::FBig) => return Err(NfsStat4::Inval.into()),
+                    attrs => SetAttr { size: None, ..attrs? },
+                };
                 let op = Op::Create {
                     dir: dir.handle.ino,
                     name: args.objname.into_bytes(),
@@ -104,7 +99,7 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
                 Ok(Create4Ok { cinfo, attrset: attributes_set(&args.createattrs.mask, attr.kind) })
             }
             Ok(other) => unreachable!("a creation ended as {other:?}"),
-            Err(e) => Err(self.directory_refusal(&dir, *e).await.into()),
+            Err(e) => Err(crate::engine::v4::status::of(*e).into()),
         }
     }
 
@@ -125,7 +120,7 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
         };
         match response.result {
             Ok(_) => Ok(Changed4Ok { cinfo: change_info(&response, dir.handle.ino) }),
-            Err(e) => Err(self.directory_refusal(&dir, e).await.into()),
+            Err(e) => Err(crate::engine::v4::status::of(e).into()),
         }
     }
 
@@ -170,7 +165,7 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
                 // Either directory may be none, or the target cannot be replaced by a directory.
                 for dir in [&from, &to] {
                     if self.node_attr(dir).await?.kind != FileKind::Directory {
-                        return Err(self.not_a_directory(dir).await?.into());
+                        return Err(NfsStat4::NotDir.into());
                     }
                 }
                 Err(NfsStat4::Exist.into())
@@ -202,7 +197,7 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
         };
         match response.result {
             Ok(_) => Ok(Changed4Ok { cinfo: change_info(&response, dir.handle.ino) }),
-            Err(e) => Err(self.directory_refusal(&dir, e).await.into()),
+            Err(e) => Err(crate::engine::v4::status::of(e).into()),
         }
     }
 

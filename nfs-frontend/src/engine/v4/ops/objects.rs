@@ -12,7 +12,7 @@ use crate::engine::v4::attributes::{
 };
 use crate::engine::v4::compound::{Compound, Done, Halt, Object};
 use crate::engine::v4::status;
-use atoll_base::attr::{Attr, FileKind, SetTime};
+use atoll_base::attr::{Attr, Delegated, FileKind, SetTime};
 use atoll_base::block::BlockService;
 use atoll_meta::{FsError, MetadataService, Op};
 use atoll_proto::nfs4::access as bits;
@@ -73,13 +73,22 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
         Ok(FileSystem { space: self.engine.blocks().space(), volume })
     }
 
+    /// Attributes of an object, asked of the holder of a write delegation if they are among those that it may have changed (RFC 8881 §10.4.3).
+    async fn attr_with_holder(&self, object: &Object, asked: &Bitmap) -> Done<Attr> {
+        let attr = self.attr(object).await?;
+        if attr.delegated != Delegated::Write || !attributes::asks_held(asked) {
+            return Ok(attr);
+        }
+        Box::pin(self.engine.as_held(attr, self.asking())).await.map_err(Halt::Delegated)
+    }
+
     /// Writes the whole result.
     pub(crate) async fn get_attr(&mut self, asked: &Bitmap) -> Done<()> {
         let object = self.object()?.clone();
         if asks_write_only(asked) {
             return Err(NfsStat4::Inval.into());
         }
-        let attr = self.attr(&object).await?;
+        let attr = self.attr_with_holder(&object, asked).await?;
         self.check_readable(&object, &attr, asked).await?;
         let file_system = self.file_system_asked(&object, asked).await?;
         let handle = self.wire_handle(&object);
@@ -153,7 +162,7 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
             return Err(NfsStat4::AttrNotSupp.into());
         }
         given.read().map_err(|e| e.status())?;
-        let attr = self.attr(&object).await?;
+        let attr = self.attr_with_holder(&object, &given.mask).await?;
         self.check_readable(&object, &attr, &given.mask).await?;
         let file_system = self.file_system_asked(&object, &given.mask).await?;
         let handle = self.wire_handle(&object);
@@ -179,6 +188,13 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
         let response = match self.known().await? {
             Some(response) => response,
             None => {
+                self.learn_client(&args.stateid).await;
+                if let Some(response) = self.set_delegated_times(&node, &args).await? {
+                    return match response.result {
+                        Ok(_) => Ok(args.obj_attributes.mask),
+                        Err(e) => Err(status::of(e).into()),
+                    };
+                }
                 let principals = &self.engine.principals;
                 let set = wanted(&args.obj_attributes, self.minor, false, principals).await?;
                 Self::check_writable(&node)?;
@@ -189,7 +205,9 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
                 if set.size.is_some() {
                     // Truncation is a write: the stateid says by which open (RFC 8881 §18.30.3).
                     let attr = self.node_attr(&node).await?;
-                    has_data(attr.kind)?;
+                    // Of IS_DIR only v4.0 knows (RFC 7530 §13.2, RFC 8881 §15.2).
+                    let no_data = |status| if self.minor > 0 { NfsStat4::Inval } else { status };
+                    has_data(attr.kind).map_err(no_data)?;
                     self.check_use(&args.stateid, &node, Use::Write).await?;
                 }
                 let (ino, generation) = (node.handle.ino, node.handle.generation);

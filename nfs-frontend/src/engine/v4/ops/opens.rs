@@ -1,4 +1,4 @@
-//! OPEN, OPEN_CONFIRM, OPEN_DOWNGRADE, CLOSE (RFC 8881 §18.2, §18.16, §18.18; RFC 7530 §16.16–§16.19).
+//! What happens to opens: OPEN_CONFIRM, OPEN_DOWNGRADE, CLOSE, and steps of their owners (RFC 8881 §18.2, §18.18; RFC 7530 §16.17–§16.19).
 //!
 //! In v4.0 each of them is a step in the sequence of its open owner, and a refusal counts as one (RFC 7530 §9.1.7). So what the
 //! frontend refuses by its own checks goes through the state machine, too.
@@ -9,33 +9,22 @@
 
 use crate::engine::resolve::Node;
 use crate::engine::shield::shield;
-use crate::engine::v4::compound::{Compound, Done, Halt, Identity, change_info};
+use crate::engine::v4::compound::{Compound, Done, Halt};
 use crate::engine::v4::status;
 use atoll_base::access::Cred;
-use atoll_base::attr::{Attr, FileKind, SetAttr};
+
 use atoll_base::block::BlockService;
 use atoll_lockd::{Share, ShareBits};
-use atoll_meta::nfs4::{ClientId, OpenTarget, State, StateError, StateId, StateKind, StateOp, StateOutcome};
+use atoll_meta::nfs4::{ClientId, State, StateError, StateId, StateKind, StateOp, StateOutcome};
 use atoll_meta::once::{Once, OwnerKey, OwnerSequence};
-use atoll_meta::{Call, CreateHow, FsError, MetadataService, Op, Outcome, Response};
+use atoll_meta::{Call, FsError, MetadataService, Op, Outcome, Response};
 use atoll_proto::nfs4::{
-    Bitmap, ChangeInfo4, Close4Args, CreateHow4, NfsStat4, OpNum4, Open4Args, Open4Ok, OpenClaim4,
-    OpenConfirm4Args, OpenDelegation4, OpenDowngrade4Args, OpenFlag4, StateId4, WhyNoDelegation4,
-    open_result, share_access,
+    Close4Args, NfsStat4, OpNum4, OpenConfirm4Args, OpenDowngrade4Args, StateId4, share_access,
 };
 use atoll_xdr::{Encode, Encoder};
-use bytes::Bytes;
 use std::sync::Arc;
 use std::task::Poll;
 use xxhash_rust::xxh3::xxh3_64;
-
-/// Bits of share_access that are neither access nor a known want are refused.
-const SHARE_ACCESS_KNOWN: u32 = share_access::BOTH
-    | share_access::WANT_DELEG_MASK
-    | share_access::WANT_SIGNAL_DELEG_WHEN_RESRC_AVAIL
-    | share_access::WANT_PUSH_DELEG_WHEN_UNCONTENDED
-    | share_access::WANT_DELEG_TIMESTAMPS
-    | share_access::WANT_OPEN_XOR_DELEGATION;
 
 /// States of a file among which CLOSE looks for locks.
 const FEW_STATES: usize = 16;
@@ -46,16 +35,6 @@ pub(crate) fn fingerprint(op: OpNum4, args: &impl Encode) -> u64 {
     e.put(&op);
     e.put(args);
     xxh3_64(&e.into_bytes())
-}
-
-/// What OPEN is to do, checked as far as that needs no state.
-struct Plan {
-    share: Share,
-    target: OpenTarget,
-    /// Attributes that a creation sets.
-    mask: Bitmap,
-    /// Whether an existing file loses what it has.
-    cuts: bool,
 }
 
 impl<M: MetadataService, B: BlockService> Compound<M, B> {
@@ -104,240 +83,6 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
                 self.change_state(Cred::root(), StateOp::Refuse(refusal), Some(step)).await
             }
             _ => Err(status.into()),
-        }
-    }
-
-    pub(crate) async fn open(&mut self, args: Open4Args) -> Done<Open4Ok> {
-        let client = self.acting(args.owner.clientid).await?;
-        self.acts_for = Some(client);
-        let step = (self.minor == 0).then(|| OwnerKey {
-            client,
-            sequence: OwnerSequence::Open(args.owner.owner.as_bytes().clone()),
-            seqid: args.seqid,
-            fingerprint: fingerprint(OpNum4::Open, &args),
-        });
-        let object = self.object()?.clone();
-        let by_name = matches!(args.claim, OpenClaim4::Null(_));
-        let node = match self.node(if by_name { NfsStat4::RoFs } else { NfsStat4::IsDir }) {
-            Ok(node) => Ok(node),
-            // A node of the pseudo file system is found by name as a directory.
-            Err(status) => Err(match &args.claim {
-                OpenClaim4::Null(name) if self.look_up(&object, name).await.is_ok() => NfsStat4::IsDir,
-                OpenClaim4::Null(_) if matches!(args.openhow, OpenFlag4::NoCreate) => NfsStat4::NoEnt,
-                _ => status,
-            }),
-        };
-        let known = if self.minor > 0 { self.known().await? } else { None };
-        let dir = node.as_ref().ok().map(|node| node.handle.ino);
-        let planned = match (&known, node) {
-            (_, Ok(node)) => self.plan(&args, &node, client).await.map(|plan| (node, plan)),
-            (_, Err(status)) => Err(status),
-        };
-        let (response, mask, cuts) = match (known, planned) {
-            (Some(response), Ok((_, plan))) => (response, plan.mask, plan.cuts),
-            // What was executed once was in order then.
-            (Some(response), Err(_)) => (response, Bitmap::EMPTY, false),
-            (None, Ok((node, plan))) => {
-                let (mask, cuts) = (plan.mask.clone(), plan.cuts);
-                (
-                    self.run_open(&node, args.owner.owner.as_bytes().clone(), client, plan, step).await?,
-                    mask,
-                    cuts,
-                )
-            }
-            (None, Err(status)) => (self.refuse_step(status, step).await?, Bitmap::EMPTY, false),
-        };
-        self.opened(&args, dir, by_name, mask, cuts, &response)
-    }
-
-    /// The reply, from the arguments and the outcome alone.
-    fn opened(
-        &mut self,
-        args: &Open4Args,
-        dir: Option<atoll_base::id::Ino>,
-        by_name: bool,
-        mask: Bitmap,
-        cuts: bool,
-        response: &Response,
-    ) -> Done<Open4Ok> {
-        match &response.result {
-            Ok(Outcome::State(StateOutcome::Opened { open, attr, created, confirm })) => {
-                self.remember(attr);
-                if let Ok(node) = self.node(NfsStat4::ServerFault) {
-                    let object = Self::beside(&node, attr);
-                    self.enter(object);
-                }
-                let stateid = self.wire_stateid(*open);
-                self.stateid = Some(stateid);
-                let cinfo = match dir {
-                    Some(dir) if by_name => change_info(response, dir),
-                    _ => ChangeInfo4::default(),
-                };
-                let attrset = match (*created, cuts) {
-                    (true, _) => mask,
-                    // An existing file was cut off.
-                    (false, true) => mask.and(&Bitmap::of(&[atoll_proto::nfs4::Attr4::Size as u32])),
-                    (false, false) => Bitmap::EMPTY,
-                };
-                let confirm = if *confirm { open_result::CONFIRM } else { 0 };
-                // By the session's terms, which are the same whenever this reply is made.
-                let notify = if self.has_backchannel() { open_result::MAY_NOTIFY_LOCK } else { 0 };
-                let rflags = open_result::LOCKTYPE_POSIX | confirm | notify;
-                Ok(Open4Ok {
-                    stateid,
-                    cinfo,
-                    rflags,
-                    attrset,
-                    delegation: self.no_delegation(args.share_access),
-                })
-            }
-            Ok(other) => unreachable!("OPEN ended as {other:?}"),
-            // The file is the last that the call came to.
-            Err(FsError::WrongType) => Err(match response.changes.last().map(|c| c.after.kind) {
-                Some(FileKind::Symlink) => NfsStat4::Symlink,
-                Some(FileKind::Directory) => NfsStat4::IsDir,
-                // RFC 7530 §16.16.5: for special files, too.
-                _ if self.minor == 0 => NfsStat4::Symlink,
-                _ => NfsStat4::WrongType,
-            }
-            .into()),
-            Err(e) => Err(status::of(*e).into()),
-        }
-    }
-
-    fn has_backchannel(&self) -> bool {
-        match &self.identity {
-            Identity::Slot { turn, .. } => turn.session().back.was_asked_for(),
-            Identity::None | Identity::Request(_) => false,
-        }
-    }
-
-    /// Why there is no delegation, for those who asked (RFC 8881 §18.16.3).
-    fn no_delegation(&self, access: u32) -> OpenDelegation4 {
-        match access & share_access::WANT_DELEG_MASK {
-            _ if self.minor == 0 => OpenDelegation4::None,
-            share_access::WANT_NO_PREFERENCE => OpenDelegation4::None,
-            share_access::WANT_NO_DELEG => OpenDelegation4::NoneExt(WhyNoDelegation4::NotWanted),
-            share_access::WANT_CANCEL => OpenDelegation4::NoneExt(WhyNoDelegation4::Cancelled),
-            _ => OpenDelegation4::NoneExt(WhyNoDelegation4::Resource(false)),
-        }
-    }
-
-    async fn plan(&self, args: &Open4Args, node: &Node, client: ClientId) -> Result<Plan, NfsStat4> {
-        let bits = args.share_access & share_access::BOTH;
-        let known = if self.minor == 0 { share_access::BOTH } else { SHARE_ACCESS_KNOWN };
-        let deny = ShareBits::from_wire(args.share_deny).ok_or(NfsStat4::Inval)?;
-        let access = ShareBits::from_wire(bits).filter(|a| *a != ShareBits::None).ok_or(NfsStat4::Inval)?;
-        if args.share_access & !known != 0 {
-            return Err(NfsStat4::Inval);
-        }
-        let share = Share { access, deny };
-        let cred = self.cred(&node.export).await;
-        let mut mask = Bitmap::EMPTY;
-        let mut cuts = false;
-        let create = match &args.openhow {
-            OpenFlag4::NoCreate => None,
-            OpenFlag4::Create(how) => {
-                let persistent = self.is_persistent();
-                let (how, attrs) = match how {
-                    CreateHow4::Unchecked(fattr) => {
-                        mask = fattr.mask.clone();
-                        let attrs = self.creation(fattr, FileKind::Regular, &cred).await?;
-                        cuts = attrs.size == Some(0);
-                        (CreateHow::Unchecked, attrs)
-                    }
-                    CreateHow4::Guarded(fattr) => {
-                        mask = fattr.mask.clone();
-                        (CreateHow::Guarded, self.creation(fattr, FileKind::Regular, &cred).await?)
-                    }
-                    // The reply cache of a persistent session does what verifiers are for (§18.16.3).
-                    CreateHow4::Exclusive(_) | CreateHow4::Exclusive41(_) if persistent => {
-                        return Err(NfsStat4::Inval);
-                    }
-                    CreateHow4::Exclusive(verifier) => (CreateHow::Exclusive(*verifier), SetAttr::default()),
-                    CreateHow4::Exclusive41(both) => {
-                        mask = both.attrs.mask.clone();
-                        let attrs = self.creation(&both.attrs, FileKind::Regular, &cred).await?;
-                        (CreateHow::Exclusive(both.verf), attrs)
-                    }
-                };
-                Some((how, attrs))
-            }
-        };
-        let target = match &args.claim {
-            OpenClaim4::Null(name) => {
-                super::names::check(name)?;
-                OpenTarget::Name { dir: node.handle.ino, name: name.as_bytes().clone(), create }
-            }
-            OpenClaim4::Fh if create.is_some() => return Err(NfsStat4::Inval),
-            OpenClaim4::Fh => OpenTarget::File { ino: node.handle.ino, generation: node.handle.generation },
-            // Nothing was lost, so there is nothing to reclaim.
-            OpenClaim4::Previous(_) => return Err(NfsStat4::NoGrace),
-            OpenClaim4::DelegateCur(_) | OpenClaim4::DelegCurFh(_) => return Err(NfsStat4::BadStateId),
-            OpenClaim4::DelegatePrev(_) | OpenClaim4::DelegPrevFh => return Err(NfsStat4::NotSupp),
-        };
-        if self.minor > 0 {
-            let reclaimed =
-                self.engine.meta().client(client).await.ok().flatten().is_some_and(|c| c.reclaimed);
-            // §18.51.3: what a client may have to reclaim comes first.
-            if !reclaimed {
-                return Err(NfsStat4::Grace);
-            }
-        }
-        let writes =
-            access.contains(ShareBits::Write) || matches!(&target, OpenTarget::Name { create: Some(_), .. });
-        if writes {
-            Self::check_writable(node)?;
-        }
-        Ok(Plan { share, target, mask, cuts })
-    }
-
-    async fn run_open(
-        &mut self,
-        node: &Node,
-        owner: Bytes,
-        client: ClientId,
-        plan: Plan,
-        step: Option<OwnerKey>,
-    ) -> Done<Arc<Response>> {
-        let cred = self.cred(&node.export).await;
-        let engine = self.engine.clone();
-        let _opening = engine.v4.opening.enter(client);
-        // UNCHECKED may meet, and truncate, a file with UNSTABLE data.
-        let _settled = match &plan.target {
-            OpenTarget::Name { dir, name, create: Some((CreateHow::Unchecked, attrs)) }
-                if attrs.size.is_some() =>
-            {
-                engine.settle_name(*dir, name).await
-            }
-            _ => None,
-        };
-        // Clients whose lease has run out make way. In v4.0 a refusal would be the owner's step, so they go before it.
-        if step.is_some()
-            && let Some(ino) = self.file_of(&plan.target).await
-        {
-            engine.make_way(ino, client, plan.share).await?;
-        }
-        let op = StateOp::Open { client, owner, share: plan.share, target: plan.target.clone() };
-        let response = self.change_state(cred.clone(), op.clone(), step.clone()).await?;
-        if response.result != Err(FsError::State(StateError::ShareDenied)) || step.is_some() {
-            return Ok(response);
-        }
-        match self.file_of(&plan.target).await {
-            Some(ino) if engine.make_way(ino, client, plan.share).await? => {
-                self.attempt += 1;
-                self.change_state(cred, op, step).await
-            }
-            _ => Ok(response),
-        }
-    }
-
-    async fn file_of(&self, target: &OpenTarget) -> Option<atoll_base::id::Ino> {
-        match target {
-            OpenTarget::File { ino, .. } => Some(*ino),
-            OpenTarget::Name { dir, name, .. } => {
-                self.engine.find(*dir, name).await.ok()?.child.ok().map(|attr: Attr| attr.ino)
-            }
         }
     }
 
@@ -456,6 +201,7 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
             origin: Some(self.engine.origin().await),
             once: Some(self.once()),
             cred: Cred::root(),
+            client: None,
             op: Op::State(op),
         };
         let engine = self.engine.clone();

@@ -1,6 +1,6 @@
 //! SECINFO, SECINFO_NO_NAME (RFC 8881 §18.29, §18.45; RFC 7530 §16.31): which flavours an object's export accepts.
 
-use crate::engine::v4::compound::{Compound, Done, Object};
+use crate::engine::v4::compound::{Compound, Done, Halt, Object};
 use atoll_base::block::BlockService;
 use atoll_meta::MetadataService;
 use atoll_meta::export::SecFlavor;
@@ -32,7 +32,11 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
     pub(crate) async fn sec_info(&mut self, name: &Name4) -> Done<Flavors> {
         let object = self.object()?.clone();
         super::names::check(name)?;
-        let found = self.look_up(&object, name).await?;
+        let found = self.look_up(&object, name).await.map_err(|halt| match halt {
+            // Not among its errors, as it is among LOOKUP's.
+            Halt::Status(NfsStat4::Symlink) => NfsStat4::NotDir.into(),
+            other => other,
+        })?;
         self.consume();
         flavors(&found)
     }

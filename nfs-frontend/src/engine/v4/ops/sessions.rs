@@ -93,6 +93,7 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
             origin: Some(self.engine.origin().await),
             once: None,
             cred: Cred::root(),
+            client: None,
             op: Op::Client(op),
         };
         let response = self.engine.execute_known(call).await?;
@@ -134,13 +135,39 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
     /// The session that a client names, which may have been made at another frontend, or have ended.
     async fn active(&self, wire: &SessionId4) -> Done<Arc<Active>> {
         let id = self.session_of(wire)?;
+        let sessions = &self.engine.v4.sessions;
+        // Before the session is looked for: one that ends meanwhile is looked for again.
+        let ended = self.engine.meta().ended();
+        if let Some(active) = ended.and_then(|ended| sessions.seen(id, ended)) {
+            return Ok(active);
+        }
         match self.engine.meta().session(id).await? {
-            Some(session) => Ok(self.engine.v4.sessions.enter(session, false)),
+            Some(session) => {
+                let active = sessions.enter(session, false);
+                ended.inspect(|ended| active.saw(*ended));
+                Ok(active)
+            }
             None => {
                 self.engine.v4.sessions.remove(id);
                 Err(NfsStat4::BadSession.into())
             }
         }
+    }
+
+    /// Whether the client has sent RECLAIM_COMPLETE.
+    pub(crate) async fn has_reclaimed(&self, client: ClientId) -> bool {
+        let session = match &self.identity {
+            Identity::Slot { turn, .. } => Some(turn.session()),
+            Identity::None | Identity::Request(_) => None,
+        };
+        if session.is_some_and(|session| session.has_reclaimed()) {
+            return true;
+        }
+        let reclaimed = self.engine.meta().client(client).await.ok().flatten().is_some_and(|c| c.reclaimed);
+        if let Some(session) = session.filter(|_| reclaimed) {
+            session.reclaimed();
+        }
+        reclaimed
     }
 
     /// Whether the request's session promised to keep outcomes whatever happens.
@@ -282,6 +309,9 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
             && !self.engine.v4.sessions.any_path(active.session.client)
         {
             status_flags |= seq_status::CB_PATH_DOWN;
+        }
+        if self.engine.v4.delegations.has_revoked(active.session.client) {
+            status_flags |= seq_status::RECALLABLE_STATE_REVOKED;
         }
         let ok = Sequence4Ok {
             sessionid: args.sessionid,

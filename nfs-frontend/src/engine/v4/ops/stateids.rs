@@ -4,10 +4,12 @@
 //! combined. One of them marks the cluster, so that stateids of another one are told; the other is found again when the state
 //! itself has gone with its client, for in v4.0 the stateid alone must tell that (RFC 7530 §13.1.5.3).
 
+use crate::engine::Met;
 use crate::engine::resolve::Node;
-use crate::engine::v4::compound::{Compound, Done};
+use crate::engine::v4::compound::{Compound, Done, Halt};
 use atoll_base::block::BlockService;
 use atoll_lockd::{Share, ShareBits};
+use atoll_meta::delegation::{DelegationKind, DelegationPhase, Intrusion};
 use atoll_meta::nfs4::{ClientId, State, StateError, StateId, StateKind, Stateid};
 use atoll_meta::{FsError, MetadataService};
 use atoll_proto::nfs4::{NfsStat4, StateId4};
@@ -26,13 +28,18 @@ fn whose(client: ClientId) -> [u8; 4] {
     ((client.0 >> 32) as u32 ^ client.0 as u32).to_be_bytes()
 }
 
+/// The wire form of a client's stateid.
+pub(crate) fn wire_stateid(stateid: Stateid, client: Option<ClientId>) -> StateId4 {
+    let mut other = [0; 12];
+    other[..8].copy_from_slice(&stateid.id.0.to_be_bytes());
+    other[8..].copy_from_slice(&client.map_or([0; 4], whose));
+    StateId4 { seqid: stateid.seqid, other }
+}
+
 impl<M: MetadataService, B: BlockService> Compound<M, B> {
     /// The wire form.
     pub(crate) fn wire_stateid(&self, stateid: Stateid) -> StateId4 {
-        let mut other = [0; 12];
-        other[..8].copy_from_slice(&stateid.id.0.to_be_bytes());
-        other[8..].copy_from_slice(&self.client.or(self.acts_for).map_or([0; 4], whose));
-        StateId4 { seqid: stateid.seqid, other }
+        wire_stateid(stateid, self.asking())
     }
 
     /// The current stateid in the place of its alias.
@@ -113,6 +120,17 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
         Ok(state)
     }
 
+    /// In v4.0 the client that a stateid names, if there is one, is the one that asks.
+    pub(crate) async fn learn_client(&mut self, wire: &StateId4) {
+        if self.minor == 0
+            && let Ok(stateid) = self.stateid_of(wire)
+            && let Ok(Some(client)) = self.engine.meta().client_of(stateid.id).await
+            && wire.other.ends_with(&whose(client))
+        {
+            self.acts_for = Some(client);
+        }
+    }
+
     /// Whether a stateid allows its use on a file. The caller's permission is another matter.
     pub(crate) async fn check_use(&self, wire: &StateId4, node: &Node, what: Use) -> Done<()> {
         let wire = self.actual(wire)?;
@@ -131,6 +149,13 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
                     return Err(NfsStat4::Locked.into());
                 }
             }
+            // A change is refused by the store itself.
+            if what == Use::Read {
+                let attr = self.node_attr(node).await?;
+                if self.engine.may_be_elsewhere(&attr, self.asking()).await? {
+                    return Err(Halt::Delegated(Met::new(attr.ino, Intrusion::Read)));
+                }
+            }
             return Ok(());
         }
         let state = self.state(&wire).await?;
@@ -140,6 +165,18 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
         let share = match state.kind {
             StateKind::Open { confirmed: false, .. } => return Err(NfsStat4::BadStateId.into()),
             StateKind::Open { share, .. } | StateKind::Lock { share, .. } => share,
+            StateKind::Delegation { phase: DelegationPhase::Revoked, .. } => {
+                return Err(self.revoked().into());
+            }
+            StateKind::Delegation { kind: DelegationKind::Directory, .. } => {
+                return Err(NfsStat4::BadStateId.into());
+            }
+            StateKind::Delegation { kind: DelegationKind::Read, .. } => {
+                Share { access: ShareBits::Read, deny: ShareBits::None }
+            }
+            StateKind::Delegation { kind: DelegationKind::Write, .. } => {
+                Share { access: ShareBits::Both, deny: ShareBits::None }
+            }
         };
         let permitted = match what {
             // Who may write may read, too: clients fill pages before they write into them (RFC 8881 §18.22.3).
@@ -147,6 +184,11 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
             Use::Write => share.access.contains(ShareBits::Write),
         };
         if permitted { Ok(()) } else { Err(NfsStat4::OpenMode.into()) }
+    }
+
+    /// What a stateid of a revoked delegation is refused with; v4.0 has no word for it.
+    pub(crate) fn revoked(&self) -> NfsStat4 {
+        if self.minor == 0 { NfsStat4::BadStateId } else { NfsStat4::DelegRevoked }
     }
 
     /// The client of a request about opens and locks: the session's, or in v4.0 the one that is named.

@@ -1,0 +1,466 @@
+//! Delegations (RFC 8881 §10.2, §10.4, §18.6, §18.39, §18.49; RFC 9754): who is given one, how it ends, and what it forbids to others.
+//!
+//! A delegation is a state like opens and locks, and has a row more:
+//!
+//! - in `FileDelegation` while it is in force (not revoked), so that those of a file are found among however many opens it has. An
+//!   inode's [`Attr::delegated`](atoll_base::attr::Attr::delegated) is the strongest of these: where it is `No`, no row is read;
+//! - in `Recalled` while its holder is to return it, so that a new leader finds whom to tell.
+//!
+//! A revoked one leaves the file's indexes: it is its client's memory of a loss, and keeps no removed file.
+//!
+//! # Who is given one
+//!
+//! Who is alone enough: for reading nobody else may have the file open to write, deny reading, or hold or wait for an exclusive lock; for writing nobody else
+//! may have it open, locked or reserved at all. What the client itself has is no hindrance. Opens of others are only counted in the file's table, so
+//! where there are some that might be the client's own, up to [`DELEGATION_LOOK_MAX`] of its states are looked at. What is left of a client that ended counts
+//! as another's. Nobody is given one while one is being recalled, nor while a frontend holds the write lease: it may have acknowledged data
+//! that are not here, and would take more without asking.
+
+use super::{clients, release, states};
+use crate::keys::nfs4 as keys;
+use crate::kv::{KvError, KvRead, KvWrite, Table};
+use crate::limits::{CLIENT_DELEGATIONS_MAX, DELEGATION_LOOK_MAX, FILE_DELEGATIONS_MAX, STATES_MAX};
+use crate::ops::attributes::is_time;
+use crate::ops::link;
+use crate::record::nfs4::{Delegation, Held, OwnerKind, StateRecord};
+use crate::store;
+use crate::transaction::{At, Step, Transaction, require};
+use atoll_base::access::{Perm, permits};
+use atoll_base::attr::Delegated;
+use atoll_base::id::Ino;
+use atoll_base::time::Timestamp;
+use atoll_lockd::{FileLocks, LockClient, LockMode, LockOwner, Share, ShareBits};
+use atoll_meta::FsError;
+use atoll_meta::delegation::{DelegationKind, DelegationOutcome, DelegationPhase, DelegationWish, Intrusion};
+use atoll_meta::nfs4::{ClientId, StateError, StateId, StateOutcome, Stateid};
+use bytes::Bytes;
+use std::ops::ControlFlow;
+
+// ---- rows
+
+/// Delegations of a file that are in force, in order of age.
+pub(crate) fn of_file(
+    kv: &impl KvRead,
+    ino: Ino,
+) -> Result<Vec<(StateId, StateRecord, Delegation)>, KvError> {
+    let mut ids = Vec::new();
+    store::each_prefixed(kv, Table::FileDelegation, &crate::keys::ino(ino), |key, _| {
+        ids.push(StateId(keys::parse_pair(Table::FileDelegation, key)?.1));
+        Ok(ControlFlow::Continue(()))
+    })?;
+    let mut found = Vec::new();
+    for id in ids {
+        let record = states::follow(kv, id)?;
+        let delegation = record
+            .delegation()
+            .ok_or_else(|| KvError(format!("state {} is listed as a delegation and is none", id.0)))?;
+        found.push((id, record, delegation));
+    }
+    Ok(found)
+}
+
+/// Adds the rows that only a delegation has.
+pub(super) fn list(kv: &mut impl KvWrite, id: StateId, record: &StateRecord) -> Result<(), KvError> {
+    kv.put(Table::FileDelegation, &keys::file_delegation(record.ino, id), &[])?;
+    clients::count(kv, record.client, |c| c.delegations += 1)
+}
+
+/// Removes them; the caller then calls [`settle`].
+pub(super) fn unlist(
+    kv: &mut impl KvWrite,
+    id: StateId,
+    record: &StateRecord,
+    delegation: Delegation,
+) -> Result<(), KvError> {
+    leave_file(kv, id, record)?;
+    clients::count(kv, record.client, |c| {
+        c.delegations -= 1;
+        c.revoked -= u32::from(delegation.phase == DelegationPhase::Revoked);
+    })
+}
+
+fn leave_file(kv: &mut impl KvWrite, id: StateId, record: &StateRecord) -> Result<(), KvError> {
+    kv.delete(Table::FileDelegation, &keys::file_delegation(record.ino, id))?;
+    kv.delete(Table::Recalled, &keys::state(id))
+}
+
+/// What an inode says of its delegations.
+pub(crate) fn strongest(kinds: impl Iterator<Item = DelegationKind>) -> Delegated {
+    let one = |kind| match kind {
+        DelegationKind::Read | DelegationKind::Directory => Delegated::Read,
+        DelegationKind::Write => Delegated::Write,
+    };
+    kinds.map(one).max().unwrap_or_default()
+}
+
+/// Brings an inode in step with its delegations. A directory that was removed leaves its behind.
+pub(super) fn settle<K: KvWrite>(t: &mut Transaction<'_, K>, ino: Ino) -> Step<()> {
+    let Some(at) = t.find(ino)? else { return Ok(()) };
+    let delegated = strongest(of_file(t.kv, ino)?.into_iter().map(|(.., delegation)| delegation.kind));
+    if t[at].attr.delegated != delegated {
+        t[at].attr.delegated = delegated;
+        t.touch(ino);
+    }
+    Ok(())
+}
+
+// ---- what they forbid
+
+/// What an open or a reservation of this kind is to delegations of others.
+pub(crate) fn intrusion_of(share: Share) -> Intrusion {
+    let reads = share.access == ShareBits::Read && share.deny == ShareBits::None;
+    if reads { Intrusion::Read } else { Intrusion::Change }
+}
+
+fn forbids(kind: DelegationKind, intrusion: Intrusion) -> bool {
+    kind == DelegationKind::Write || intrusion == Intrusion::Change
+}
+
+/// Refuses what a delegation of another client than the caller forbids; to be called before anything changes.
+pub(crate) fn check<K: KvWrite>(t: &Transaction<'_, K>, at: At, intrusion: Intrusion) -> Step<()> {
+    match (t[at].attr.delegated, intrusion) {
+        (Delegated::No, _) | (Delegated::Read, Intrusion::Read) => return Ok(()),
+        _ => {}
+    }
+    let mut remains = false;
+    for (_, record, delegation) in of_file(t.kv, t[at].attr.ino)? {
+        if Some(record.client) == t.client || !forbids(delegation.kind, intrusion) {
+            continue;
+        }
+        require(release::is_over(t.kv, record.client)?, StateError::Delegated.into())?;
+        remains = true;
+    }
+    Ok(require(!remains, FsError::Delay)?)
+}
+
+// ---- giving
+
+/// What is to become of a wish, found out before anything changes.
+pub(super) enum Plan {
+    /// None is given, or it is there already.
+    Answer(DelegationOutcome),
+    /// A new one.
+    Give(DelegationWish),
+    /// One that the client has is changed.
+    Upgrade(StateId, StateRecord, DelegationWish),
+}
+
+impl Plan {
+    /// Whether there will be one that stands for an open of this kind.
+    pub(super) fn covers(&self, share: Share) -> bool {
+        match self {
+            Plan::Answer(DelegationOutcome::Given { kind, .. }) => covers(*kind, share),
+            Plan::Answer(_) => false,
+            Plan::Give(wish) | Plan::Upgrade(.., wish) => covers(wish.kind, share),
+        }
+    }
+}
+
+/// Whether the holder may open so by itself (§10.4).
+pub(super) fn covers(kind: DelegationKind, share: Share) -> bool {
+    match kind {
+        DelegationKind::Write => true,
+        DelegationKind::Read => share.access == ShareBits::Read && !share.deny.intersects(ShareBits::Read),
+        DelegationKind::Directory => false,
+    }
+}
+
+/// The delegation of a client and a file, in whatever phase.
+fn of_client(
+    kv: &impl KvRead,
+    client: ClientId,
+    ino: Ino,
+) -> Result<Option<(StateId, StateRecord, Delegation)>, KvError> {
+    let Some(id) = states::of_owner_in(kv, client, OwnerKind::Delegation, b"", ino)? else { return Ok(None) };
+    let record = states::follow(kv, id)?;
+    Ok(record.delegation().map(|delegation| (id, record, delegation)))
+}
+
+fn given(stateid: Stateid, delegation: Delegation) -> DelegationOutcome {
+    let Delegation { kind, timestamps, .. } = delegation;
+    DelegationOutcome::Given { stateid, kind, timestamps }
+}
+
+/// Decides about a wish for a file or directory. `opens` states will be added in the same command.
+pub(super) fn plan<K: KvWrite>(
+    t: &Transaction<'_, K>,
+    client: ClientId,
+    at: At,
+    wish: DelegationWish,
+    opens: u32,
+) -> Step<Plan> {
+    use DelegationKind::{Directory, Read, Write};
+    let ino = t[at].attr.ino;
+    let contention = Ok(Plan::Answer(DelegationOutcome::Contention));
+    let own = of_client(t.kv, client, ino)?;
+    match &own {
+        // §18.39.3: of a directory there is none a second time.
+        Some((.., had)) if had.phase != DelegationPhase::Held || had.kind == Directory => return contention,
+        Some((id, record, had)) if had.kind == wish.kind || had.kind == Write => {
+            return Ok(Plan::Answer(given(record.stateid(*id), *had)));
+        }
+        _ => {}
+    }
+    let mut others = 0;
+    for (_, record, delegation) in of_file(t.kv, ino)? {
+        if record.client == client {
+            continue;
+        }
+        if delegation.phase != DelegationPhase::Held || delegation.kind == Write || wish.kind == Write {
+            return contention;
+        }
+        others += 1;
+    }
+    let is_leased = t[at].file.as_ref().is_some_and(|file| file.lease.is_some());
+    if t[at].attr.nlink == 0 || (own.is_none() && is_leased) || is_contended(t, client, ino, wish.kind)? {
+        return contention;
+    }
+    if let Some((id, record, Delegation { kind: Read, .. })) = own {
+        return Ok(Plan::Upgrade(id, record, wish));
+    }
+    let counts = clients::counts(t.kv, client)?;
+    let room = others < FILE_DELEGATIONS_MAX
+        && counts.delegations < CLIENT_DELEGATIONS_MAX
+        && counts.states + opens < STATES_MAX;
+    Ok(if room { Plan::Give(wish) } else { Plan::Answer(DelegationOutcome::Resource) })
+}
+
+/// Whether an open or reservation of another client is against a delegation.
+pub(crate) fn hinders(kind: DelegationKind, share: Share) -> bool {
+    match kind {
+        DelegationKind::Write => true,
+        DelegationKind::Read => {
+            share.access.intersects(ShareBits::Write) || share.deny.intersects(ShareBits::Read)
+        }
+        DelegationKind::Directory => false,
+    }
+}
+
+/// Whether opens, reservations or locks of others are against it, or may be.
+fn is_contended<K: KvWrite>(
+    t: &Transaction<'_, K>,
+    client: ClientId,
+    ino: Ino,
+    kind: DelegationKind,
+) -> Step<bool> {
+    if kind == DelegationKind::Directory {
+        return Ok(false);
+    }
+    let Some(table) = store::get::<FileLocks>(t.kv, Table::Lock, &crate::keys::ino(ino))? else {
+        return Ok(false);
+    };
+    let writes = kind == DelegationKind::Write;
+    let is_others = |owner: &LockOwner| *owner.client() != LockClient::V4(client.0);
+    let lock_hinders =
+        |owner: &LockOwner, mode: LockMode| is_others(owner) && (writes || mode == LockMode::Exclusive);
+    if table.shares().iter().any(|(_, share)| hinders(kind, share))
+        || table.holders().any(|held| lock_hinders(held.owner, held.mode))
+        || table.waiters().any(|waiter| lock_hinders(&waiter.owner, waiter.mode))
+    {
+        return Ok(true);
+    }
+    let opens = table.shares().opens();
+    if if writes { opens.opens == 0 } else { opens.write == 0 && opens.deny_read == 0 } {
+        return Ok(false);
+    }
+    let (mut ids, mut complete) = (Vec::new(), true);
+    store::each_prefixed(t.kv, Table::FileState, &crate::keys::ino(ino), |key, _| {
+        if ids.len() >= DELEGATION_LOOK_MAX {
+            complete = false;
+            return Ok(ControlFlow::Break(()));
+        }
+        ids.push(StateId(keys::parse_pair(Table::FileState, key)?.1));
+        Ok(ControlFlow::Continue(()))
+    })?;
+    for id in ids {
+        let record = states::follow(t.kv, id)?;
+        if let Held::Open { share, .. } = record.held
+            && record.client != client
+            && hinders(kind, share)
+        {
+            return Ok(true);
+        }
+    }
+    Ok(!complete)
+}
+
+/// Carries a plan out.
+pub(super) fn carry_out<K: KvWrite>(
+    t: &mut Transaction<'_, K>,
+    client: ClientId,
+    at: At,
+    plan: Plan,
+) -> Step<DelegationOutcome> {
+    let attr = &t[at].attr;
+    let (ino, generation, change) = (attr.ino, attr.generation, attr.change);
+    let of = |wish: DelegationWish| {
+        let DelegationWish { kind, timestamps, export, .. } = wish;
+        Delegation { kind, phase: DelegationPhase::Held, timestamps, export, change }
+    };
+    let outcome = match plan {
+        Plan::Answer(outcome) => return Ok(outcome),
+        Plan::Give(wish) => {
+            let held = Held::Delegation(of(wish));
+            let record = StateRecord { client, owner: Bytes::new(), ino, generation, seqid: 1, held };
+            let id = states::insert(t, &record)?;
+            given(record.stateid(id), of(wish))
+        }
+        // §18.16.3: another type under the same stateid, of the next version, is an upgrade.
+        Plan::Upgrade(id, mut record, wish) => {
+            record.held = Held::Delegation(of(wish));
+            given(states::advance(t, id, &mut record)?, of(wish))
+        }
+    };
+    settle(t, ino)?;
+    Ok(outcome)
+}
+
+/// WANT_DELEGATION, GET_DIR_DELEGATION.
+pub(super) fn delegate<K: KvWrite>(
+    t: &mut Transaction<'_, K>,
+    client: ClientId,
+    (ino, generation): (Ino, u32),
+    wish: DelegationWish,
+) -> Step<StateOutcome> {
+    clients::demand(t, client)?;
+    let at = t.load_generation(ino, generation)?;
+    match wish.kind {
+        DelegationKind::Directory => {
+            require(t[at].is_dir(), FsError::NotDirectory)?;
+            require(permits(t.cred, &t[at].attr, Perm::READ), FsError::AccessDenied)?;
+        }
+        DelegationKind::Read => {
+            t.require_regular(at)?;
+            super::opens::check_permission(t, at, ShareBits::Read, false)?;
+        }
+        DelegationKind::Write => {
+            t.require_regular(at)?;
+            super::opens::check_permission(t, at, ShareBits::Both, false)?;
+        }
+    }
+    let plan = plan(t, client, at, wish, 0)?;
+    Ok(StateOutcome::Delegation(carry_out(t, client, at, plan)?))
+}
+
+// ---- the holder's operations
+
+/// A delegation of the client's.
+fn demand<K: KvWrite>(
+    t: &Transaction<'_, K>,
+    client: ClientId,
+    sent: Stateid,
+) -> Step<(StateRecord, Delegation)> {
+    let (_, record) = states::demand(t, client, sent)?;
+    let delegation = record.delegation().ok_or(FsError::State(StateError::BadStateid))?;
+    Ok((record, delegation))
+}
+
+/// Requires that this delegation is one under which the client could open this file by itself.
+pub(super) fn check_under<K: KvWrite>(
+    t: &Transaction<'_, K>,
+    client: ClientId,
+    sent: Stateid,
+    at: At,
+    share: Share,
+) -> Step<()> {
+    let (record, delegation) = demand(t, client, sent)?;
+    let attr = &t[at].attr;
+    require((record.ino, record.generation) == (attr.ino, attr.generation), StateError::BadStateid.into())?;
+    Ok(require(covers(delegation.kind, share), FsError::Invalid)?)
+}
+
+/// DELEGRETURN.
+pub(super) fn give_back<K: KvWrite>(
+    t: &mut Transaction<'_, K>,
+    client: ClientId,
+    sent: Stateid,
+) -> Step<StateOutcome> {
+    let (_, record) = states::demand_any(t, client, sent)?;
+    require(record.kind() == OwnerKind::Delegation, StateError::BadStateid.into())?;
+    let last = states::last_stateid(sent.id, &record);
+    states::remove(t, &[(sent.id, record)])?;
+    Ok(StateOutcome::State(last))
+}
+
+/// The times that the holder has kept (RFC 9754 §5): none goes back, nor beyond the present. Of a read delegation only that of access.
+pub(super) fn set_times<K: KvWrite>(
+    t: &mut Transaction<'_, K>,
+    client: ClientId,
+    sent: Stateid,
+    atime: Option<Timestamp>,
+    mtime: Option<Timestamp>,
+) -> Step<StateOutcome> {
+    let (record, delegation) = demand(t, client, sent)?;
+    require(delegation.timestamps, StateError::BadStateid.into())?;
+    require(atime.is_none_or(is_time) && mtime.is_none_or(is_time), FsError::Invalid)?;
+    require(mtime.is_none() || delegation.kind == DelegationKind::Write, FsError::Invalid)?;
+    let at = t.load_generation(record.ino, record.generation)?;
+    let now = t.now;
+    if let Some(atime) = atime.map(|time| time.min(now)).filter(|time| *time > t[at].attr.atime) {
+        t[at].attr.atime = atime;
+        t.touch(record.ino);
+    }
+    if let Some(mtime) = mtime.map(|time| time.min(now)).filter(|time| *time > t[at].attr.mtime) {
+        // ctime becomes what mtime does, not the present, if it can: it never stays or goes back when something changes.
+        t.changed_at(at, mtime)?;
+        t[at].attr.mtime = mtime;
+    }
+    Ok(StateOutcome::Released)
+}
+
+// ---- the server's operations
+
+/// Those in the way of an intention are to be returned.
+pub(super) fn recall<K: KvWrite>(
+    t: &mut Transaction<'_, K>,
+    ino: Ino,
+    intrusion: Intrusion,
+    except: Option<ClientId>,
+) -> Step<StateOutcome> {
+    for (id, mut record, delegation) in of_file(t.kv, ino)? {
+        let concerned = Some(record.client) != except && forbids(delegation.kind, intrusion);
+        if !concerned || delegation.phase != DelegationPhase::Held || release::is_over(t.kv, record.client)? {
+            continue;
+        }
+        record.held = Held::Delegation(Delegation { phase: DelegationPhase::Recalled, ..delegation });
+        states::put(t.kv, id, &record)?;
+        t.kv.put(Table::Recalled, &keys::state(id), &[])?;
+        t.touched.recalls = true;
+    }
+    Ok(StateOutcome::Released)
+}
+
+/// One that was recalled is taken away.
+pub(super) fn revoke<K: KvWrite>(t: &mut Transaction<'_, K>, id: StateId) -> Step<StateOutcome> {
+    let Some(mut record) = states::load(t.kv, id)? else { return Ok(StateOutcome::Released) };
+    let Some(delegation) = record.delegation().filter(|d| d.phase == DelegationPhase::Recalled) else {
+        return Ok(StateOutcome::Released);
+    };
+    if release::is_over(t.kv, record.client)? {
+        return Ok(StateOutcome::Released);
+    }
+    record.held = Held::Delegation(Delegation { phase: DelegationPhase::Revoked, ..delegation });
+    states::put(t.kv, id, &record)?;
+    leave_file(t.kv, id, &record)?;
+    t.kv.delete(Table::FileState, &keys::file_state(record.ino, id))?;
+    clients::count(t.kv, record.client, |c| c.revoked += 1)?;
+    settle(t, record.ino)?;
+    link::closed(t, record.ino)?;
+    Ok(StateOutcome::Released)
+}
+
+/// The holder has changed data that are not here yet (§10.4.3): change and times move, so that others see it.
+pub(super) fn holder_changed<K: KvWrite>(t: &mut Transaction<'_, K>, id: StateId) -> Step<StateOutcome> {
+    let Some(record) = states::load(t.kv, id)? else { return Ok(StateOutcome::Released) };
+    let in_force = record
+        .delegation()
+        .is_some_and(|d| d.kind == DelegationKind::Write && d.phase != DelegationPhase::Revoked);
+    if in_force
+        && !release::is_over(t.kv, record.client)?
+        && let Some(at) = t.find(record.ino)?
+    {
+        t.report(at);
+        t.data_changed(at)?;
+    }
+    Ok(StateOutcome::Released)
+}
