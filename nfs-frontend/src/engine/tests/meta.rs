@@ -120,6 +120,7 @@ impl Meta {
     /// As a new leader: everything is to be told again.
     pub(crate) fn tell_again(&self) {
         self.told.lock().unwrap().clear();
+        self.applied.notify_waiters();
     }
 
     /// No more faults.

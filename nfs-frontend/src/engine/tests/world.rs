@@ -119,8 +119,9 @@ impl World {
 
     /// The frontend's process dies and another life of it begins.
     pub(crate) async fn crash(&mut self) {
-        self.meta.tell_again();
         self.engine = start(&self.config, &self.meta, &self.blocks).await;
+        // Now that nobody of the former life can hear it.
+        self.meta.tell_again();
     }
 
     pub(crate) fn as_user(&mut self, uid: u32, gid: u32) {

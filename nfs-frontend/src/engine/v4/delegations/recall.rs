@@ -48,8 +48,10 @@ pub(crate) async fn run<M: MetadataService, B: BlockService>(
             meta.recalled().await
         };
         let recalled = tokio::select! {
-            recalled = recalled => recalled,
+            // First: what was told to who has ended, nobody would hear.
+            biased;
             _ended = end.changed() => return,
+            recalled = recalled => recalled,
         };
         for state in recalled {
             let Ok(permit) = room.clone().acquire_owned().await else { return };
