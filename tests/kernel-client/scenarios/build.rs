@@ -40,7 +40,7 @@ fn clones_a_repository_and_builds_it() {
     let other = "cd /mnt/nfs/project && git stash --quiet && git checkout --quiet other && make -s && ./sum";
     assert_eq!(client.sh_within(other, LIMIT), "5190\n");
     let kept = "cd /mnt/nfs/project && git checkout --quiet main && git stash pop --quiet && \
-                git commit --quiet -am 'seven' && git gc --quiet && git fsck --strict --no-progress && \
+                git commit --quiet -am 'seven' && git gc --quiet && git fsck --strict --no-progress --no-dangling && \
                 git push --quiet origin HEAD:seven && git -C /tmp/origin log -1 --format=%s seven && git status --porcelain -uno";
     assert_eq!(client.sh_within(kept, LIMIT), "seven\n");
     client.sh("rm -r /mnt/nfs/project");
