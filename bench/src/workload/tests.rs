@@ -154,14 +154,15 @@ impl State {
 /// Entries of every directory, one of which is `.`.
 const DIRECTORY: u64 = 35;
 
-fn serve(fault: Fault) -> (SocketAddr, Arc<Mutex<State>>) {
+/// Answers calls on a port of its own: `answer` reads the arguments and writes the results.
+pub(super) fn serve_calls(
+    answer: impl FnMut(u32, &mut Decoder, &mut Encoder) + Clone + Send + 'static,
+) -> SocketAddr {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let address = listener.local_addr().unwrap();
-    let state = Arc::new(Mutex::new(State::default()));
-    let shared = state.clone();
     std::thread::spawn(move || {
         for stream in listener.incoming() {
-            let (mut stream, state) = (stream.unwrap(), shared.clone());
+            let (mut stream, mut answer) = (stream.unwrap(), answer.clone());
             std::thread::spawn(move || {
                 let mut records = RecordReader::new(RecordLimits::default());
                 let (mut buf, mut chunk) = (BytesMut::new(), vec![0; 1 << 16]);
@@ -172,7 +173,7 @@ fn serve(fault: Fault) -> (SocketAddr, Arc<Mutex<State>>) {
                         let header = CallHeader::parse(&mut d).unwrap();
                         let record = begin_record(&mut e);
                         encode_success_header(&mut e, header.xid);
-                        state.lock().unwrap().answer(header.procedure, &mut d, fault, &mut e);
+                        answer(header.procedure, &mut d, &mut e);
                         end_record(&mut e, record);
                     }
                     // The load generator leaves when it has seen enough.
@@ -187,7 +188,16 @@ fn serve(fault: Fault) -> (SocketAddr, Arc<Mutex<State>>) {
             });
         }
     });
-    (address, state)
+    address
+}
+
+fn serve(fault: Fault) -> (SocketAddr, Arc<Mutex<State>>) {
+    let state = Arc::new(Mutex::new(State::default()));
+    let shared = state.clone();
+    let answer = move |procedure, d: &mut Decoder, e: &mut Encoder| {
+        shared.lock().unwrap().answer(procedure, d, fault, e);
+    };
+    (serve_calls(answer), state)
 }
 
 const SHAPE: Shape = Shape { connections: 2, per_connection: 3 };

@@ -2,8 +2,7 @@
 //! The workloads against a server of a few lines that decodes every COMPOUND whole and holds the rules of slots.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -12,15 +11,13 @@ use atoll_proto::nfs4::{
     GetFh4Ok, Lock4Ok, Locker4, NfsStat4, Open4Ok, OpenDelegation4, Payload, Principal4, Read4Ok, ResOp4,
     Sequence4Ok, StableHow4, StateId4, Status4, Write4Ok,
 };
-use atoll_proto::record::{RecordLimits, RecordReader, begin_record, end_record};
-use atoll_proto::rpc::{CallHeader, encode_success_header};
 use atoll_xdr::{Array, Decoder, Encoder};
-use bytes::BytesMut;
 
 use super::{Attributes, Locks, OpenBlocks, OpenClose, Reads4, Slots, SmallFiles4, Writes4};
 use crate::client::credential;
 use crate::load::{Limits, LoadError, Measured, Shape, Workload, run};
 use crate::workload::data::{PAGE, content, noise};
+use crate::workload::tests::serve_calls;
 
 const SESSION: [u8; 16] = [5; 16];
 const SHAPE: Shape = Shape { connections: 2, per_connection: 3 };
@@ -127,41 +124,14 @@ impl State {
 }
 
 fn serve(forgets: bool) -> (SocketAddr, Arc<Mutex<State>>) {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    let address = listener.local_addr().unwrap();
     let state = Arc::new(Mutex::new(State { forgets, ..State::default() }));
     let shared = state.clone();
-    std::thread::spawn(move || {
-        for stream in listener.incoming() {
-            let (mut stream, state) = (stream.unwrap(), shared.clone());
-            std::thread::spawn(move || {
-                let mut records = RecordReader::new(RecordLimits::default());
-                let (mut buf, mut chunk) = (BytesMut::new(), vec![0; 1 << 16]);
-                loop {
-                    let mut e = Encoder::new();
-                    while let Some(call) = records.next_record(&mut buf).unwrap() {
-                        let mut d = Decoder::new(call);
-                        let header = CallHeader::parse(&mut d).unwrap();
-                        let args: Compound4Args = d.decode().unwrap();
-                        d.finish().expect("nothing behind the arguments");
-                        let record = begin_record(&mut e);
-                        encode_success_header(&mut e, header.xid);
-                        e.put(&state.lock().unwrap().answer(args));
-                        end_record(&mut e, record);
-                    }
-                    // The load generator leaves when it has seen enough.
-                    if stream.write_all(&e.into_bytes()).is_err() {
-                        return;
-                    }
-                    match stream.read(&mut chunk) {
-                        Ok(0) | Err(_) => return,
-                        Ok(n) => buf.extend_from_slice(&chunk[..n]),
-                    }
-                }
-            });
-        }
-    });
-    (address, state)
+    let answer = move |_procedure, d: &mut Decoder, e: &mut Encoder| {
+        let args: Compound4Args = d.decode().unwrap();
+        d.finish().expect("nothing behind the arguments");
+        e.put(&shared.lock().unwrap().answer(args));
+    };
+    (serve_calls(answer), state)
 }
 
 fn slots() -> Slots {

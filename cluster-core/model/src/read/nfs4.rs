@@ -145,24 +145,25 @@ pub fn client_of(kv: &impl KvRead, id: StateId) -> Result<Option<ClientId>, KvEr
     }
 }
 
-/// States that an index lists under `first` above an id.
-fn listed(
+/// States whose ids `parse` finds in a table's keys, above an id: the rows from `key(id)` (not included) to `end`.
+fn listed<K: AsRef<[u8]>>(
     kv: &impl KvRead,
     table: Table,
-    first: u64,
-    after: StateId,
-    most: usize,
+    key: impl Fn(StateId) -> K,
+    end: Bound<&[u8]>,
+    parse: impl Fn(&[u8]) -> Result<u64, KvError>,
+    (after, most): (StateId, usize),
 ) -> Result<Vec<State>, KvError> {
     let mut found = Vec::new();
     let mut from = after;
     while found.len() < most {
         let mut ids = Vec::new();
-        let (start, end) = (keys::pair(first, from.0), keys::pair(first, u64::MAX));
-        store::each_from(kv, table, Bound::Excluded(&start), Bound::Included(&end), |key, _| {
+        let start = key(from);
+        store::each_from(kv, table, Bound::Excluded(start.as_ref()), end, |key, _| {
             if ids.len() >= most {
                 return Ok(ControlFlow::Break(()));
             }
-            ids.push(StateId(keys::parse_pair(table, key)?.1));
+            ids.push(StateId(parse(key)?));
             Ok(ControlFlow::Continue(()))
         })?;
         let Some(last) = ids.last() else { break };
@@ -176,9 +177,21 @@ fn listed(
     Ok(found)
 }
 
+/// States that an index lists under `first`.
+fn indexed(
+    kv: &impl KvRead,
+    table: Table,
+    first: u64,
+    page: (StateId, usize),
+) -> Result<Vec<State>, KvError> {
+    let end = keys::pair(first, u64::MAX);
+    let parse = |key: &[u8]| Ok(keys::parse_pair(table, key)?.1);
+    listed(kv, table, |id| keys::pair(first, id.0), Bound::Included(&end), parse, page)
+}
+
 /// Opens, lock states and delegations in force of a file, above an id, at most `most`, in order.
 pub fn states_of(kv: &impl KvRead, ino: Ino, after: StateId, most: usize) -> Result<Vec<State>, KvError> {
-    listed(kv, Table::FileState, ino.0, after, most)
+    indexed(kv, Table::FileState, ino.0, (after, most))
 }
 
 /// Opens, lock states and delegations of a client, above an id, at most `most`, in order.
@@ -188,32 +201,14 @@ pub fn states_by(
     after: StateId,
     most: usize,
 ) -> Result<Vec<State>, KvError> {
-    listed(kv, Table::ClientState, client.0, after, most)
+    indexed(kv, Table::ClientState, client.0, (after, most))
 }
 
 /// Delegations that are to be returned, above an id, at most `most`, in order.
 pub fn recalled(kv: &impl KvRead, after: StateId, most: usize) -> Result<Vec<State>, KvError> {
-    let mut found = Vec::new();
-    let mut from = after;
-    while found.len() < most {
-        let mut ids = Vec::new();
-        let start = keys::state(from);
-        store::each_from(kv, Table::Recalled, Bound::Excluded(&start), Bound::Unbounded, |key, _| {
-            if ids.len() >= most {
-                return Ok(ControlFlow::Break(()));
-            }
-            ids.push(StateId(keys::parse_one(Table::Recalled, key)?));
-            Ok(ControlFlow::Continue(()))
-        })?;
-        let Some(last) = ids.last() else { break };
-        from = *last;
-        for id in ids {
-            if found.len() < most {
-                found.extend(shown_state(kv, id, states::follow(kv, id)?)?);
-            }
-        }
-    }
-    Ok(found)
+    let table = Table::Recalled;
+    let parse = |key: &[u8]| keys::parse_one(table, key);
+    listed(kv, table, keys::state, Bound::Unbounded, parse, (after, most))
 }
 
 /// Whether a share reservation denies this access; `Delay` if only what is left of clients that ended may deny it.

@@ -5,13 +5,12 @@
 
 use super::leases::COURTESY;
 use crate::engine::Engine;
-use atoll_base::access::Cred;
 use atoll_base::block::BlockService;
 use atoll_base::id::Ino;
 use atoll_lockd::{LockClient, Share};
 use atoll_meta::lock::{Conflict, LockTest};
 use atoll_meta::nfs4::{ClientId, ClientOp, State, StateId, StateKind};
-use atoll_meta::{Call, FsError, MetadataService, Op};
+use atoll_meta::{FsError, MetadataService, Op};
 use std::collections::HashSet;
 use tracing::{info, warn};
 
@@ -36,10 +35,7 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
 
     /// Has the client forgotten everywhere, whatever the reason.
     pub(super) async fn end_client(&self, client: ClientId) -> Result<(), FsError> {
-        let op = Op::Client(ClientOp::Expire(client));
-        let call =
-            Call { origin: Some(self.origin().await), once: None, cred: Cred::root(), client: None, op };
-        self.execute_repeatable(call).await?.result?;
+        self.alone(Op::Client(ClientOp::Expire(client))).await?;
         self.v4.sessions.remove_all(client);
         self.v4.leases.forget(client);
         self.v4.delegations.client_gone(client);

@@ -5,14 +5,13 @@
 
 use super::policy::History;
 use crate::engine::Engine;
-use atoll_base::access::Cred;
 use atoll_base::attr::{Attr, Delegated, FileKind};
 use atoll_base::block::BlockService;
 use atoll_base::id::Ino;
 use atoll_lockd::ShareBits;
 use atoll_meta::delegation::{DelegationKind, DelegationPhase, Intrusion};
 use atoll_meta::nfs4::{ClientId, OpenTarget, State, StateId, StateKind, StateOp};
-use atoll_meta::{Call, FsError, MetadataService, Op, Response};
+use atoll_meta::{FsError, MetadataService, Op, Response};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout_at};
@@ -179,10 +178,7 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
         if count == 0 {
             return Ok(());
         }
-        let op = Op::State(StateOp::Recall { ino, intrusion, except });
-        let call =
-            Call { origin: Some(self.origin().await), once: None, cred: Cred::root(), client: None, op };
-        self.execute_repeatable(call).await?.result?;
+        self.alone(Op::State(StateOp::Recall { ino, intrusion, except })).await?;
         self.v4.delegations.counters.recalled.fetch_add(count as u64, Ordering::Relaxed);
         Ok(())
     }
