@@ -41,6 +41,9 @@ pub(crate) struct Options {
     /// at every client; give it only where the clients' idmapd has the same domain.
     #[arg(long, value_name = "DOMAIN")]
     idmap_domain: Option<String>,
+    /// Memory in MiB for what clients read again and again in large pieces; 0 for none [default: 1/32 of the machine's memory, at most 256].
+    #[arg(long, value_name = "MIB")]
+    read_cache: Option<u32>,
     /// Export a path: 'PATH=CLIENTS,OPTION,…' such as '/=192.168.0.0/16:host.example,rw,no_root_squash'. May be given
     /// several times; kept until `atoll export remove`.
     #[arg(long, value_name = "EXPORT")]
@@ -73,6 +76,10 @@ pub(crate) async fn run(options: Options) -> Result<()> {
     let sockets = Service::listen(&service)?;
     let mut node = NodeOptions::for_disk(&data.identity, data.disk.as_ref())?;
     node.progress = Arc::new(|words| eprintln!("{words}"));
+    node.blocks.repeated_bytes = match options.read_cache {
+        Some(mib) => usize::try_from(u64::from(mib) << 20)?,
+        None => node.blocks.repeated_bytes.min(memory_of_machine() / 32),
+    };
     let node = Arc::new(Node::open(data.disk.clone(), node).await?);
     export_what_was_asked(&node, &options.export).await?;
     let service = Service::start_on(sockets, node, data.identity.cluster_id.clone(), service).await?;
@@ -95,6 +102,12 @@ pub(crate) async fn run(options: Options) -> Result<()> {
     service.stop().await?;
     tracing::info!("stopped; nothing is left to recover");
     Ok(())
+}
+
+/// In bytes.
+fn memory_of_machine() -> usize {
+    let info = rustix::system::sysinfo();
+    usize::try_from(info.totalram.saturating_mul(info.mem_unit.into())).unwrap_or(usize::MAX)
 }
 
 async fn export_what_was_asked(node: &Node, asked: &[ExportWords]) -> Result<()> {

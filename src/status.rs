@@ -67,6 +67,10 @@ fn render(r: &Report) -> String {
         format!("{} of at most {}", bytes(r.blocks.read_ahead_bytes), bytes(r.blocks.read_ahead_limit_bytes)),
     );
     line(
+        "read cache",
+        format!("{} of at most {}", bytes(r.blocks.read_cache_bytes), bytes(r.blocks.read_cache_limit_bytes)),
+    );
+    line(
         "load",
         format!(
             "{:.0} ops/s, {} read, {} written, {} unstable, {} resident",

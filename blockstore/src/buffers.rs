@@ -57,6 +57,11 @@ impl Buffer {
         &mut self.bytes[self.start..self.start + self.len]
     }
 
+    /// Bytes of memory that it takes.
+    pub(crate) fn held(&self) -> usize {
+        self.bytes.len()
+    }
+
     pub(crate) fn into_bytes(mut self) -> Bytes {
         if self.home.is_some() { Bytes::from_owner(self) } else { std::mem::take(&mut self.bytes).into() }
     }

@@ -47,6 +47,9 @@ pub struct Config {
     pub read_queue: usize,
     /// Bytes of chunks that small reads asked for, kept in memory; 0 for none.
     pub hot_bytes: usize,
+    /// Bytes of what large reads asked for repeatedly, kept in memory; 0 for none. 256 MiB: what a department reads again and
+    /// again of a few large files, and little beside what the page cache takes.
+    pub repeated_bytes: usize,
     /// Bytes of memory for blocks that are read ahead of streams, past the page cache; 0 for none. Taken when first needed.
     /// 32 MiB: full windows of two or three streams and the answers on their way out; the first use of each page is not cheap.
     pub ahead_bytes: usize,
@@ -78,6 +81,7 @@ impl Config {
             read_threads: 8,
             read_queue: 256,
             hot_bytes: 64 << 20,
+            repeated_bytes: 256 << 20,
             ahead_bytes: 32 << 20,
             open_files: 512,
             compact_below_percent: 50,

@@ -1,6 +1,7 @@
 //! Counters of a block store.
 
 use crate::ahead::AheadStatus;
+use crate::repeated::RepeatedStatus;
 use atoll_base::clock_cache::CacheStatus;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -47,6 +48,8 @@ pub struct Metrics {
     pub reads_from_cache: u64,
     /// Chunks in memory.
     pub hot: CacheStatus,
+    /// What large reads asked for repeatedly, in memory.
+    pub repeated: RepeatedStatus,
     /// Blocks read ahead.
     pub ahead: AheadStatus,
     /// Bytes returned by reads.

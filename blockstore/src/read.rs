@@ -1,16 +1,17 @@
 //! Reading blocks: always with the record's header and the checksums of every chunk that is touched.
 //!
-//! Small reads first from what is [hot](crate::hot). Then from the page cache on the caller's thread (no hand-over to another
+//! First from memory: small reads from what is [hot](crate::hot), large ones from what was [asked for repeatedly](crate::repeated). Then from the page cache on the caller's thread (no hand-over to another
 //! thread, which costs more than a small read itself); what is not there goes to a small pool of threads that may wait for
 //! the disk. Of streams, those threads read blocks [ahead](crate::ahead).
 
 use crate::ahead::{Found, READ_MIN, Run};
-use crate::buffers::Buffers;
+use crate::buffers::{Buffer, Buffers};
 use crate::format::{self, CHUNK, Header, Kind, UNIT, area_len};
 use crate::hot::Hot;
 use crate::index::Place;
 use crate::lock::{lock, read};
 use crate::metrics::add;
+use crate::repeated::Repeated;
 use crate::shared::Shared;
 use crate::warm::Loan;
 use atoll_base::block::{BlockError, BlockId};
@@ -70,10 +71,31 @@ fn check_header(id: BlockId, place: Place, salt: u64, area: &[u8], at: usize) ->
     }
 }
 
+/// Where bytes are put that a read finds.
+#[derive(Clone, Copy)]
+struct Memory<'m> {
+    buffers: &'m Buffers,
+    hot: &'m Hot,
+    repeated: &'m Repeated,
+}
+
+impl Memory<'_> {
+    /// The answer to a read: `range` of the block, which begins in `buffer` at `at`.
+    fn answer(self, buffer: Buffer, at: usize, source: Source, id: BlockId, range: Range<usize>) -> Bytes {
+        let held = buffer.held();
+        let bytes = buffer.into_bytes().slice(at..at + range.len());
+        // From the disk it came for the first time in a while.
+        if source == Source::PageCache {
+            self.repeated.keep(id, range.start as u32, &bytes, held, Instant::now());
+        }
+        bytes
+    }
+}
+
 /// Reads a range of one block's record at a known place.
 fn read_at(
     file: &dyn File,
-    (buffers, hot): (&Buffers, &Hot),
+    memory: Memory<'_>,
     source: Source,
     id: BlockId,
     place: Place,
@@ -88,7 +110,7 @@ fn read_at(
     let damage = |n: usize| damaged(id, n * CHUNK, "the checksum of the chunk does not match");
     let io = |e| read_error(id, from, e);
     if from <= JOIN_MAX {
-        let mut buf = buffers.get(area_len + to);
+        let mut buf = memory.buffers.get(area_len + to);
         if !fill(file, source, buf.as_mut(), record).map_err(io)? {
             return Ok(None);
         }
@@ -96,11 +118,11 @@ fn read_at(
         check_header(id, place, salt, area, from)?;
         let table = format::table_of(area, place.len);
         format::verify_chunks(id, table, first, &payload[from..]).map_err(damage)?;
-        hot.keep(id, &range, &payload[from..]);
-        return Ok(Some(buf.into_bytes().slice(area_len + range.start..area_len + range.end)));
+        memory.hot.keep(id, &range, &payload[from..]);
+        return Ok(Some(memory.answer(buf, area_len + range.start, source, id, range)));
     }
     let mut area = vec![0; area_len];
-    let mut data = buffers.get(to - from);
+    let mut data = memory.buffers.get(to - from);
     if !fill(file, source, &mut area, record).map_err(io)?
         || !fill(file, source, data.as_mut(), record + area_len as u64 + from as u64).map_err(io)?
     {
@@ -108,8 +130,8 @@ fn read_at(
     }
     check_header(id, place, salt, &area, from)?;
     format::verify_chunks(id, format::table_of(&area, place.len), first, data.as_ref()).map_err(damage)?;
-    hot.keep(id, &range, data.as_ref());
-    Ok(Some(data.into_bytes().slice(range.start - from..range.end - from)))
+    memory.hot.keep(id, &range, data.as_ref());
+    Ok(Some(memory.answer(data, range.start - from, source, id, range)))
 }
 
 impl Shared {
@@ -139,6 +161,9 @@ impl Shared {
             if let Some(bytes) = self.hot.get(id, range.clone()) {
                 return Ok(Some(bytes));
             }
+            if let Some(bytes) = self.repeated.get(id, offset, range.len(), Instant::now()) {
+                return Ok(Some(bytes));
+            }
             let file = match self.files.get(&*self.disk, place.segment) {
                 Ok(file) => file,
                 // Compaction moved the block and removed the segment between the two looks.
@@ -147,7 +172,8 @@ impl Shared {
                 }
                 Err(e) => return Err(BlockError::Io { id, detail: e.to_string().into() }),
             };
-            let result = read_at(&*file, (&self.buffers, &self.hot), source, id, place, salt, range);
+            let memory = Memory { buffers: &self.buffers, hot: &self.hot, repeated: &self.repeated };
+            let result = read_at(&*file, memory, source, id, place, salt, range);
             if matches!(result, Err(BlockError::Damaged { .. })) {
                 add(&self.counters.damaged_reads, 1);
             }

@@ -7,6 +7,7 @@ use crate::files::FileCache;
 use crate::hot::Hot;
 use crate::lock::read;
 use crate::metrics::Counters;
+use crate::repeated::Repeated;
 use crate::space::Space;
 use crate::state::State;
 use atoll_base::block::BlockError;
@@ -20,6 +21,7 @@ pub(crate) struct Shared {
     pub(crate) space: Space,
     pub(crate) files: FileCache,
     pub(crate) hot: Hot,
+    pub(crate) repeated: Repeated,
     pub(crate) ahead: Ahead,
     pub(crate) buffers: Buffers,
     pub(crate) counters: Counters,
@@ -31,6 +33,7 @@ impl Shared {
     pub(crate) fn new(disk: Arc<dyn Disk>, config: Config, state: State, space: Space) -> Self {
         let files = FileCache::new(config.open_files);
         let hot = Hot::new(config.hot_bytes);
+        let repeated = Repeated::new(config.repeated_bytes);
         let ahead = Ahead::new(config.ahead_bytes);
         Self {
             disk,
@@ -39,6 +42,7 @@ impl Shared {
             space,
             files,
             hot,
+            repeated,
             ahead,
             buffers: Buffers::default(),
             counters: Counters::default(),

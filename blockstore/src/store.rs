@@ -21,6 +21,7 @@ use bytes::Bytes;
 use std::io;
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 /// Bytes that one permit of the writer's queue stands for; also what a request counts beside its data.
@@ -152,6 +153,11 @@ impl BlockStore {
         self.0.shared.scrub_step(cursor.unwrap_or(BlockId(0)), budget)
     }
 
+    /// Gives memory back that was for what nobody asked for within `unused`.
+    pub fn forget_unused(&self, unused: Duration) {
+        self.0.shared.repeated.forget(unused, Instant::now());
+    }
+
     /// Counters and sizes.
     pub fn metrics(&self) -> Metrics {
         let shared = &self.0.shared;
@@ -168,6 +174,7 @@ impl BlockStore {
             reads: get(&c.reads),
             reads_from_cache: get(&c.reads_from_cache),
             hot: shared.hot.status(),
+            repeated: shared.repeated.status(),
             ahead: shared.ahead.status(),
             read_bytes: get(&c.read_bytes),
             damaged_reads: get(&c.damaged_reads),

@@ -22,6 +22,7 @@ fn config() -> Config {
         reserve_bytes: Some(0),
         // What was read before a bit flipped would be good.
         hot_bytes: 0,
+        repeated_bytes: 0,
         ..Config::new(STORE)
     }
 }

@@ -21,6 +21,7 @@ fn config(segment_bytes: u64) -> Config {
         segment_bytes,
         direct_bytes: 8 << 10,
         hot_bytes: 64 << 10,
+        repeated_bytes: 2 << 20,
         read_threads: 2,
         open_files: 3,
         reserve_bytes: Some(0),

@@ -79,6 +79,10 @@ pub(crate) struct Blocks {
     pub(crate) read_ahead_bytes: u64,
     /// Most of that.
     pub(crate) read_ahead_limit_bytes: u64,
+    /// Memory taken for what large reads ask for repeatedly.
+    pub(crate) read_cache_bytes: u64,
+    /// Most of that.
+    pub(crate) read_cache_limit_bytes: u64,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

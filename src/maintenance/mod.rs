@@ -16,7 +16,7 @@ use atoll_meta::service::MetadataService;
 use atoll_meta::{Call, FsError, Op, Outcome};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 /// Bytes that one step of compaction may copy.
@@ -57,6 +57,9 @@ impl BlockIds {
     }
 }
 
+/// Blocks kept in memory because they were read repeatedly go when nobody read them for so long.
+const UNUSED: Duration = Duration::from_secs(60);
+
 /// Runs until `stop`.
 pub async fn run(
     meta: Arc<LocalMetadata>,
@@ -89,6 +92,7 @@ pub async fn run(
 /// One step of each kind; whether there was anything to do. What fails does not keep the others from their work: with no room
 /// left the repacker cannot work, and compaction must.
 async fn round(meta: &LocalMetadata, blocks: &BlockStore, repacker: &mut Repacker) -> bool {
+    blocks.forget_unused(UNUSED);
     let collected = note("collecting blocks", collect(meta, blocks).await.map(|n| n > 0));
     let compacted = note("compaction", compact(blocks).await);
     let repacked = note("repacking", repacker.round(meta, blocks).await.map(|r| r.rewritten > 0));

@@ -92,6 +92,8 @@ impl Service {
                 available_bytes: self.node.blocks.space().available,
                 read_ahead_bytes: blocks.ahead.bytes,
                 read_ahead_limit_bytes: blocks.ahead.limit,
+                read_cache_bytes: blocks.repeated.bytes,
+                read_cache_limit_bytes: blocks.repeated.limit,
             },
             volumes: self.node.volumes().await?,
             exports: self.node.exports().await?,
