@@ -60,7 +60,7 @@ impl Default for Pace {
             breath: Duration::from_millis(20),
             round_bytes: 16 << 20,
             quiet: Duration::from_secs(2),
-            urgent_inline: 32 << 20,
+            urgent_inline: 128 << 20,
             walk_every: Duration::from_secs(60),
         }
     }

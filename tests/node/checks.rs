@@ -42,6 +42,29 @@ async fn open(dir: &Path) -> (DataDir, Rig) {
     (data, rig)
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn rotten_bytes_of_small_files_are_told_by_path() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut files = Vec::new();
+    {
+        let (_data, rig) = open(dir.path()).await;
+        for n in 0..3 {
+            let file = rig.create(&format!("file {n}")).await;
+            rig.write_inline(&file, 0, &pattern(n, 6000)).await;
+            files.push(file.ino);
+        }
+        rig.node.close().await.unwrap();
+    }
+    assert_eq!(fsck(dir.path(), 0), [""; 0]);
+    flip(dir.path(), &pattern(1, 6000)[3000..]);
+    let found = fsck(dir.path(), 1);
+    assert!(found.len() == 1 && found[0].starts_with("root:/file 1: "), "{found:?}");
+    let (_data, rig) = open(dir.path()).await;
+    assert!(rig.node.meta.map(files[1], 0, 6000).await.is_err(), "never returned as data");
+    assert_eq!(rig.try_read(files[2]).await.unwrap(), pattern(2, 6000));
+    rig.node.close().await.unwrap();
+}
+
 /// Runs fsck; the lines with findings.
 fn fsck(dir: &Path, status: i32) -> Vec<String> {
     let done = atoll(&["fsck", dir.to_str().unwrap()]);
@@ -56,10 +79,10 @@ fn fsck(dir: &Path, status: i32) -> Vec<String> {
     lines
 }
 
-/// Turns a bit where the segments hold these bytes.
+/// Turns a bit where the segments, or the metadata's large values, hold these bytes.
 fn flip(dir: &Path, bytes: &[u8]) {
-    for entry in fs::read_dir(dir.join("blocks")).unwrap() {
-        let path = entry.unwrap().path();
+    let segments = fs::read_dir(dir.join("blocks")).unwrap().map(|entry| entry.unwrap().path());
+    for path in segments.chain([dir.join("meta/state/state.values")]) {
         let content = fs::read(&path).unwrap();
         if let Some(at) = content.windows(64).position(|w| w == &bytes[..64]) {
             let file = fs::File::options().write(true).open(&path).unwrap();
@@ -147,7 +170,7 @@ async fn damaged_metadata_are_told_by_path() {
                 });
                 row.unwrap().0.value().to_vec()
             };
-            table.insert(&*inode, &b"\x01nonsense"[..]).unwrap();
+            table.insert(&*inode, &b"\0\x01nonsense"[..]).unwrap();
         }
         transaction.commit().unwrap();
     }

@@ -216,6 +216,17 @@ pub trait KvRead {
         f: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
     ) -> Result<(), KvError>;
 
+    /// Calls `f` with each key between the bounds, in order, until it breaks. A value that cannot be read does not matter.
+    fn keys(
+        &self,
+        table: Table,
+        from: Bound<&[u8]>,
+        to: Bound<&[u8]>,
+        mut f: impl FnMut(&[u8]) -> ControlFlow<()>,
+    ) -> Result<(), KvError> {
+        self.walk(table, (from, to), false, |key, _| f(key))
+    }
+
     /// [`KvRead::walk`] in order of keys.
     fn scan(
         &self,

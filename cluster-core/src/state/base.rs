@@ -3,9 +3,12 @@
 //! All tables of the model share **one** redb table, whose keys begin with the byte of the model's table. A flush then
 //! opens one table instead of twenty and writes back one root. Keys of the model stay in order within their table; a range
 //! without a bound ends at the neighbouring byte.
+//!
+//! A row of the model begins with a byte that says whether its value follows, or where it is among the [large ones](super::values).
 
 use super::error::StateError;
 use super::redb_file::{RedbFile, SYNC_STATE};
+use super::values::{self, Pin, VALUE_MIN};
 use crate::raft::types::{LogId, SnapshotMeta, StoredMembership};
 use atoll_base::disk::{Disk, Open};
 use atoll_model::kv::{KvError, Table};
@@ -25,6 +28,13 @@ const PAGE: u64 = 4096;
 pub(super) const RAFT_PREFIX: u8 = 0xff;
 const KEY_APPLIED: [u8; 2] = [RAFT_PREFIX, b'a'];
 const KEY_MEMBERSHIP: [u8; 2] = [RAFT_PREFIX, b'm'];
+/// Begins the keys of rows that tell which slots of the large values are used; the row's number (8 bytes, big-endian) follows.
+const SLOTS_PREFIX: [u8; 2] = [RAFT_PREFIX, b'v'];
+
+/// First byte of a row whose value follows.
+const HERE: u8 = 0;
+/// First byte of a row whose value is among the large ones; where, follows.
+const ELSEWHERE: u8 = 1;
 
 /// Keys up to this length are composed on the stack: prefix, two integers and a name of 255 bytes fit.
 const KEY_ON_STACK: usize = 320;
@@ -65,16 +75,51 @@ fn failed(error: redb::StorageError) -> KvError {
     KvError(error.to_string())
 }
 
-/// One state of the file. While it lives, redb keeps its pages.
+/// What a row holds.
+enum Row<'r> {
+    Here(&'r [u8]),
+    Elsewhere(&'r [u8]),
+}
+
+impl<'r> Row<'r> {
+    fn of(row: &'r [u8]) -> Result<Self, KvError> {
+        match row.split_first() {
+            Some((&HERE, value)) => Ok(Row::Here(value)),
+            Some((&ELSEWHERE, reference)) => Ok(Row::Elsewhere(reference)),
+            _ => Err(KvError("a row begins with no known byte".into())),
+        }
+    }
+}
+
+/// One state of the file. While it lives, redb keeps its pages, and large values their slots.
 pub(super) struct Base {
     table: ReadOnlyTable<Raw, Raw>,
+    pin: Pin,
 }
 
 impl Base {
-    /// The newest one.
-    pub(super) fn open(db: &Database) -> Result<Self, StateError> {
+    /// The newest one. `pin` is as of now.
+    pub(super) fn open(db: &Database, pin: Pin) -> Result<Self, StateError> {
         let txn = db.begin_read().map_err(StateError::store)?;
-        Ok(Self { table: txn.open_table(STATE).map_err(StateError::store)? })
+        Ok(Self { table: txn.open_table(STATE).map_err(StateError::store)?, pin })
+    }
+
+    /// Of a state that took another's place: `pin` is as of after that.
+    pub(super) fn pinned_anew(self, pin: Pin) -> Self {
+        Self { pin, ..self }
+    }
+
+    /// The rows that tell which slots are used, by number.
+    pub(super) fn slot_rows(&self) -> Result<Vec<(u64, Vec<u8>)>, StateError> {
+        let end = [RAFT_PREFIX, SLOTS_PREFIX[1] + 1];
+        let mut rows = Vec::new();
+        for pair in self.table.range::<&[u8]>(&SLOTS_PREFIX[..]..&end[..]).map_err(StateError::store)? {
+            let (key, bytes) = pair.map_err(StateError::store)?;
+            let number = key.value().strip_prefix(&SLOTS_PREFIX).and_then(|key| key.try_into().ok());
+            let number = number.ok_or_else(|| StateError::Damaged("a row of slots has no number".into()))?;
+            rows.push((u64::from_be_bytes(number), bytes.value().to_vec()));
+        }
+        Ok(rows)
     }
 
     pub(super) fn get<R>(
@@ -84,7 +129,15 @@ impl Base {
         f: impl FnOnce(Option<&[u8]>) -> R,
     ) -> Result<R, KvError> {
         let found = with_key(table, key, |key| self.table.get(key)).map_err(failed)?;
-        Ok(f(found.as_ref().map(|v| v.value())))
+        match found.as_ref().map(|row| Row::of(row.value())).transpose()? {
+            None => Ok(f(None)),
+            Some(Row::Here(value)) => Ok(f(Some(value))),
+            Some(Row::Elsewhere(reference)) => {
+                let value = self.pin.read(reference)?;
+                drop(found);
+                Ok(f(Some(&value)))
+            }
+        }
     }
 
     /// The pairs of a range that is not empty by its bounds alone, from its end if `back`.
@@ -94,7 +147,7 @@ impl Base {
         from: Bound<&[u8]>,
         to: Bound<&[u8]>,
         back: bool,
-    ) -> Result<BasePairs, KvError> {
+    ) -> Result<BasePairs<'_>, KvError> {
         let prefixed = |bound: Bound<&[u8]>| bound.map(|key| with_key(table, key, <[u8]>::to_vec));
         let from = match prefixed(from) {
             Bound::Unbounded => Bound::Included(vec![table as u8]),
@@ -106,7 +159,7 @@ impl Base {
         };
         let bounds = (from.as_ref().map(Vec::as_slice), to.as_ref().map(Vec::as_slice));
         let range = self.table.range::<&[u8]>(bounds).map_err(failed)?;
-        let mut pairs = BasePairs { range, back, head: None };
+        let mut pairs = BasePairs { range, back, pin: &self.pin, head: None };
         pairs.advance()?;
         Ok(pairs)
     }
@@ -128,21 +181,39 @@ impl Base {
 }
 
 /// Pairs of one table of the file, in one direction.
-pub(super) struct BasePairs {
+pub(super) struct BasePairs<'b> {
     range: redb::Range<'static, Raw, Raw>,
     back: bool,
-    head: Option<(AccessGuard<'static, Raw>, AccessGuard<'static, Raw>)>,
+    pin: &'b Pin,
+    head: Option<Head>,
 }
 
-impl BasePairs {
-    /// The pair it stands at.
-    pub(super) fn peek(&self) -> Option<(&[u8], &[u8])> {
-        self.head.as_ref().map(|(key, value)| (&key.value()[1..], value.value()))
+struct Head {
+    key: AccessGuard<'static, Raw>,
+    row: AccessGuard<'static, Raw>,
+    /// The value, if it was asked for and is not in the row.
+    read: Option<Vec<u8>>,
+}
+
+impl BasePairs<'_> {
+    /// The key it stands at.
+    pub(super) fn key(&self) -> Option<&[u8]> {
+        self.head.as_ref().map(|head| &head.key.value()[1..])
+    }
+
+    /// The pair it stands at. Large values are read only here.
+    pub(super) fn pair(&mut self) -> Result<Option<(&[u8], &[u8])>, KvError> {
+        let Some(Head { key, row, read }) = &mut self.head else { return Ok(None) };
+        let value = match Row::of(row.value())? {
+            Row::Here(value) => value,
+            Row::Elsewhere(reference) => read.insert(self.pin.read(reference)?),
+        };
+        Ok(Some((&key.value()[1..], value)))
     }
 
     pub(super) fn advance(&mut self) -> Result<(), KvError> {
         let next = if self.back { self.range.next_back() } else { self.range.next() };
-        self.head = next.transpose().map_err(failed)?;
+        self.head = next.transpose().map_err(failed)?.map(|(key, row)| Head { key, row, read: None });
         Ok(())
     }
 }
@@ -150,17 +221,63 @@ impl BasePairs {
 /// The file's rows within one write transaction.
 pub(super) struct Rows<'t> {
     table: redb::Table<'t, Raw, Raw>,
+    /// Takes large values. Without it, they are rows like others.
+    values: Option<&'t mut values::Writer>,
+    /// A row being put together.
+    row: Vec<u8>,
 }
 
 impl Rows<'_> {
     /// Sets a value by its whole key, the table's byte included.
-    pub(super) fn insert(&mut self, key: &[u8], value: &[u8]) -> Result<(), StateError> {
-        self.table.insert(key, value).map(drop).map_err(StateError::store)
+    pub(super) fn put(&mut self, key: &[u8], value: &[u8]) -> Result<(), StateError> {
+        self.row.clear();
+        match &mut self.values {
+            Some(values) if value.len() >= VALUE_MIN => {
+                self.row.push(ELSEWHERE);
+                self.row.extend_from_slice(&values.put(value)?);
+            }
+            _ => {
+                self.row.push(HERE);
+                self.row.extend_from_slice(value);
+            }
+        }
+        let before = self.table.insert(key, &*self.row).map_err(StateError::store)?;
+        Self::gone(&mut self.values, before)
     }
 
     /// Removes a key, if it is there.
     pub(super) fn remove(&mut self, key: &[u8]) -> Result<(), StateError> {
-        self.table.remove(key).map(drop).map_err(StateError::store)
+        let before = self.table.remove(key).map_err(StateError::store)?;
+        Self::gone(&mut self.values, before)
+    }
+
+    /// Lets go the large value that a former row refers to.
+    fn gone(
+        values: &mut Option<&mut values::Writer>,
+        before: Option<AccessGuard<'_, Raw>>,
+    ) -> Result<(), StateError> {
+        if let Some(before) = before
+            && let Row::Elsewhere(reference) = Row::of(before.value())?
+        {
+            let nobody = || StateError::Damaged("a received state refers to large values".into());
+            values.as_mut().ok_or_else(nobody)?.drop(reference)?;
+        }
+        Ok(())
+    }
+
+    /// Makes large values durable, and tells which slots are used.
+    fn finish(&mut self) -> Result<(), StateError> {
+        let Some(values) = &mut self.values else { return Ok(()) };
+        for (number, bytes) in values.sync()? {
+            let key = [&SLOTS_PREFIX[..], &number.to_be_bytes()].concat();
+            self.insert(&key, &bytes)?;
+        }
+        Ok(())
+    }
+
+    /// A row that is not of the model.
+    fn insert(&mut self, key: &[u8], value: &[u8]) -> Result<(), StateError> {
+        self.table.insert(key, value).map(drop).map_err(StateError::store)
     }
 
     /// Records which state this is.
@@ -173,9 +290,10 @@ impl Rows<'_> {
 }
 
 /// Runs `f` in one transaction, of which nothing remains on an error. [`Durability::Immediate`] waits for the disk and makes
-/// everything before durable, too.
+/// everything before durable, too. With `values` large values go there; after an error that is not to be used any more.
 pub(super) fn transact<R>(
     db: &Database,
+    mut values: Option<&mut values::Writer>,
     durability: Durability,
     f: impl FnOnce(&mut Rows<'_>) -> Result<R, StateError>,
 ) -> Result<R, StateError> {
@@ -183,10 +301,20 @@ pub(super) fn transact<R>(
     txn.set_durability(durability).map_err(StateError::store)?;
     // Saves the allocator's state too: opening after a crash must not walk the whole file.
     txn.set_quick_repair(matches!(durability, Durability::Immediate));
-    let result = f(&mut Rows { table: txn.open_table(STATE).map_err(StateError::store)? });
+    if let Some(values) = &mut values {
+        values.begin()?;
+    }
+    let result = {
+        let table = txn.open_table(STATE).map_err(StateError::store)?;
+        let mut rows = Rows { table, values: values.as_deref_mut(), row: Vec::new() };
+        f(&mut rows).and_then(|value| rows.finish().map(|()| value))
+    };
     match result {
         Ok(value) => {
             txn.commit().map_err(StateError::store)?;
+            if let Some(values) = values {
+                values.committed();
+            }
             Ok(value)
         }
         Err(error) => {
@@ -198,7 +326,7 @@ pub(super) fn transact<R>(
 
 /// Makes durable whatever is in the file.
 pub(super) fn sync(db: &Database) -> Result<(), StateError> {
-    transact(db, Durability::Immediate, |_| Ok(()))
+    transact(db, None, Durability::Immediate, |_| Ok(()))
 }
 
 /// Bytes of the file's pages that are in use.

@@ -213,7 +213,7 @@ impl Layer {
                 row.push(table as u8);
                 row.extend_from_slice(key.as_slice());
                 match newest.value.bytes() {
-                    Some(value) => rows.insert(&row, value)?,
+                    Some(value) => rows.put(&row, value)?,
                     None => rows.remove(&row)?,
                 }
             }

@@ -1,4 +1,4 @@
-//! The replicated state: newest writes in memory, the rest in one redb file.
+//! The replicated state: newest writes in memory, the rest in one redb file, but for large values, which have a file of their own.
 
 mod base;
 mod error;
@@ -11,6 +11,7 @@ mod snapshot;
 mod store;
 #[cfg(test)]
 mod tests;
+mod values;
 
 pub use base::RepairProgress;
 pub use error::StateError;
@@ -19,3 +20,4 @@ pub use reader::{StateReader, StateWriter};
 pub use redb_file::{RedbFile, SYNC_STATE};
 pub use snapshot::{Frames, Received, Receiver, SnapshotData};
 pub use store::{Config, SYNC_STATE_DIR, StateStore};
+pub use values::SYNC_VALUES;

@@ -52,8 +52,32 @@ impl KvRead for StateReader {
     fn walk(
         &self,
         table: Table,
+        bounds: (Bound<&[u8]>, Bound<&[u8]>),
+        back: bool,
+        f: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    ) -> Result<(), KvError> {
+        self.merge(table, bounds, back, true, f)
+    }
+
+    fn keys(
+        &self,
+        table: Table,
+        from: Bound<&[u8]>,
+        to: Bound<&[u8]>,
+        mut f: impl FnMut(&[u8]) -> ControlFlow<()>,
+    ) -> Result<(), KvError> {
+        self.merge(table, (from, to), false, false, |key, _| f(key))
+    }
+}
+
+impl StateReader {
+    /// Walks over all layers at once. Without `values`, those of the file are not read, and empty instead.
+    fn merge(
+        &self,
+        table: Table,
         (from, to): (Bound<&[u8]>, Bound<&[u8]>),
         back: bool,
+        values: bool,
         mut f: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
     ) -> Result<(), KvError> {
         if is_empty(from, to) {
@@ -64,19 +88,18 @@ impl KvRead for StateReader {
         let mut frozen = frozen.as_ref().map(|layer| layer.pairs(table, from, to, back, self.batch));
         let mut base = base.pairs(table, from, to, back)?;
         loop {
-            let (upper, middle, lower) =
-                (active.peek(), frozen.as_ref().and_then(|pairs| pairs.peek()), base.peek());
-            let keys = [upper.map(|p| p.0), middle.map(|p| p.0), lower.map(|p| p.0)];
-            let keys = keys.into_iter().flatten();
-            let Some(key) = (if back { keys.max() } else { keys.min() }) else { return Ok(()) };
-            let is_at = |pair: Option<&[u8]>| pair == Some(key);
-            let at = [is_at(upper.map(|p| p.0)), is_at(middle.map(|p| p.0)), is_at(lower.map(|p| p.0))];
-            let value = match (upper, middle) {
-                (Some((_, value)), _) if at[0] => value.bytes(),
-                (_, Some((_, value))) if at[1] => value.bytes(),
-                _ => lower.map(|(_, value)| value),
+            let (upper, middle) = (active.peek(), frozen.as_ref().and_then(|pairs| pairs.peek()));
+            let keys = [upper.map(|p| p.0), middle.map(|p| p.0), base.key()];
+            let present = keys.into_iter().flatten();
+            let Some(key) = (if back { present.max() } else { present.min() }) else { return Ok(()) };
+            let at = keys.map(|other| other == Some(key));
+            let left = match (upper, middle) {
+                (Some((_, value)), _) if at[0] => value.bytes().is_some_and(|value| f(key, value).is_break()),
+                (_, Some((_, value))) if at[1] => value.bytes().is_some_and(|value| f(key, value).is_break()),
+                _ if !values => f(key, &[]).is_break(),
+                _ => base.pair()?.is_some_and(|(key, value)| f(key, value).is_break()),
             };
-            if value.is_some_and(|value| f(key, value).is_break()) {
+            if left {
                 return Ok(());
             }
             if at[0] {
@@ -142,6 +165,16 @@ impl KvRead for StateWriter<'_> {
         f: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
     ) -> Result<(), KvError> {
         self.reader.walk(table, bounds, back, f)
+    }
+
+    fn keys(
+        &self,
+        table: Table,
+        from: Bound<&[u8]>,
+        to: Bound<&[u8]>,
+        f: impl FnMut(&[u8]) -> ControlFlow<()>,
+    ) -> Result<(), KvError> {
+        self.reader.keys(table, from, to, f)
     }
 }
 

@@ -259,7 +259,7 @@ fn insert_pairs(rows: &mut Rows<'_>, mut body: &[u8]) -> Result<u64, StateError>
         if key.first().is_none_or(|&table| table == RAFT_PREFIX) {
             return Err(StateError::Damaged("snapshot: foreign key".into()));
         }
-        rows.insert(key, &rest[key_len..end])?;
+        rows.put(key, &rest[key_len..end])?;
         body = &rest[end..];
         pairs += 1;
     }

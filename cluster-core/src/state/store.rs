@@ -10,12 +10,14 @@
 //! - Batches are not durable. A flush alone tells what a crash leaves, and only up to there may the log be purged
 //!   ([`StateStore::durable`]).
 //! - A flush that failed is not tried again: from then on batches and flushes are refused.
-//! - `state.redb` is always a whole state: a received one is built beside it and renamed over it.
+//! - `state.redb`, with the [large values](super::values) it refers to, is always a whole state: a received one is built beside it, refers to none,
+//!   and is renamed over it.
 
 use super::base::{self, Base, Place, RepairProgress, Rows, open_file, transact};
 use super::error::StateError;
 use super::front::{Front, View};
 use super::reader::StateWriter;
+use super::values::{self, Values};
 use crate::raft::types::LogId;
 use atoll_base::disk::{Disk, Open};
 use redb::{Database, Durability};
@@ -63,13 +65,20 @@ struct Inner {
     /// Held while a batch is written. Within: room for the batches that are still read.
     writing: Mutex<Vec<u64>>,
     /// Held while the file is written or replaced. Taken before `writing` by whoever needs both.
-    db: Mutex<Database>,
+    db: Mutex<OnDisk>,
+    values: Arc<Values>,
     durable: Mutex<Option<LogId>>,
     failed: OnceLock<StateError>,
     on_flush: OnceLock<Box<dyn Fn() + Send + Sync>>,
     next_incoming: AtomicU64,
     /// Most bytes that were in use when it was measured.
     fullest: AtomicU64,
+}
+
+/// What a flush writes.
+struct OnDisk {
+    redb: Database,
+    values: values::Writer,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -98,14 +107,17 @@ impl StateStore {
         let db = open_file(&*disk, name, how, config.cache_bytes, repair)?;
         // Also one that was found: a process that was killed may have left what never reached the disk.
         base::sync(&db)?;
+        let values = Values::open(&*disk, dir)?;
         if !exists {
             disk.rename(&made, &path)?;
         }
-        // The file's entry must outlive a crash before anything in it is counted on; also one that was found, whose
+        // The files' entries must outlive a crash before anything in it is counted on; also one that was found, whose
         // rename may not have been synced.
         disk.sync_dir(dir, SYNC_STATE_DIR)?;
-        let base = Base::open(&db)?;
+        let base = Base::open(&db, values.pin())?;
         let place = base.place()?;
+        let writer = values::Writer::new(values.clone(), base.slot_rows()?);
+        writer.check()?;
         let inner = Arc::new(Inner {
             disk,
             dir: dir.to_owned(),
@@ -113,7 +125,8 @@ impl StateStore {
             durable: Mutex::new(place.applied),
             front: Front::new(base, place),
             writing: Mutex::default(),
-            db: Mutex::new(db),
+            db: Mutex::new(OnDisk { redb: db, values: writer }),
+            values,
             failed: OnceLock::new(),
             on_flush: OnceLock::new(),
             next_incoming: AtomicU64::new(0),
@@ -167,7 +180,7 @@ impl StateStore {
         self.inner.on_flush.get_or_init(|| Box::new(f));
     }
 
-    /// Bytes of the state's file that deleted records have left since it was measured at its fullest. (What is free beyond may
+    /// Bytes of the state's files that deleted records have left since it was measured at its fullest. (What is free beyond may
     /// never have been written, and takes room on the disk when it is.) Walks the whole file, and no flush runs meanwhile: for
     /// when it is needed to know, not for every day.
     pub fn freed_bytes(&self) -> Result<u64, StateError> {
@@ -176,13 +189,17 @@ impl StateStore {
         let db = lock(&inner.db);
         inner.check()?;
         // Pages go back to be used again only with the transaction after the one that freed them.
-        let used = base::sync(&db).and_then(|()| base::used_bytes(&db)).map_err(|error| inner.fail(error))?;
-        Ok(inner.fullest.fetch_max(used, Ordering::Relaxed).saturating_sub(used))
+        let redb = &db.redb;
+        let used =
+            base::sync(redb).and_then(|()| base::used_bytes(redb)).map_err(|error| inner.fail(error))?;
+        let freed = inner.fullest.fetch_max(used, Ordering::Relaxed).saturating_sub(used);
+        Ok(freed + db.values.free_bytes()?)
     }
 
-    /// Bytes of the state's file.
+    /// Bytes of the state's files.
     pub fn file_len(&self) -> Result<u64, StateError> {
-        Ok(self.inner.disk.open(&self.inner.dir.join(FILE), Open::Read)?.len()?)
+        let redb = self.inner.disk.open(&self.inner.dir.join(FILE), Open::Read)?.len()?;
+        Ok(redb + self.inner.values.file_len()?)
     }
 
     /// An empty state to receive a snapshot into.
@@ -198,7 +215,7 @@ impl StateStore {
     pub(super) fn replace(&self, mut incoming: Incoming) -> Result<(), StateError> {
         let inner = &*self.inner;
         let Some(new) = incoming.db.take() else { return Ok(()) };
-        let base = Base::open(&new)?;
+        let base = Base::open(&new, inner.values.pin())?;
         let place = base.place()?;
         // Nothing may be flushed into the old file once the new one has its name.
         let mut db = lock(&inner.db);
@@ -207,8 +224,9 @@ impl StateStore {
         inner.disk.rename(&incoming.path, &inner.dir.join(FILE))?;
         inner.disk.sync_dir(&inner.dir, SYNC_STATE_DIR)?;
         *lock(&inner.durable) = place.applied;
-        inner.front.replace(base, place);
-        *db = new;
+        db.values.replaced();
+        inner.front.replace(base.pinned_anew(inner.values.pin()), place);
+        db.redb = new;
         Ok(())
     }
 }
@@ -227,7 +245,7 @@ impl Inner {
 
     /// Makes everything written so far durable, if it is at least so many bytes. Returns the last entry of the log that is durable.
     fn flush(&self, at_least: usize) -> Result<Option<LogId>, StateError> {
-        let db = lock(&self.db);
+        let mut db = lock(&self.db);
         self.check()?;
         if self.front.active_bytes() < at_least {
             return Ok(*lock(&self.durable));
@@ -242,8 +260,9 @@ impl Inner {
             frozen.layer.write_to(rows)?;
             rows.set_place(&frozen.place)
         };
-        let base = transact(&db, Durability::Immediate, write)
-            .and_then(|()| Base::open(&db))
+        let OnDisk { redb, values } = &mut *db;
+        let base = transact(redb, Some(values), Durability::Immediate, write)
+            .and_then(|()| Base::open(redb, self.values.pin()))
             .map_err(|error| self.fail(error))?;
         let Place { applied, .. } = frozen.place;
         *lock(&self.durable) = applied;
@@ -326,7 +345,7 @@ impl Incoming {
         f: impl FnOnce(&mut Rows<'_>) -> Result<R, StateError>,
     ) -> Result<R, StateError> {
         let gone = || StateError::store("the received state is in place already");
-        transact(self.db.as_ref().ok_or_else(gone)?, durability, f)
+        transact(self.db.as_ref().ok_or_else(gone)?, None, durability, f)
     }
 }
 

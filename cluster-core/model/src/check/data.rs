@@ -21,12 +21,14 @@ fn block_key(table: Table, key: &[u8]) -> Result<BlockId, KvError> {
 impl<K: KvRead> Checker<'_, K> {
     pub(super) fn belongings(&mut self, ino: Ino, inode: &Inode) -> Result<(), KvError> {
         let (mut count, mut bytes) = (0, 0);
-        store::each_prefixed(self.kv, Table::Xattr, &keys::ino(ino), |key, value| {
+        let read = store::each_prefixed(self.kv, Table::Xattr, &keys::ino(ino), |key, value| {
             count += 1;
             bytes += key.len() - 8 + value.len();
             Ok(ControlFlow::Continue(()))
-        })?;
-        if (count, bytes) != (inode.xattrs, inode.xattr_bytes as usize) {
+        });
+        if let Err(KvError(what)) = read {
+            self.about(ino, format!("of its extended attributes, {what}"));
+        } else if (count, bytes) != (inode.xattrs, inode.xattr_bytes as usize) {
             let what = format!("counts {} extended attributes but has {count}", inode.xattrs);
             self.about(ino, what);
         }
@@ -127,12 +129,15 @@ impl<K: KvRead> Checker<'_, K> {
                 from = next;
             }
         }
-        self.rows(Table::Inline, |c, key, _| {
-            let Some((ino, offset)) = c.noted(extent::parse_key(key)) else { return };
-            let row = c.noted(extent::at(c.kv, ino, offset));
-            if !matches!(row, Some(Some(Head { block: None, len, .. })) if len as usize > INLINE_HEAD) {
-                c.general(format!("there are bytes of inode {ino} at {offset}, but no inline extent"));
+        let kv = self.kv;
+        kv.keys(Table::Inline, Bound::Unbounded, Bound::Unbounded, |key| {
+            if let Some((ino, offset)) = self.noted(extent::parse_key(key)) {
+                let row = self.noted(extent::at(kv, ino, offset));
+                if !matches!(row, Some(Some(Head { block: None, len, .. })) if len as usize > INLINE_HEAD) {
+                    self.general(format!("there are bytes of inode {ino} at {offset}, but no inline extent"));
+                }
             }
+            ControlFlow::Continue(())
         })?;
         self.rows(Table::Symlink, |c, key, _| {
             let Some(ino) = c.ino_key(Table::Symlink, key) else { return };
@@ -150,7 +155,7 @@ impl<K: KvRead> Checker<'_, K> {
 
     fn next_ino(&mut self, table: Table, from: u64) -> Result<Option<Ino>, KvError> {
         let mut found = None;
-        self.kv.scan(table, Bound::Included(&from.to_be_bytes()), Bound::Unbounded, |key, _| {
+        self.kv.keys(table, Bound::Included(&from.to_be_bytes()), Bound::Unbounded, |key| {
             found = Parts::new(table, key).ino().ok();
             ControlFlow::Break(())
         })?;

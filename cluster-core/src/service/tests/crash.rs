@@ -272,6 +272,7 @@ async fn each_sync_is_needed() {
         super::super::SYNC_FORMAT,
         crate::state::SYNC_STATE,
         crate::state::SYNC_STATE_DIR,
+        crate::state::SYNC_VALUES,
         "wal.append",
         "wal.segment.dir",
         "wal.segment.file",

@@ -4,6 +4,7 @@ use super::super::base::{self, Base, open_file, transact};
 use super::super::front::{Front, Frozen, View};
 use super::super::layer::{Layer, Value};
 use super::super::reader::StateWriter;
+use super::super::values::{VALUE_MIN, Values, Writer};
 use super::*;
 use atoll_base::disk::Open;
 use atoll_model::kv::MemKv;
@@ -14,6 +15,8 @@ use redb::{Database, Durability};
 struct Rig {
     front: Arc<Front>,
     db: Database,
+    values: Arc<Values>,
+    writer: Writer,
     frozen: Option<Frozen>,
     live: Vec<u64>,
     batches: u64,
@@ -21,12 +24,22 @@ struct Rig {
 
 impl Rig {
     fn new() -> Self {
-        let db =
-            open_file(&SimDisk::new(), Path::new("state"), Open::CreateNew, SIZES.cache_bytes, None).unwrap();
+        let disk = SimDisk::new();
+        let db = open_file(&disk, Path::new("state"), Open::CreateNew, SIZES.cache_bytes, None).unwrap();
         base::sync(&db).unwrap();
-        let base = Base::open(&db).unwrap();
+        let values = Values::open(&disk, Path::new("")).unwrap();
+        let base = Base::open(&db, values.pin()).unwrap();
         let place = base.place().unwrap();
-        Self { front: Front::new(base, place), db, frozen: None, live: Vec::new(), batches: 0 }
+        let writer = Writer::new(values.clone(), base.slot_rows().unwrap());
+        Self {
+            front: Front::new(base, place),
+            db,
+            values,
+            writer,
+            frozen: None,
+            live: Vec::new(),
+            batches: 0,
+        }
     }
 
     fn batch(&mut self, finishes: bool, f: impl FnOnce(&mut StateWriter<'_>)) {
@@ -49,12 +62,12 @@ impl Rig {
 
     fn flush(&mut self) {
         let Some(frozen) = self.frozen.take() else { return };
-        transact(&self.db, Durability::Immediate, |rows| {
+        transact(&self.db, Some(&mut self.writer), Durability::Immediate, |rows| {
             frozen.layer.write_to(rows)?;
             rows.set_place(&frozen.place)
         })
         .unwrap();
-        self.front.flushed(&frozen, Base::open(&self.db).unwrap());
+        self.front.flushed(&frozen, Base::open(&self.db, self.values.pin()).unwrap());
     }
 }
 
@@ -78,6 +91,12 @@ fn bound() -> impl Strategy<Value = Bound<Vec<u8>>> {
         3 => key().prop_map(Bound::Excluded),
         1 => (0u16..300).prop_map(|n| Bound::Excluded(row(n))),
     ]
+}
+
+/// What is written as `byte`: little, or so much that it takes a place beside redb's file.
+fn bytes(byte: u8) -> Vec<u8> {
+    let len = if byte.is_multiple_of(4) { VALUE_MIN + 30 * usize::from(byte) } else { 3 };
+    vec![byte; len]
 }
 
 /// One key of many in order.
@@ -118,8 +137,15 @@ fn ask(kv: &impl KvRead, q: &Question) -> (Option<Vec<u8>>, Pairs, Pairs) {
         if pairs.len() < q.pairs { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     };
     let (mut there, mut back) = (Vec::new(), Vec::new());
+    let mut keys = Vec::new();
+    let every = |key: &[u8]| {
+        keys.push(key.to_vec());
+        if keys.len() < q.pairs { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    };
+    kv.keys(q.table, from, to, every).unwrap();
     kv.scan(q.table, from, to, |k, v| collect(&mut there, k, v)).unwrap();
     kv.scan_back(q.table, from, to, |k, v| collect(&mut back, k, v)).unwrap();
+    assert!(keys.iter().eq(there.iter().map(|(key, _)| key)));
     (value, there, back)
 }
 
@@ -196,8 +222,8 @@ proptest! {
                         for (table, key, value) in writes {
                             match value {
                                 Some(byte) => {
-                                    state.put(table, &key, &[byte; 3]).unwrap();
-                                    after.put(table, &key, &[byte; 3]).unwrap();
+                                    state.put(table, &key, &bytes(byte)).unwrap();
+                                    after.put(table, &key, &bytes(byte)).unwrap();
                                 }
                                 None => {
                                     state.delete(table, &key).unwrap();
