@@ -17,7 +17,7 @@ use atoll_base::access::Cred;
 use atoll_base::attr::Attr;
 use atoll_base::block::BlockService;
 use atoll_base::id::Ino;
-use atoll_meta::nfs4::{ClientId, Principal};
+use atoll_meta::nfs4::{ClientId, Principal, StateError};
 use atoll_meta::once::{Once, SLOT_BEFORE_MAX, SlotOutcome};
 use atoll_meta::{Call, FsError, MetadataService, OnceKey, Op, Response, SlotKey};
 use atoll_proto::nfs4::{ChangeInfo4, FileHandle, NfsStat4, StateId4};
@@ -335,6 +335,17 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
         let client = self.asking();
         let call = Call { origin: Some(self.engine.origin().await), once: Some(once), cred, client, op };
         let response = Arc::new(self.engine.execute_known(call).await?);
+        self.settled(response)
+    }
+
+    /// What came of a change under this operation's key, remembered for those that follow. Of one that did not happen because the session ended behind
+    /// SEQUENCE, with its client or by another connection, there is no answer: NFS4ERR_BADSESSION is for SEQUENCE to say (RFC 8881 §15.2), and
+    /// does so when the request is sent again.
+    pub(crate) fn settled(&mut self, response: Arc<Response>) -> Done<Arc<Response>> {
+        let ended = response.result == Err(StateError::BadSession.into());
+        if ended && matches!(self.identity, Identity::Slot { .. }) {
+            return Err(Halt::Unknown);
+        }
         self.note(&response);
         Ok(response)
     }

@@ -2,18 +2,19 @@
 
 use super::{Client40, Session41, compound, identity, name, put};
 use crate::engine::tests::world::{World, sys};
+use crate::rpc::Answer;
 use atoll_base::access::Cred;
 use atoll_lockd::{ByteRange, LockMode, LockOwner, NlmClient};
 use atoll_meta::lock::LockTest;
 use atoll_meta::nfs4::{ClientId, ClientOp};
 use atoll_meta::{Call, MetadataService, Op};
 use atoll_proto::nfs4::{
-    ArgOp4, Attr4, AttrValue4, Bitmap, ClientId4Args, Close4Args, Create4Args, CreateHow4, CreateType4,
-    DestroySession4Args, Fattr4, FileHandle, LinkText4, Lock4Args, LockType4, Locker4, NfsStat4, Open4Args,
-    OpenFlag4, OpenToLockOwner4, Payload, ReadDir4Args, ResOp4, SetAttr4Args, StableHow4, StateId4,
-    StateOwner4, Write4Args,
+    ArgOp4, Attr4, AttrValue4, Bitmap, ClientId4Args, Close4Args, Compound4Args, Create4Args, CreateHow4,
+    CreateType4, DestroySession4Args, Fattr4, FileHandle, LinkText4, Lock4Args, LockType4, Locker4, NfsStat4,
+    Open4Args, OpenFlag4, OpenToLockOwner4, Payload, ReadDir4Args, ResOp4, SetAttr4Args, StableHow4,
+    StateId4, StateOwner4, Write4Args, call,
 };
-use atoll_xdr::Opaque;
+use atoll_xdr::{Array, Opaque};
 use std::time::Duration;
 
 /// RFC 8881 §18.23.2.
@@ -239,6 +240,40 @@ async fn a_session_is_not_destroyed_in_the_middle_of_its_request() {
     assert_eq!(one.send(vec![]).await.status, Err(NfsStat4::BadSession));
 }
 
+/// RFC 8881 §15.2: BADSESSION is for SEQUENCE to say. Who meets it behind SEQUENCE gets no answer, and hears it when it asks again.
+#[tokio::test]
+async fn a_session_that_ends_under_its_request_is_told_of_by_sequence() {
+    let w = World::new().await;
+    for (file, size) in [("small", 10), ("large", 200_000)] {
+        let mut session = Session41::new(&w, file).await;
+        let fh = FileHandle::new(w.create(w.root, file).await.as_slice()).unwrap();
+        let data = Payload::copy_from(&vec![1; size]).unwrap();
+        let write =
+            Write4Args { stateid: StateId4::ANONYMOUS, offset: 0, stable: StableHow4::FileSync, data };
+        let ops = Array::new(session.next(vec![put(&fh), ArgOp4::Write(write)])).unwrap();
+        let args = Compound4Args { tag: Default::default(), minorversion: 1, ops };
+        let gate = w.meta.hold_next_read();
+        let behind_sequence = async {
+            gate.reached.notified().await;
+            expire_first(&w).await;
+            gate.go_on.notify_one();
+        };
+        let (answer, ()) = tokio::join!(w.raw::<call::Compound>(1, &args), behind_sequence);
+        assert!(matches!(answer, Answer::Disconnect), "{answer:?}");
+        assert_eq!(w.call::<call::Compound>(args).await.status, Err(NfsStat4::BadSession));
+        assert_eq!(w.getattr(w.lookup(w.root, file).await.unwrap().object).await.size, 0);
+        assert_eq!(w.blocks.count(), 0, "nothing is left of it");
+    }
+}
+
+/// Has the oldest client forgotten, by another frontend.
+async fn expire_first(w: &World) {
+    let client = w.meta.clients(ClientId(0), 1).await.unwrap().pop().unwrap();
+    let op = Op::Client(ClientOp::Expire(client.id));
+    let call = Call { origin: None, once: None, cred: Cred::root(), client: None, op };
+    assert_eq!(w.meta.apply(call).result.map(drop), Ok(()));
+}
+
 /// What this frontend has seen of a session does not outlive it, whoever ended it.
 #[tokio::test]
 async fn a_session_that_ended_elsewhere_is_unknown() {
@@ -248,15 +283,7 @@ async fn a_session_that_ended_elsewhere_is_unknown() {
     for _ in 0..2 {
         assert_eq!(session.send(vec![]).await.status, Ok(()));
     }
-    let client = w.meta.clients(ClientId(0), 1).await.unwrap().pop().unwrap();
-    let op = Op::Client(ClientOp::Expire(client.id));
-    assert_eq!(
-        w.meta
-            .apply(Call { origin: None, once: None, cred: Cred::root(), client: None, op })
-            .result
-            .map(drop),
-        Ok(())
-    );
+    expire_first(&w).await;
     assert_eq!(session.send(vec![]).await.status, Err(NfsStat4::BadSession));
     assert_eq!(other.send(vec![]).await.status, Ok(()));
 }

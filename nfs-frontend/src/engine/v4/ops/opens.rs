@@ -208,7 +208,7 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
         let mut change = shield(async move { engine.execute_known(call).await });
         // The first poll puts it in the queue: what the client asks next comes behind it.
         match futures_util::poll!(&mut change) {
-            Poll::Ready(response) => Ok(Some(Arc::new(response?))),
+            Poll::Ready(response) => self.settled(Arc::new(response?)).map(Some),
             Poll::Pending => Ok(None),
         }
     }
