@@ -25,7 +25,7 @@ use std::sync::Arc;
 
 /// Format of the directory as a whole. Others are refused: a newer one, and those before it, which no release has written. Version 3 came with
 /// delegations and access control lists, which inodes and clients speak of.
-const FORMAT: u32 = 3;
+const FORMAT: u32 = 4;
 
 const IDENTITY: &str = "atoll.json";
 const SECRET: &str = "secret.key";

@@ -11,6 +11,7 @@
 //! | `Symlink` | ino 8 | the target |
 //! | `Xattr` | ino 8, name | the value |
 //! | `Acl` | ino 8 | [`atoll_base::acl::Acl`] |
+//! | `Label` | ino 8 | [`atoll_base::label::Label`] |
 //! | `Block` | block 16 | number of extents that reference it, 8 |
 //! | `Garbage` | block 16 | [`crate::record::Garbage`]: since when nothing references it |
 //! | `Orphan` | ino 8 | [`crate::record::Orphan`] |

@@ -102,11 +102,13 @@ pub enum Table {
     Recalled,
     /// Hashes of the keys of stored outcomes.
     OutcomeTag,
+    /// Security labels.
+    Label,
 }
 
 impl Table {
     /// All of them, in order.
-    pub const ALL: [Table; 43] = [
+    pub const ALL: [Table; 44] = [
         Table::Meta,
         Table::Inode,
         Table::Dirent,
@@ -150,6 +152,7 @@ impl Table {
         Table::FileDelegation,
         Table::Recalled,
         Table::OutcomeTag,
+        Table::Label,
     ];
 
     /// The table's name in the store.
@@ -198,6 +201,7 @@ impl Table {
             Table::FileDelegation => "file_delegation",
             Table::Recalled => "delegation_recalled",
             Table::OutcomeTag => "outcome_tag",
+            Table::Label => "label",
         }
     }
 }

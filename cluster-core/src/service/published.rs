@@ -51,15 +51,19 @@ struct Known {
 /// inodes.
 const LISTED_MAX: usize = 32;
 
+/// Longest security label that is kept in memory: those of SELinux have some dozens of bytes.
+const LABEL_KEPT_MAX: usize = 256;
+
 /// Whether an inode may take a place among those in memory.
 fn fits(attr: &Attr) -> bool {
     attr.acl.as_ref().is_none_or(|acl| acl.len() <= LISTED_MAX)
+        && attr.label.as_ref().is_none_or(|label| label.data.len() <= LABEL_KEPT_MAX)
 }
 
 /// Sizes of the caches in memory.
 #[derive(Clone, Copy, Debug)]
 pub struct CacheSizes {
-    /// Inodes; about 250 bytes each, and 16 for each entry of an access control list.
+    /// Inodes; about 250 bytes each, 16 for each entry of an access control list, and the label.
     pub inodes: usize,
     /// Directory entries; about 120 bytes each, and the name.
     pub names: usize,

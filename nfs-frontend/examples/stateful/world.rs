@@ -115,6 +115,7 @@ fn export() -> ExportSpec {
         secure: false,
         manage_gids: false,
         atime: AtimePolicy::Never,
+        security_label: true,
     }
 }
 

@@ -8,7 +8,7 @@
 //! - what the directory's access control list passes on is inherited ([`atoll_base::acl::created`]);
 //! - devices are for the superuser only.
 
-use super::attributes::refusal;
+use super::attributes::{check_label, refusal, stored};
 use super::nfs4::delegations;
 use super::{data, names};
 use crate::kv::{KvWrite, Table};
@@ -69,6 +69,7 @@ pub(crate) fn create<K: KvWrite>(
     attrs: &SetAttr,
 ) -> Step<Outcome> {
     let plan = plan(node)?;
+    check_label(attrs)?;
     let dir = t.load_dir(dir)?;
     names::check(name, FsError::Exists)?;
     let is_file = plan.kind == FileKind::Regular;
@@ -218,6 +219,7 @@ fn new_inode<K: KvWrite>(
         btime: attrs.btime.unwrap_or(now),
         change: 1,
         acl: acl.map(Arc::new),
+        label: stored(attrs.label.as_ref()),
         delegated: Delegated::No,
     };
     let verifier = match how {
@@ -231,5 +233,6 @@ fn new_inode<K: KvWrite>(
         xattrs: 0,
         xattr_bytes: 0,
         acl: false,
+        label: false,
     }
 }

@@ -106,6 +106,7 @@ fn rich() -> Rig {
         secure: true,
         manage_gids: false,
         atime: AtimePolicy::Never,
+        security_label: false,
     };
     rig.root(Op::PutExport(spec)).unwrap();
     super::nfs4::fill(&mut rig);

@@ -76,6 +76,14 @@ pub(crate) enum Object {
 }
 
 impl Object {
+    /// Whether it can have a security label that is shown.
+    pub(crate) fn labelled(&self) -> bool {
+        match self {
+            Self::Real(node) => node.export.spec.security_label,
+            Self::Pseudo(joints, _) => joints.labelled(),
+        }
+    }
+
     pub(crate) fn handle(&self) -> Handle {
         match self {
             Self::Real(node) => node.handle,

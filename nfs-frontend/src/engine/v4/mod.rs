@@ -23,6 +23,7 @@ mod compound;
 pub(crate) mod delegations;
 mod execute;
 mod expiry;
+mod labels;
 mod leases;
 mod offers;
 mod opening;

@@ -4,6 +4,7 @@ mod acls;
 mod attributes;
 mod callbacks;
 mod conformance;
+mod labels;
 mod namespace;
 
 use super::world::World;

@@ -1,5 +1,6 @@
 //! Changes of directories: CREATE, LINK, REMOVE, RENAME (RFC 8881 §18.4, §18.9, §18.25, §18.26).
 
+use crate::engine::resolve::Node;
 use crate::engine::v4::acls;
 use crate::engine::v4::attributes::{check_owner, wanted};
 use crate::engine::v4::compound::{Compound, Done, change_info};
@@ -75,7 +76,7 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
                 check(&args.objname)?;
                 Self::check_writable(&dir)?;
                 let cred = self.cred(&dir.export).await;
-                let attrs = match self.creation(&args.createattrs, kind_of(&new), &cred).await {
+                let attrs = match self.creation(&args.createattrs, kind_of(&new), &dir, &cred).await {
                     // What has no data has no size that could be too large (RFC 8881 §15.2 lists no FBIG here).
                     Err(NfsStat4::FBig) => return Err(NfsStat4::Inval.into()),
                     attrs => SetAttr { size: None, ..attrs? },
@@ -206,9 +207,11 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
         &self,
         fattr: &atoll_proto::nfs4::Fattr4,
         kind: FileKind,
+        dir: &Node,
         cred: &atoll_base::access::Cred,
     ) -> Result<SetAttr, NfsStat4> {
-        let set = wanted(fattr, self.minor, true, &self.engine.principals).await?;
+        let labelled = dir.export.spec.security_label;
+        let set = wanted(fattr, self.minor, labelled, true, &self.engine.principals).await?;
         check_owner(cred, &set)?;
         acls::check_kind(&set, kind)?;
         Ok(set)
