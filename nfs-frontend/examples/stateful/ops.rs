@@ -9,11 +9,11 @@ use atoll_proto::nfs4::{
     IoAdvise4Args, Link4Args, LinkText4, ListXattrs4Args, Lock4Args, LockT4Args, LockType4, LockU4Args,
     Locker4, Lookup4Args, Name4, Open4Args, OpenAttr4Args, OpenClaim4, OpenConfirm4Args, OpenDowngrade4Args,
     OpenFlag4, OpenToLockOwner4, Payload, PutFh4Args, Read4Args, ReadDir4Args, ReclaimComplete4Args,
-    ReleaseLockOwner4Args, Remove4Args, Rename4Args, SecInfo4Args, SecInfoStyle4, Seek4Args, SetAttr4Args,
-    SetXattr4Args, SetXattrOption4, StableHow4, StateId4, StateOwner4, TestStateId4Args, Verify4Args,
-    Write4Args, Xattr4Args, XattrValue4,
+    ReleaseLockOwner4Args, Remove4Args, Rename4Args, SecInfo4Args, SecInfoStyle4, SecLabel4, Seek4Args,
+    SetAttr4Args, SetXattr4Args, SetXattrOption4, StableHow4, StateId4, StateOwner4, TestStateId4Args,
+    Verify4Args, Write4Args, Xattr4Args, XattrValue4,
 };
-use atoll_xdr::Array;
+use atoll_xdr::{Array, Opaque};
 
 /// What an operation means for what its client knows.
 #[derive(Clone, Copy, Debug)]
@@ -148,7 +148,12 @@ impl Asking<'_> {
     }
 
     fn settable(&self, d: &mut Dice<'_>) -> Fattr4 {
+        let label = |data: &[u8]| {
+            AttrValue4::SecLabel(SecLabel4 { lfs: 0, policy: 0, data: Opaque::copy_from(data).unwrap() })
+        };
         match d.below(8) {
+            4 if self.minor >= 2 => attrs(&[label(b"label")]),
+            5 if self.minor >= 2 => attrs(&[AttrValue4::Mode(0o640), label(b"")]),
             0 | 1 => attrs(&[AttrValue4::Mode(d.pick(&[0o644, 0o600, 0, 0o777]))]),
             2 | 3 => attrs(&[AttrValue4::Size(small_offset(d))]),
             4 => attrs(&[]),
@@ -557,6 +562,7 @@ fn common() -> Bitmap {
         Attr4::NumLinks as u32,
         Attr4::SpaceUsed as u32,
         Attr4::TimeModify as u32,
+        Attr4::SecLabel as u32,
     ])
 }
 
