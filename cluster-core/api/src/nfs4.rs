@@ -457,6 +457,8 @@ pub struct State {
     pub ino: Ino,
     /// Its generation.
     pub generation: u32,
+    /// When it was made: seconds since 1970.
+    pub since: i64,
     /// Which kind.
     pub kind: StateKind,
 }

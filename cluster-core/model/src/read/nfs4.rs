@@ -121,6 +121,7 @@ pub(super) fn shown_state(
         owner: record.owner,
         ino: record.ino,
         generation: record.generation,
+        since: record.since,
         kind,
     }))
 }

@@ -145,6 +145,8 @@ pub struct StateRecord {
     pub generation: u32,
     /// The stateid's version.
     pub seqid: u32,
+    /// When it was made: seconds since 1970.
+    pub since: i64,
     /// Which kind.
     pub held: Held,
 }

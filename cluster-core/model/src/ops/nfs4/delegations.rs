@@ -301,7 +301,8 @@ pub(super) fn carry_out<K: KvWrite>(
         Plan::Answer(outcome) => return Ok(outcome),
         Plan::Give(wish) => {
             let held = Held::Delegation(of(wish));
-            let record = StateRecord { client, owner: Bytes::new(), ino, generation, seqid: 1, held };
+            let (owner, since) = (Bytes::new(), t.now.secs);
+            let record = StateRecord { client, owner, ino, generation, seqid: 1, since, held };
             let id = states::insert(t, &record)?;
             given(record.stateid(id), of(wish))
         }

@@ -69,6 +69,7 @@ fn place<K: KvWrite>(t: &Transaction<'_, K>, client: ClientId, state: &LockState
                 ino: opened.ino,
                 generation: opened.generation,
                 seqid: 0,
+                since: t.now.secs,
                 held: Held::Lock { open: open.id },
             };
             Ok(Place { minor, id: None, record, share })

@@ -272,6 +272,7 @@ fn take<K: KvWrite>(
                 ino,
                 generation,
                 seqid: 1,
+                since: t.now.secs,
                 held: Held::Open { share: plan.share, opened, confirmed },
             };
             let id = states::add(t, caller.minor(), &record)?;
