@@ -11,8 +11,8 @@ use atoll_meta::{Call, MetadataService, Op};
 use atoll_proto::nfs4::{
     ArgOp4, Attr4, AttrValue4, Bitmap, ClientId4Args, Close4Args, Compound4Args, Create4Args, CreateHow4,
     CreateType4, DestroySession4Args, Fattr4, FileHandle, LinkText4, Lock4Args, LockType4, Locker4, NfsStat4,
-    Open4Args, OpenFlag4, OpenToLockOwner4, Payload, ReadDir4Args, ResOp4, SetAttr4Args, StableHow4,
-    StateId4, StateOwner4, Write4Args, call,
+    Open4Args, OpenFlag4, OpenToLockOwner4, Payload, ReadDir4Args, Remove4Args, Rename4Args, ResOp4,
+    SetAttr4Args, StableHow4, StateId4, StateOwner4, Write4Args, call,
 };
 use atoll_xdr::{Array, Opaque};
 use std::time::Duration;
@@ -150,6 +150,35 @@ async fn a_lock_of_a_lapsed_client_makes_way() {
     outlive(&w, &living).await;
     let ops = lock(&mut living, &fh, open, id);
     assert_eq!(living.send(ops).await.status, Ok(()));
+}
+
+/// RFC 8881 §18.25.4, §18.26.4: a file that is open and denies writing keeps its name.
+#[tokio::test(start_paused = true)]
+async fn what_is_open_and_denies_writing_is_not_removed() {
+    let w = World::new().await;
+    let mut holder = Client40::new(&w, "a").await;
+    let (fh, open_stateid) = holder.open("kept", 3, 2).await;
+    holder.open("read", 1, 1).await;
+    holder.open("other", 3, 0).await;
+    let remover = Client40::new(&w, "b").await;
+    let remove = |file: &str| vec![ArgOp4::PutRootFh, ArgOp4::Remove(Remove4Args { target: name(file) })];
+    let rename = |from: &str, to: &str| {
+        let args = Rename4Args { oldname: name(from), newname: name(to) };
+        vec![ArgOp4::PutRootFh, ArgOp4::SaveFh, ArgOp4::Rename(args)]
+    };
+    assert_eq!(remover.send(remove("kept")).await.status, Err(NfsStat4::FileOpen));
+    assert_eq!(remover.send(rename("other", "kept")).await.status, Err(NfsStat4::FileOpen));
+    assert_eq!(remover.send(rename("kept", "kept")).await.status, Err(NfsStat4::FileOpen));
+    assert_eq!(remover.send(remove("read")).await.status, Ok(()));
+    assert_eq!(remover.send(rename("kept", "moved")).await.status, Ok(()), "it has a name all the time");
+    assert_eq!(remover.send(remove("moved")).await.status, Err(NfsStat4::FileOpen));
+    let seqid = holder.next();
+    let close = ArgOp4::Close(Close4Args { seqid, open_stateid });
+    assert_eq!(holder.send(vec![put(&fh), close]).await.status, Ok(()));
+    assert_eq!(remover.send(remove("moved")).await.status, Ok(()));
+    holder.open("left", 3, 3).await;
+    outlive(&w, &remover).await;
+    assert_eq!(remover.send(remove("left")).await.status, Ok(()), "its holder is not heard any more");
 }
 
 /// And for a lock of NLM, whose clients know nothing of leases.

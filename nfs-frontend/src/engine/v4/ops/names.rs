@@ -7,6 +7,7 @@ use crate::engine::v4::compound::{Compound, Done, change_info};
 use atoll_base::attr::{Device, FileKind, SetAttr};
 use atoll_base::block::BlockService;
 use atoll_base::limits::{NAME_MAX, SYMLINK_MAX};
+use atoll_lockd::ShareBits;
 use atoll_meta::{CreateHow, FsError, MetadataService, NewNode, Op, Outcome, RemoveKind};
 use atoll_proto::nfs4::{Attr4, Bitmap};
 use atoll_proto::nfs4::{
@@ -112,6 +113,7 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
                 check(&name)?;
                 Self::check_writable(&dir)?;
                 let cred = self.cred(&dir.export).await;
+                self.check_removable(&dir, &name).await?;
                 let engine = self.engine.clone();
                 // A file that goes with this name takes its dirty data along; one with other names must have them first.
                 let _settled = engine.settle_linked(dir.handle.ino, name.as_bytes()).await;
@@ -142,6 +144,7 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
                     return Err(NfsStat4::XDev.into());
                 }
                 let cred = self.cred(&from.export).await;
+                self.check_removable(&to, &args.newname).await?;
                 let engine = self.engine.clone();
                 let _settled = engine
                     .settle_rename((from_dir, args.oldname.as_bytes()), (to_dir, args.newname.as_bytes()))
@@ -173,6 +176,17 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
             }
             Err(e) => Err(e.into()),
         }
+    }
+
+    /// A file that somebody has open and denies writing keeps its name (RFC 8881 §18.25.4, §18.26.4): who asked that nobody else changes it does not
+    /// want to lose it. Lapsed clients make way. Programs on Linux never deny anything; NFSv3 has no such opens and does not ask.
+    async fn check_removable(&self, dir: &Node, name: &Name4) -> Done<()> {
+        // What is not there, or not the caller's to see, is refused by the store.
+        let Ok(attr) = self.look_up_in(dir, name).await else { return Ok(()) };
+        if attr.kind == FileKind::Regular && self.is_denied_to_all(attr.ino, ShareBits::Write).await? {
+            return Err(NfsStat4::FileOpen.into());
+        }
+        Ok(())
     }
 
     pub(crate) async fn link(&mut self, name: Name4) -> Done<Changed4Ok> {
