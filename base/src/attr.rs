@@ -135,7 +135,7 @@ pub struct SetAttr {
     /// Access control list; set after the mode, of which it may change the nine low bits.
     pub acl: Option<Box<SetAcl>>,
     /// Security label: the owner's to set, and of whoever makes the object.
-    pub label: Option<Label>,
+    pub label: Option<Box<Label>>,
     /// Owner.
     pub uid: Option<u32>,
     /// Group.

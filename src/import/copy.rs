@@ -244,7 +244,7 @@ impl<M: MetadataService, B: BlockService> Copier<M, B> {
             gid: Some(entry.gid),
             mode: (!is_link).then_some(entry.mode),
             acl: acl.map(Box::new),
-            label,
+            label: label.map(Box::new),
             atime: SetTime::Client(entry.atime),
             mtime: SetTime::Client(entry.mtime),
             ..SetAttr::default()

@@ -182,7 +182,7 @@ pub(crate) fn set<K: KvWrite>(
     attr.mtime = time(set.mtime, attr.mtime);
     attr.btime = set.btime.unwrap_or(attr.btime);
     if set.label.is_some() {
-        attr.label = stored(set.label.as_ref());
+        attr.label = stored(set.label.as_deref());
     }
     Ok(Outcome::Done)
 }

@@ -219,7 +219,7 @@ fn new_inode<K: KvWrite>(
         btime: attrs.btime.unwrap_or(now),
         change: 1,
         acl: acl.map(Arc::new),
-        label: stored(attrs.label.as_ref()),
+        label: stored(attrs.label.as_deref()),
         delegated: Delegated::No,
     };
     let verifier = match how {

@@ -23,6 +23,6 @@ pub use nfs4::{
     states_of,
 };
 pub use service::{Counters, counters, exports, has_work, now, outcome, verifier, volume, volumes};
-pub use walk::{Entry, Walked, all_states, lock_tables, names, nlm_files};
+pub use walk::{Entry, NlmFile, Walked, all_states, lock_tables, names, nlm_files};
 
 pub use atoll_meta::service::Read;

@@ -63,13 +63,16 @@ pub fn lock_tables(
     Ok(Walked { found, next })
 }
 
+/// A file in which a lock client of NLM has something.
+pub type NlmFile = (NlmClient, Ino);
+
 /// Which files each lock client of NLM has something in, in order of clients: the next `most` pairs.
 pub fn nlm_files(
     kv: &impl KvRead,
-    after: Option<&(NlmClient, Ino)>,
+    after: Option<&NlmFile>,
     most: usize,
-) -> Result<Walked<(NlmClient, Ino), (NlmClient, Ino)>, KvError> {
-    let mut found: Vec<(NlmClient, Ino)> = Vec::new();
+) -> Result<Walked<NlmFile, NlmFile>, KvError> {
+    let mut found: Vec<NlmFile> = Vec::new();
     let mut next = None;
     let from =
         after.map(|(client, ino)| keys::then_ino(keys::client(&LockClient::Nlm(client.clone())), *ino));

@@ -202,7 +202,7 @@ fn a_label_is_the_owners_and_goes_with_its_inode() {
     let mut rig = Rig::new();
     let f = owned(&mut rig, 1, 101, 0o666);
     let label = |len| Label { format: 0, policy: 3, data: vec![b'x'; len].into() };
-    let set = |len| SetAttr { label: Some(label(len)), ..NOTHING };
+    let set = |len| SetAttr { label: Some(Box::new(label(len))), ..NOTHING };
     assert_eq!(rig.set(&user(2), &f, set(1)), Err(FsError::NotOwner));
     assert_eq!(rig.set(&user(1), &f, set(LABEL_MAX + 1)), Err(FsError::Invalid));
     assert_eq!(rig.set(&user(1), &f, set(LABEL_MAX)), Ok(Outcome::Done));

@@ -57,7 +57,7 @@ fn rich() -> Rig {
         (PosixTag::Other, 0),
     ];
     let acl = SetAcl::Posix { access: Some(Some(PosixList::new(entries).unwrap())), default: None };
-    let label = Some(Label { format: 0, policy: 0, data: "label".into() });
+    let label = Some(Box::new(Label { format: 0, policy: 0, data: "label".into() }));
     rig.set(&Cred::root(), &f, SetAttr { acl: Some(Box::new(acl)), label, ..SetAttr::default() }).unwrap();
     let gone = rig.file("gone");
     for i in 0..RELEASE_ROWS_MAX as u64 + 1 {

@@ -358,7 +358,7 @@ pub(crate) async fn wanted(
         mode_mask,
         umask,
         acl: acls::wanted(&set, &meant)?,
-        label: set.sec_label.as_ref().map(labels::wanted).transpose()?,
+        label: set.sec_label.as_ref().map(labels::wanted).transpose()?.map(Box::new),
         uid: set.owner.as_ref().map(|name| meant.id(Kind::User, name)).transpose()?,
         gid: set.group.as_ref().map(|name| meant.id(Kind::Group, name)).transpose()?,
         size: set.size,
