@@ -10,9 +10,9 @@ use atoll_meta::nfs4::{ClientId, ClientOp};
 use atoll_meta::{Call, MetadataService, Op};
 use atoll_proto::nfs4::{
     ArgOp4, Attr4, AttrValue4, Bitmap, ClientId4Args, Close4Args, Compound4Args, Create4Args, CreateHow4,
-    CreateType4, DestroySession4Args, Fattr4, FileHandle, LinkText4, Lock4Args, LockType4, Locker4, NfsStat4,
-    Open4Args, OpenFlag4, OpenToLockOwner4, Payload, ReadDir4Args, Remove4Args, Rename4Args, ResOp4,
-    SetAttr4Args, StableHow4, StateId4, StateOwner4, Write4Args, call,
+    CreateType4, DestroySession4Args, Fattr4, FileHandle, GetAttr4Args, LinkText4, Lock4Args, LockType4,
+    Locker4, NfsStat4, Open4Args, OpenFlag4, OpenToLockOwner4, Payload, ReadDir4Args, Remove4Args,
+    Rename4Args, ResOp4, SetAttr4Args, StableHow4, StateId4, StateOwner4, Write4Args, call,
 };
 use atoll_xdr::{Array, Opaque};
 use std::time::Duration;
@@ -179,6 +179,25 @@ async fn what_is_open_and_denies_writing_is_not_removed() {
     holder.open("left", 3, 3).await;
     outlive(&w, &remover).await;
     assert_eq!(remover.send(remove("left")).await.status, Ok(()), "its holder is not heard any more");
+}
+
+/// RFC 7530 §9.1.9: the step's stored reply, although the file went with it. A handle is not looked up before an operation needs its object.
+#[tokio::test]
+async fn a_close_that_was_the_end_of_its_file_is_answered_again() {
+    let mut w = World::new().await;
+    let mut holder = Client40::new(&w, "a").await;
+    let (fh, open_stateid) = holder.open("f", 3, 0).await;
+    let remove = ArgOp4::Remove(Remove4Args { target: name("f") });
+    assert_eq!(holder.send(vec![ArgOp4::PutRootFh, remove]).await.status, Ok(()));
+    let seqid = holder.next();
+    let close = || vec![put(&fh), ArgOp4::Close(Close4Args { seqid, open_stateid })];
+    let first = holder.send(close()).await;
+    assert_eq!(first.status, Ok(()));
+    assert_eq!(holder.send(close()).await, first);
+    let gone = vec![put(&fh), ArgOp4::GetAttr(GetAttr4Args { attr_request: Bitmap::of(&[1]) })];
+    assert_eq!(holder.send(gone).await.status, Err(NfsStat4::Stale));
+    w.crash().await;
+    assert_eq!(compound(&w, 0, close()).await, first);
 }
 
 /// And for a lock of NLM, whose clients know nothing of leases.
