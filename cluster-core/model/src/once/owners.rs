@@ -179,6 +179,12 @@ pub(super) fn admit(kv: &impl KvRead, key: &OwnerKey, op: &Op) -> Result<Result<
             Ok(Ok(step))
         }
         _ if !follows(last.seqid, key.seqid) => refused(StateError::BadSeqid),
+        // With this step the state that was closed is forgotten, and a retransmission would not find its owner.
+        Op::State(StateOp::Refuse(_))
+            if step.closed.is_some_and(|id| key.sequence == OwnerSequence::Of(id)) =>
+        {
+            refused(StateError::BadStateid)
+        }
         Op::State(StateOp::Confirm { .. } | StateOp::Refuse(_)) => Ok(Ok(step)),
         _ if !is_established => refused(StateError::BadStateid),
         _ => Ok(Ok(step)),
