@@ -14,7 +14,7 @@ use atoll_base::limits::INLINE_WRITE_MAX;
 use atoll_meta::delegation::Intrusion;
 use atoll_meta::nfs4::{ClientId, StateError};
 use atoll_meta::once::Once;
-use atoll_meta::{Call, Change, FsError, MetadataService, Op, Outcome, Response};
+use atoll_meta::{Call, Change, FsError, MetadataService, OnceKey, Op, Outcome, Response};
 use bytes::Bytes;
 use std::sync::Arc;
 use std::time::Duration;
@@ -166,6 +166,17 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
             let _collected_later = self.blocks.delete(ids).await;
         }
         answer
+    }
+
+    /// Runs an operation of a version-3 request.
+    pub(crate) async fn execute_request(
+        &self,
+        key: OnceKey,
+        cred: Cred,
+        op: Op,
+    ) -> Result<Response, Refused> {
+        let origin = Some(self.origin().await);
+        self.execute_known(Call { origin, once: Some(key.into()), cred, client: None, op }).await
     }
 
     /// Runs a call that carries a client's key. If its outcome cannot be known, the client gets no answer: it sends
