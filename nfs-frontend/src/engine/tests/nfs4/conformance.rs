@@ -158,9 +158,11 @@ async fn what_is_open_and_denies_writing_is_not_removed() {
     let w = World::new().await;
     let mut holder = Client40::new(&w, "a").await;
     let (fh, open_stateid) = holder.open("kept", 3, 2).await;
-    holder.open("read", 1, 1).await;
-    holder.open("other", 3, 0).await;
-    let remover = Client40::new(&w, "b").await;
+    for (file, access, deny) in [("read", 1, 1), ("other", 3, 0), ("old", 3, 2)] {
+        holder.open(file, access, deny).await;
+    }
+    let living = Client40::new(&w, "b").await;
+    let mut remover = Session41::new(&w, "c").await;
     let remove = |file: &str| vec![ArgOp4::PutRootFh, ArgOp4::Remove(Remove4Args { target: name(file) })];
     let rename = |from: &str, to: &str| {
         let args = Rename4Args { oldname: name(from), newname: name(to) };
@@ -172,12 +174,14 @@ async fn what_is_open_and_denies_writing_is_not_removed() {
     assert_eq!(remover.send(remove("read")).await.status, Ok(()));
     assert_eq!(remover.send(rename("kept", "moved")).await.status, Ok(()), "it has a name all the time");
     assert_eq!(remover.send(remove("moved")).await.status, Err(NfsStat4::FileOpen));
+    assert_eq!(living.send(remove("old")).await.status, Ok(()), "clients of v4.0 are not used to it");
     let seqid = holder.next();
     let close = ArgOp4::Close(Close4Args { seqid, open_stateid });
     assert_eq!(holder.send(vec![put(&fh), close]).await.status, Ok(()));
     assert_eq!(remover.send(remove("moved")).await.status, Ok(()));
     holder.open("left", 3, 3).await;
-    outlive(&w, &remover).await;
+    outlive(&w, &living).await;
+    let mut remover = Session41::new(&w, "d").await;
     assert_eq!(remover.send(remove("left")).await.status, Ok(()), "its holder is not heard any more");
 }
 
