@@ -11,8 +11,8 @@ use atoll_meta::{Call, MetadataService, Op};
 use atoll_proto::nfs4::{
     ArgOp4, Attr4, AttrValue4, Bitmap, ClientId4Args, Close4Args, Compound4Args, Create4Args, CreateHow4,
     CreateType4, DestroySession4Args, Fattr4, FileHandle, GetAttr4Args, LinkText4, Lock4Args, LockType4,
-    Locker4, NfsStat4, Open4Args, OpenFlag4, OpenToLockOwner4, Payload, ReadDir4Args, Remove4Args,
-    Rename4Args, ResOp4, SetAttr4Args, StableHow4, StateId4, StateOwner4, Write4Args, call,
+    Locker4, NfsStat4, Open4Args, OpenFlag4, OpenToLockOwner4, Payload, ReadDir4Args, ReclaimComplete4Args,
+    Remove4Args, Rename4Args, ResOp4, SetAttr4Args, StableHow4, StateId4, StateOwner4, Write4Args, call,
 };
 use atoll_xdr::{Array, Opaque};
 use std::time::Duration;
@@ -296,13 +296,22 @@ async fn a_session_is_not_destroyed_in_the_middle_of_its_request() {
 #[tokio::test]
 async fn a_session_that_ends_under_its_request_is_told_of_by_sequence() {
     let w = World::new().await;
-    for (file, size) in [("small", 10), ("large", 200_000)] {
+    for (file, size) in [("small", 10), ("large", 200_000), ("read", 0)] {
         let mut session = Session41::new(&w, file).await;
         let fh = FileHandle::new(w.create(w.root, file).await.as_slice()).unwrap();
         let data = Payload::copy_from(&vec![1; size]).unwrap();
         let write =
             Write4Args { stateid: StateId4::ANONYMOUS, offset: 0, stable: StableHow4::FileSync, data };
-        let ops = Array::new(session.next(vec![put(&fh), ArgOp4::Write(write)])).unwrap();
+        let attr_request = Bitmap::of(&[Attr4::Size as u32]);
+        let ops = match file {
+            "read" => vec![
+                put(&fh),
+                ArgOp4::GetAttr(GetAttr4Args { attr_request }),
+                ArgOp4::ReclaimComplete(ReclaimComplete4Args { one_fs: false }),
+            ],
+            _ => vec![put(&fh), ArgOp4::Write(write)],
+        };
+        let ops = Array::new(session.next(ops)).unwrap();
         let args = Compound4Args { tag: Default::default(), minorversion: 1, ops };
         let gate = w.meta.hold_next_read();
         let behind_sequence = async {

@@ -70,6 +70,17 @@ fn wire(limits: &ChannelLimits) -> ChannelAttrs4 {
     }
 }
 
+/// What came of a change of the request's own client or session. That these ended behind SEQUENCE is not for the operation to say (see
+/// [`Compound::settled`]).
+fn of_living(done: Done<()>) -> Done<()> {
+    match done {
+        Err(Halt::Status(NfsStat4::Expired | NfsStat4::StaleClientId | NfsStat4::BadSession)) => {
+            Err(Halt::Unknown)
+        }
+        done => done,
+    }
+}
+
 impl<M: MetadataService, B: BlockService> Engine<M, B> {
     /// A session's id on the wire.
     pub(crate) fn wire_session(&self, id: SessionId) -> SessionId4 {
@@ -377,7 +388,8 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
         let security = security.into_bytes();
         let accepted = credential(&security);
         let session = active.session.id;
-        self.settle_client(ClientOp::SetCallback { session, program: args.cb_program, security }).await?;
+        let op = ClientOp::SetCallback { session, program: args.cb_program, security };
+        of_living(self.settle_client(op).await)?;
         active.back.set(args.cb_program, accepted);
         Ok(())
     }
@@ -402,6 +414,6 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
             self.object()?;
             return Ok(());
         }
-        self.settle_client(ClientOp::ReclaimComplete(client)).await
+        of_living(self.settle_client(ClientOp::ReclaimComplete(client)).await)
     }
 }
