@@ -3,7 +3,7 @@
 //! A lapsed client is courteous: it keeps what it has until that is in somebody's way, or [`COURTESY`] is over. One without
 //! opens and locks, or never confirmed, is forgotten with its lease.
 
-use super::leases::COURTESY;
+use super::leases::{COURTESY, Heard};
 use crate::engine::Engine;
 use atoll_base::block::BlockService;
 use atoll_base::id::Ino;
@@ -100,9 +100,10 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
                 if client.revoked > 0 || self.v4.delegations.has_revoked(client.id) {
                     self.v4.delegations.set_revoked(client.id, client.revoked);
                 }
-                let age = self.v4.leases.age(client.id);
+                let Heard { heard, age } = self.v4.leases.heard(client.id);
                 let useless = !client.confirmed || client.states == 0;
                 if (age > self.lease() && useless || age > self.lease() + COURTESY)
+                    && (heard.is_some() || self.v4.leases.is_unheard_again(client.id))
                     && let Err(error) = self.expire(client.id).await
                 {
                     warn!(client = client.id.0, %error, "a client whose lease ran out cannot be forgotten yet");
