@@ -11,6 +11,7 @@ mod access;
 mod backchannel;
 mod basics;
 mod crash;
+mod delegation_stateids;
 mod delegations;
 mod early;
 mod listing;
