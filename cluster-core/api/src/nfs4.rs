@@ -167,6 +167,13 @@ pub enum ClientOp {
     ReclaimComplete(ClientId),
     /// The lease ran out and its state is in the way or too old, or an administrator evicts it: the client is forgotten with all it has. Outcome: `Done`.
     Expire(ClientId),
+    /// A client has let go of the slots of a session from `keep` on (RFC 8881 §2.10.6.1): what is kept of them is removed, and each begins anew with any number. Outcome: `Done`.
+    RetireSlots {
+        /// Session.
+        session: SessionId,
+        /// The first slot of which nothing is kept.
+        keep: u32,
+    },
 }
 
 /// What came of it.

@@ -206,6 +206,7 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
         engine.register().await?;
         tokio::spawn(background(Arc::downgrade(&engine)));
         let end = engine.v4.delegations.end.subscribe();
+        tokio::spawn(v4::slot_recalls::run(Arc::downgrade(&engine), end.clone()));
         tokio::spawn(v4::delegations::run_recalls(Arc::downgrade(&engine), engine.meta.clone(), end));
         Ok(engine)
     }

@@ -47,8 +47,13 @@ fn writes(stateid: StateId4) -> Vec<ArgOp4> {
     let data = Payload::copy_from(b"held").unwrap();
     let range = Allocate4Args { stateid, offset: 0, length: 4096 };
     let size = Fattr4::build(&[AttrValue4::Size(9000)]).unwrap();
-    let clone =
-        Clone4Args { src_stateid: stateid, dst_stateid: stateid, src_offset: 0, dst_offset: 4096, count: 4096 };
+    let clone = Clone4Args {
+        src_stateid: stateid,
+        dst_stateid: stateid,
+        src_offset: 0,
+        dst_offset: 4096,
+        count: 4096,
+    };
     vec![
         ArgOp4::Write(Write4Args { stateid, offset: 0, stable: StableHow4::FileSync, data }),
         ArgOp4::SetAttr(SetAttr4Args { stateid, obj_attributes: size }),

@@ -17,6 +17,7 @@ mod early;
 mod listing;
 mod nfs4;
 mod once;
+mod slot_recalls;
 mod told;
 mod unstable;
 mod v42;

@@ -3,7 +3,7 @@
 //! # Where things are
 //!
 //! - [`compound`]: a COMPOUND in execution, and exactly once; `ops`: the operations; this file: their order and the frame around them;
-//! - [`slots`]: sessions and slots; [`leases`]: who was heard when;
+//! - [`slots`]: sessions and slots; [`shares`]: how many slots each session may use; [`slot_recalls`]: getting some back; [`leases`]: who was heard when;
 //! - [`delegations`]: who may do locally what others would have to be asked for;
 //! - [`administration`]: what administrators see and do of clients;
 //! - [`back`]: calls to clients; [`offers`]: locks that have become free for who waits;
@@ -28,6 +28,8 @@ mod offers;
 mod opening;
 mod ops;
 mod pseudo;
+pub(crate) mod shares;
+pub(crate) mod slot_recalls;
 mod slots;
 mod status;
 

@@ -43,6 +43,7 @@ pub(super) fn client<K: KvWrite>(t: &mut Transaction<'_, K>, op: &ClientOp) -> S
         ClientOp::DestroyClient(client) => clients::destroy(t, *client),
         ClientOp::ReclaimComplete(client) => clients::reclaim_complete(t, *client),
         ClientOp::Expire(client) => clients::expire(t, *client),
+        ClientOp::RetireSlots { session, keep } => sessions::retire_slots(t, *session, *keep),
     }
 }
 

@@ -82,6 +82,27 @@ pub(super) fn set_callback<K: KvWrite>(
     Ok(ClientOutcome::Done)
 }
 
+/// Removes what slots keep that their client has let go. The caller knows that no request of theirs is on its way.
+pub(super) fn retire_slots<K: KvWrite>(
+    t: &mut Transaction<'_, K>,
+    id: SessionId,
+    keep: u32,
+) -> Step<ClientOutcome> {
+    demand(t, id)?;
+    let (session, first) = (keys::session(id), keys::slot(id, keep));
+    let mut slots = Vec::new();
+    store::each_prefixed(t.kv, Table::Slot, &session, |key, _| {
+        if *key >= first[..] {
+            slots.push(key.to_vec());
+        }
+        Ok(ControlFlow::Continue(()))
+    })?;
+    for slot in slots {
+        t.kv.delete(Table::Slot, &slot)?;
+    }
+    Ok(ClientOutcome::Done)
+}
+
 /// DESTROY_SESSION.
 pub(super) fn destroy<K: KvWrite>(t: &mut Transaction<'_, K>, id: SessionId) -> Step<ClientOutcome> {
     let record = demand(t, id)?;

@@ -241,8 +241,11 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
             && args.back_chan_attrs.maxrequests > 0
             && args.back_chan_attrs.maxoperations >= 2
             && credential(&security).is_some();
+        let mut agreed = agree(fore, &v4::FORE);
+        agreed.max_requests =
+            self.engine.v4.sessions.room_for(ClientId(args.clientid), agreed.max_requests).max(1);
         let terms = SessionTerms {
-            fore: agree(fore, &v4::FORE),
+            fore: agreed,
             back: agree(back, &v4::BACK),
             persist: args.flags & create_session::PERSIST != 0,
             backchannel,
@@ -287,9 +290,6 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
     ) -> Done<Opened> {
         let active = self.active(&args.sessionid).await?;
         let limits = active.session.terms.fore;
-        if args.slotid >= limits.max_requests {
-            return Err(NfsStat4::BadSlot.into());
-        }
         if args.highest_slotid >= limits.max_requests {
             return Err(NfsStat4::BadHighSlot.into());
         }
@@ -313,14 +313,6 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
         if self.engine.v4.delegations.has_revoked(active.session.client) {
             status_flags |= seq_status::RECALLABLE_STATE_REVOKED;
         }
-        let ok = Sequence4Ok {
-            sessionid: args.sessionid,
-            sequenceid: args.sequenceid,
-            slotid: args.slotid,
-            highest_slotid: active.slot_count() - 1,
-            target_highest_slotid: active.slot_count() - 1,
-            status_flags,
-        };
         let refused = |refusal| {
             Halt::Status(match refusal {
                 Refusal::BadSlot => NfsStat4::BadSlot,
@@ -334,6 +326,19 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
             let stored = self.engine.meta().slot(active.session.id, args.slotid).await?;
             begun = active.begin(args.slotid, args.sequenceid, fingerprint, Some(stored)).map_err(refused)?;
         }
+        let new = matches!(begun, Begun::Fresh(_));
+        let flow = active.flow(args.slotid, args.sequenceid, args.highest_slotid, new);
+        if let Some(keep) = flow.retire {
+            tokio::spawn(self.engine.clone().retire_slots(active, keep));
+        }
+        let ok = Sequence4Ok {
+            sessionid: args.sessionid,
+            sequenceid: args.sequenceid,
+            slotid: args.slotid,
+            highest_slotid: limits.max_requests - 1,
+            target_highest_slotid: flow.target,
+            status_flags,
+        };
         let identity = |turn| Identity::Slot { turn, slot: args.slotid, seqid: args.sequenceid, fingerprint };
         Ok(match begun {
             Begun::Fresh(turn) => {
@@ -360,6 +365,9 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
         let wants_back = !matches!(args.dir, DirFromClient4::Fore);
         let connection = self.call.connection.as_ref().filter(|_| wants_back);
         let bound = connection.is_some_and(|connection| active.back.bind(connection, self.minor));
+        if bound && active.to_recall().is_some() {
+            self.engine.v4.sessions.fallen.notify_one();
+        }
         let dir = match (args.dir, bound) {
             (DirFromClient4::Fore, _) | (DirFromClient4::ForeOrBoth, false) => DirFromServer4::Fore,
             (DirFromClient4::Back, true) => DirFromServer4::Back,
