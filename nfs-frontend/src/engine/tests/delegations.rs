@@ -169,6 +169,20 @@ async fn who_does_not_return_it_loses_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_has_heard_is_not_told_again_when_another_client_ends() {
+    let world = World::new().await;
+    world.create(world.root, "f").await;
+    let mut a = Client::new(&world, "a", BACK).await;
+    let mut b = Client::new(&world, "b", BACK).await;
+    a.delegated("f", READ | WANT_READ).await;
+    let (opened, _) = tokio::join!(b.open_as(root(&world), by_name("f"), BOTH), a.next());
+    assert_eq!(opened, Err(NfsStat4::Delay));
+    world.engine.v4.delegations.client_gone(atoll_meta::nfs4::ClientId(99));
+    let again = tokio::time::timeout(Duration::from_secs(5), a.called()).await;
+    assert!(again.is_err());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_client_that_is_gone_is_not_waited_for() {
     let world = World::new().await;
     world.create(world.root, "f").await;
@@ -311,7 +325,7 @@ async fn a_directory_is_recalled_when_another_changes_it() {
     let get = || {
         ArgOp4::GetDirDelegation(GetDirDelegation4Args {
             signal_deleg_avail: false,
-            notification_types: Bitmap::of(&[2, 3]),
+            notification_types: Bitmap::of(&[0, 1, 5]),
             child_attr_delay: NfsTime4 { seconds: 0, nseconds: 0 },
             dir_attr_delay: NfsTime4 { seconds: 0, nseconds: 0 },
             child_attributes: Bitmap::EMPTY,
