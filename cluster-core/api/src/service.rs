@@ -6,6 +6,7 @@
 
 use crate::call::Call;
 use crate::data::{FileMap, Stretch};
+use crate::delegation::Noticed;
 use crate::error::FsError;
 use crate::export::{Exports, Volume};
 use crate::lock::{Conflict, GrantedWaiter, LockTest};
@@ -175,6 +176,16 @@ pub trait MetadataService: Send + Sync + 'static {
     /// Waits until there are delegations whose holders are to be told to return them and have not yet been told (or must be told again by a new leader), and
     /// returns them. Only the leader's caller gets any.
     fn recalled(&self) -> impl Future<Output = Vec<State>> + Send;
+
+    /// Waits until there may be notices for holders of directory delegations that were not there when it was waited for last. For one who waits.
+    fn noticed(&self) -> impl Future<Output = ()> + Send {
+        std::future::pending()
+    }
+
+    /// Delegations above an id whose holders are to be told of changes, at most `most`, in order, each with all that it is to be told.
+    fn notices(&self, _after: StateId, _most: usize) -> impl Future<Output = Read<Vec<Noticed>>> + Send {
+        std::future::ready(Ok(Vec::new()))
+    }
 
     /// Runs a call. `Ok` only after it is durable on a quorum and applied; `Err` if it certainly had no
     /// effect, except `Delay`, after which it may have had: only a call with a key, or one that can be repeated, may

@@ -47,6 +47,8 @@
 //! | `OpenLocks` | open 8, lock state 8 | nothing |
 //! | `FileDelegation` | ino 8, state 8 | nothing |
 //! | `Recalled` | state 8 | nothing |
+//! | `Watch` | state 8 | `Watch` |
+//! | `Notice` | state 8, number 8 | [`atoll_meta::delegation::Notice`] |
 //! | `Owner` | client 8, kind 1, owner | `OwnerRecord` |
 //! | `IdleOwner` | client 8, transaction 8, the open owner | nothing |
 //! | `ClosedState` | state 8 | client 8, kind 1, owner |

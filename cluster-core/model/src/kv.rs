@@ -102,11 +102,15 @@ pub enum Table {
     Recalled,
     /// Hashes of the keys of stored outcomes.
     OutcomeTag,
+    /// Directory delegations whose holders are told of changes.
+    Watch,
+    /// Changes that they are to be told of.
+    Notice,
 }
 
 impl Table {
     /// All of them, in order.
-    pub const ALL: [Table; 43] = [
+    pub const ALL: [Table; 45] = [
         Table::Meta,
         Table::Inode,
         Table::Dirent,
@@ -150,6 +154,8 @@ impl Table {
         Table::FileDelegation,
         Table::Recalled,
         Table::OutcomeTag,
+        Table::Watch,
+        Table::Notice,
     ];
 
     /// The table's name in the store.
@@ -198,6 +204,8 @@ impl Table {
             Table::FileDelegation => "file_delegation",
             Table::Recalled => "delegation_recalled",
             Table::OutcomeTag => "outcome_tag",
+            Table::Watch => "delegation_watch",
+            Table::Notice => "delegation_notice",
         }
     }
 }

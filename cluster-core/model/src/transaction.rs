@@ -74,6 +74,8 @@ pub struct Touched {
     pub grants: Vec<GrantedWaiter>,
     /// Whether delegations are to be returned that were not before.
     pub recalls: bool,
+    /// Whether holders of directory delegations are to be told of changes.
+    pub notices: bool,
     /// The write verifier, if it changed.
     pub verifier: Option<u64>,
 }

@@ -16,6 +16,7 @@ use atoll_base::id::{Cookie, Ino, VolumeId};
 use atoll_base::time::{Clock, Timestamp};
 use atoll_lockd::{GrantId, ShareBits};
 use atoll_meta::data::{FileMap, Stretch};
+use atoll_meta::delegation::Noticed;
 use atoll_meta::export::Volume;
 use atoll_meta::lock::{Conflict, GrantedWaiter, LockTest};
 use atoll_meta::nfs4::{Client, ClientId, Session, SessionId, State, StateId};
@@ -381,6 +382,14 @@ impl MetadataService for LocalMetadata {
 
     async fn recalled(&self) -> Vec<State> {
         self.shared.to_tell(&self.shared.published.recalls, Shared::untold_recalls).await
+    }
+
+    async fn noticed(&self) {
+        self.shared.published.notices.notified().await;
+    }
+
+    async fn notices(&self, after: StateId, most: usize) -> Read<Vec<Noticed>> {
+        self.shared.read(|kv| read::notices(kv, after, most).map(Ok)).await
     }
 
     async fn granted_waiters(&self) -> Vec<GrantedWaiter> {

@@ -93,6 +93,7 @@ pub(super) struct BatchChanges {
     exports: bool,
     grants: bool,
     recalls: bool,
+    notices: bool,
     ended: bool,
     verifier: Option<u64>,
 }
@@ -114,6 +115,7 @@ impl BatchChanges {
         self.exports |= touched.exports;
         self.grants |= !touched.grants.is_empty();
         self.recalls |= touched.recalls;
+        self.notices |= touched.notices;
         self.ended |= touched.ended;
         self.verifier = touched.verifier.or(self.verifier);
     }
@@ -140,6 +142,8 @@ pub(super) struct Published {
     pub(super) grants: Notify,
     /// Delegations may have been recalled.
     pub(super) recalls: Notify,
+    /// Holders of directory delegations may have to be told of changes. One waits, and finds what came before it did.
+    pub(super) notices: Notify,
 }
 
 impl Published {
@@ -159,6 +163,7 @@ impl Published {
             time: AtomicU64::new(0),
             grants: Notify::new(),
             recalls: Notify::new(),
+            notices: Notify::new(),
         })
     }
 
@@ -199,6 +204,9 @@ impl Published {
         if changes.recalls {
             self.recalls.notify_waiters();
         }
+        if changes.notices {
+            self.notices.notify_one();
+        }
         Ok(())
     }
 
@@ -223,6 +231,7 @@ impl Published {
         self.advance_time(time);
         self.grants.notify_waiters();
         self.recalls.notify_waiters();
+        self.notices.notify_one();
         Ok(())
     }
 

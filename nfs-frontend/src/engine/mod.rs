@@ -204,9 +204,12 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
             config,
         });
         engine.register().await?;
+        engine.recall_what_may_be_told().await?;
         tokio::spawn(background(Arc::downgrade(&engine)));
         let end = engine.v4.delegations.end.subscribe();
         tokio::spawn(v4::slot_recalls::run(Arc::downgrade(&engine), end.clone()));
+        let (this, meta) = (Arc::downgrade(&engine), engine.meta.clone());
+        tokio::spawn(v4::delegations::run_notices(this, meta, end.clone()));
         tokio::spawn(v4::delegations::run_recalls(Arc::downgrade(&engine), engine.meta.clone(), end));
         Ok(engine)
     }

@@ -133,7 +133,10 @@ fn fits(key: &OwnerKey, op: &Op) -> bool {
         | StateOp::Recall { .. }
         | StateOp::Revoke(_)
         | StateOp::DelegatedTimes { .. }
-        | StateOp::HolderChanged(_) => return false,
+        | StateOp::HolderChanged(_)
+        | StateOp::DelegateDirectory { .. }
+        | StateOp::Noticed { .. }
+        | StateOp::RecallOne(_) => return false,
     };
     *client == key.client && key.sequence == OwnerSequence::Of(id)
 }

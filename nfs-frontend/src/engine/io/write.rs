@@ -4,7 +4,7 @@ use crate::engine::dirty::plan::plan;
 use crate::engine::dirty::{InRoom, Taken, UnstableWrite};
 use crate::engine::resolve::Node;
 use crate::engine::seldom::Seldom;
-use crate::engine::v4::delegations::intrusion;
+use crate::engine::v4::delegations::Intent;
 use crate::engine::{Engine, Interrupt, Met, Refused, status};
 use atoll_base::access::{Cred, may_write};
 use atoll_base::attr::FileKind;
@@ -171,7 +171,7 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
     /// Runs a call that carries a client's key. If its outcome cannot be known, the client gets no answer: it sends
     /// the request again and gets the outcome then.
     pub(crate) async fn execute_known(&self, call: Call) -> Result<Response, Refused> {
-        let (intended, client) = (intrusion(&call.op), call.client);
+        let (intended, client) = (Intent::of(&call.op), call.client);
         match self.execute_repeatable(call).await {
             Ok(response) => {
                 if response.result == Err(FsError::State(StateError::Delegated)) {

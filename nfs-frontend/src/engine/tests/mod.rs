@@ -13,6 +13,7 @@ mod basics;
 mod crash;
 mod delegation_stateids;
 mod delegations;
+mod directories;
 mod early;
 mod listing;
 mod nfs4;

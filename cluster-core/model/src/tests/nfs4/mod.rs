@@ -5,6 +5,7 @@ mod delegation_ends;
 mod delegations;
 mod intrusions;
 mod locks;
+mod notices;
 mod opens;
 mod owners;
 mod random;
@@ -248,7 +249,7 @@ impl Rig {
     pub(super) fn check_nothing_left(&self) {
         let of_nfs4 =
             Table::ALL.into_iter().filter(|table| (Table::Client4..=Table::ClosedState).contains(table));
-        let of_nfs4 = of_nfs4.chain([Table::FileDelegation, Table::Recalled]);
+        let of_nfs4 = of_nfs4.chain([Table::FileDelegation, Table::Recalled, Table::Watch, Table::Notice]);
         for table in of_nfs4.filter(|table| *table != Table::ExpiredClient) {
             assert_eq!(self.rows(table), 0, "{}", table.name());
         }

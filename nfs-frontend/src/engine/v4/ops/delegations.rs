@@ -12,9 +12,10 @@ use atoll_base::block::BlockService;
 use atoll_base::id::{ExportId, Ino};
 use atoll_base::limits::FILE_SIZE_MAX;
 use atoll_base::time::{NANOS_PER_SEC, Timestamp};
-use atoll_meta::delegation::{DelegationKind, DelegationOutcome, DelegationWish};
+use atoll_meta::delegation::{DelegationKind, DelegationOutcome, DelegationWish, NoticeKinds};
 use atoll_meta::nfs4::{ClientId, StateId, StateOp, StateOutcome};
 use atoll_meta::{MetadataService, Op, Outcome, Response};
+use atoll_proto::nfs4::callback::notify_type;
 use atoll_proto::nfs4::{
     Ace4, Attr4, Bitmap, DelegClaim4, DelegReturn4Args, DirDelegation4, GetDirDelegation4Args,
     GetDirDelegation4Ok, NfsStat4, NfsTime4, OpenDelegation4, Principal4, ReadDelegation4, SetAttr4Args,
@@ -22,6 +23,9 @@ use atoll_proto::nfs4::{
     share_access, who,
 };
 use std::sync::Arc;
+
+/// Changes of a directory that can be told of. Not those of attributes: they are recalled for.
+const SERVED: [u32; 3] = [notify_type::REMOVE_ENTRY, notify_type::ADD_ENTRY, notify_type::RENAME_ENTRY];
 
 /// What of an OPEN decides about a delegation.
 pub(crate) struct Asked {
@@ -215,6 +219,25 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
         self.delegated(response)
     }
 
+    /// The same of a directory, with notices.
+    async fn delegate_directory(
+        &mut self,
+        node: &Node,
+        client: ClientId,
+        notices: NoticeKinds,
+    ) -> Done<DelegationOutcome> {
+        let (ino, generation, export) = (node.handle.ino, node.handle.generation, node.export.id);
+        if notices == NoticeKinds::NONE {
+            let kind = DelegationKind::Directory;
+            let wish = DelegationWish { kind, timestamps: false, instead_of_open: false, export };
+            return self.delegate(node, wish).await;
+        }
+        let cred = self.cred(&node.export).await;
+        let op = Op::State(StateOp::DelegateDirectory { client, ino, generation, export, notices });
+        let response = self.change(cred, op).await?;
+        self.delegated(response)
+    }
+
     fn delegated(&self, response: Arc<Response>) -> Done<DelegationOutcome> {
         match &response.result {
             Ok(Outcome::State(StateOutcome::Delegation(outcome))) => Ok(*outcome),
@@ -277,13 +300,19 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
         Ok(self.delegation_told(args.want, &outcome, &attr))
     }
 
-    /// GET_DIR_DELEGATION: recalled when others change the directory; no notifications are sent, which is the server's choice
-    /// (§18.39.3).
+    /// GET_DIR_DELEGATION: recalled when others change the directory, but for changes of entries that the client wants to be told of. Of attributes nobody
+    /// is told, which is the server's choice (§18.39.3).
     pub(crate) async fn get_dir_delegation(
         &mut self,
-        _args: &GetDirDelegation4Args,
+        args: &GetDirDelegation4Args,
     ) -> Done<GetDirDelegation4Ok> {
         let unavailable = Ok(GetDirDelegation4Ok::Unavailable(false));
+        let wanted = |kind| args.notification_types.contains(kind);
+        let notices = NoticeKinds {
+            adds: wanted(notify_type::ADD_ENTRY),
+            removes: wanted(notify_type::REMOVE_ENTRY),
+            renames: wanted(notify_type::RENAME_ENTRY),
+        };
         let Ok(node) = self.node(NfsStat4::NotSupp) else {
             self.object()?;
             return unavailable;
@@ -304,13 +333,7 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
                 if self.engine.v4.delegations.history.was_recalled(attr.ino, secs) || !self.has_path(client) {
                     return unavailable;
                 }
-                let wish = DelegationWish {
-                    kind: DelegationKind::Directory,
-                    timestamps: false,
-                    instead_of_open: false,
-                    export: node.export.id,
-                };
-                self.delegate(&node, wish).await?
+                self.delegate_directory(&node, client, notices).await?
             }
         };
         let DelegationOutcome::Given { stateid, .. } = outcome else { return unavailable };
@@ -320,7 +343,7 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
         Ok(GetDirDelegation4Ok::Granted(DirDelegation4 {
             cookieverf: cookie_verifier(&node.handle),
             stateid,
-            notification: Bitmap::EMPTY,
+            notification: args.notification_types.and(&Bitmap::of(&SERVED)),
             child_attributes: Bitmap::EMPTY,
             dir_attributes: Bitmap::EMPTY,
         }))
