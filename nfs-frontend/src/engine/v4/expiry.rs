@@ -110,6 +110,10 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
                 }
             }
         }
-        self.v4.leases.forget_gone(2 * self.lease(), &there);
+        let unheard = 2 * self.lease();
+        // Sessions of clients that gave way to a new boot would take a share of the slots for ever.
+        let is_there = |client| there.contains(&client) || self.v4.leases.age(client) <= unheard;
+        self.v4.sessions.keep_of(is_there);
+        self.v4.leases.forget_gone(unheard, &there);
     }
 }

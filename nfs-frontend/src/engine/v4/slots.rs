@@ -460,10 +460,15 @@ impl Sessions {
 
     /// Forgets all sessions of a client that is gone.
     pub(crate) fn remove_all(&self, client: ClientId) {
+        self.keep_of(|other| other != client);
+    }
+
+    /// Forgets sessions of all clients but of these.
+    pub(crate) fn keep_of(&self, is_there: impl Fn(ClientId) -> bool) {
         let mut all = self.lock();
-        let its = all.by_id.iter().filter(|(_, active)| active.session.client == client);
-        let its: Vec<_> = its.map(|(id, _)| *id).collect();
-        self.forget(&mut all, &its);
+        let gone = all.by_id.iter().filter(|(_, active)| !is_there(active.session.client));
+        let gone: Vec<_> = gone.map(|(id, _)| *id).collect();
+        self.forget(&mut all, &gone);
     }
 }
 

@@ -191,7 +191,7 @@ fn a_session_that_comes_takes_from_those_that_are_there() {
     assert_eq!((target(&a), target(&b), target(&c)), (5, 5, 5));
     sessions.remove(SessionId(2));
     assert_eq!((target(&a), target(&c)), (8, 8));
-    sessions.remove_all(ClientId(1));
+    sessions.keep_of(|client| client == ClientId(2));
     sessions.remove_all(ClientId(1));
     assert_eq!((target(&c), sessions.to_recall().len()), (8, 0));
 }
