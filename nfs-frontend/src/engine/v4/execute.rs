@@ -359,7 +359,13 @@ fn may_meet_delegations(op: &ArgOp4) -> bool {
     changes(op)
         || matches!(
             op,
-            A::GetAttr(_) | A::Read(_) | A::ReadPlus(_) | A::Seek(_) | A::Verify(_) | A::NVerify(_)
+            A::GetAttr(_)
+                | A::IoAdvise(_)
+                | A::Read(_)
+                | A::ReadPlus(_)
+                | A::Seek(_)
+                | A::Verify(_)
+                | A::NVerify(_)
         )
 }
 

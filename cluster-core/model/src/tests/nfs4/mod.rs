@@ -21,8 +21,9 @@ use super::rig::{ROOT, Rig, rows_of};
 use crate::Table;
 use atoll_base::access::Cred;
 use atoll_base::attr::Attr;
+use atoll_base::id::ExportId;
 use atoll_lockd::{ByteRange, LockMode, Share, ShareBits};
-use atoll_meta::delegation::Intrusion;
+use atoll_meta::delegation::{Intrusion, NoticeKinds};
 use atoll_meta::nfs4::{
     Callback40, ChannelLimits, ClientAbout, ClientId, ClientOp, ClientOutcome, LockState, OpenTarget,
     Principal, SessionId, SessionTerms, StateError, StateId, StateOp, StateOutcome, Stateid,
@@ -338,5 +339,15 @@ pub(super) fn fill(rig: &mut Rig) {
             rig.on_state(StateOp::Revoke(delegation)).unwrap();
         }
     }
+    let watched = rig.dir(ROOT, "watched");
+    let watch = StateOp::DelegateDirectory {
+        client,
+        ino: watched,
+        generation: rig.attr(watched).generation,
+        export: ExportId(1),
+        notices: NoticeKinds { adds: true, ..NoticeKinds::NONE },
+    };
+    rig.on_state(watch).unwrap();
+    rig.dir(watched, "added");
     rig.on_client(ClientOp::Expire(gone)).unwrap();
 }

@@ -3,7 +3,7 @@
 
 use crate::engine::resolve::Node;
 use crate::engine::v3::cookie_verifier;
-use crate::engine::v4::compound::{Compound, Done, Identity};
+use crate::engine::v4::compound::{Compound, Done, Halt, Identity};
 use crate::engine::v4::delegations::policy::Want;
 use crate::engine::v4::status;
 use atoll_base::access::Cred;
@@ -248,13 +248,13 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
 
     /// WANT_DELEGATION: what cannot be given now is not given later, either.
     pub(crate) async fn want_delegation(&mut self, args: &WantDelegation4Args) -> Done<OpenDelegation4> {
-        let node = self.node(NfsStat4::IsDir)?;
+        let node = self.node(NfsStat4::WrongType)?;
         let want = Want::of(args.want).ok_or(NfsStat4::Inval)?;
         if want == Want::NoPreference {
             return Err(NfsStat4::Inval.into());
         }
         let known = match self.known().await? {
-            Some(response) => Some(self.delegated(response)?),
+            Some(response) => Some(self.delegated(response)),
             None => None,
         };
         let attr = self.node_attr(&node).await?;
@@ -269,7 +269,7 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
                     DelegClaim4::DelegPrevFh => return Err(NfsStat4::NotSupp.into()),
                 }
                 match (attr.kind, want) {
-                    (FileKind::Directory, _) => return Err(NfsStat4::IsDir.into()),
+                    (FileKind::Directory, _) => return Err(NfsStat4::WrongType.into()),
                     (FileKind::Regular, _) => {}
                     (_, Want::Write) => return none(WhyNoDelegation4::WriteDelegNotSuppFtype),
                     _ => return none(WhyNoDelegation4::NotSuppFtype),
@@ -293,8 +293,13 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
                 let timestamps = self.minor >= 2 && args.want & share_access::WANT_DELEG_TIMESTAMPS != 0;
                 let export = node.export.id;
                 let wish = DelegationWish { kind, timestamps, instead_of_open: false, export };
-                self.delegate(&node, wish).await?
+                self.delegate(&node, wish).await
             }
+        };
+        let outcome = match outcome {
+            // There is no status for it (§15.2).
+            Err(Halt::Status(NfsStat4::Access)) => return none(WhyNoDelegation4::Resource(false)),
+            other => other?,
         };
         self.note_delegation(&outcome);
         Ok(self.delegation_told(args.want, &outcome, &attr))
@@ -326,7 +331,7 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
             None => {
                 let attr = self.node_attr(&node).await?;
                 if attr.kind != FileKind::Directory {
-                    return Err(self.not_a_directory(&node).await?.into());
+                    return Err(NfsStat4::NotDir.into());
                 }
                 let client = self.client.ok_or(NfsStat4::OpNotInSession)?;
                 let secs = self.engine.meta().now().secs;
