@@ -253,10 +253,7 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
         if want == Want::NoPreference {
             return Err(NfsStat4::Inval.into());
         }
-        let known = match self.known().await? {
-            Some(response) => Some(self.delegated(response)),
-            None => None,
-        };
+        let known = self.known().await?.map(|response| self.delegated(response));
         let attr = self.node_attr(&node).await?;
         let none = |why| Ok(OpenDelegation4::NoneExt(why));
         let outcome = match known {
