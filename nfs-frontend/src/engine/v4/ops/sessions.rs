@@ -290,6 +290,9 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
     ) -> Done<Opened> {
         let active = self.active(&args.sessionid).await?;
         let limits = active.session.terms.fore;
+        if args.slotid >= limits.max_requests {
+            return Err(NfsStat4::BadSlot.into());
+        }
         if args.highest_slotid >= limits.max_requests {
             return Err(NfsStat4::BadHighSlot.into());
         }
