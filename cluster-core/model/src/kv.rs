@@ -244,6 +244,11 @@ pub trait KvWrite: KvRead {
     /// Sets a value.
     fn put(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<(), KvError>;
 
+    /// Sets the value of a key that is not there: if it is deleted soon, nothing of it need remain.
+    fn put_new(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<(), KvError> {
+        self.put(table, key, value)
+    }
+
     /// Sets a value that may be kept as it is, with the memory it is in.
     fn put_shared(&mut self, table: Table, key: &[u8], value: Bytes) -> Result<(), KvError> {
         self.put(table, key, &value)
@@ -295,6 +300,17 @@ impl KvRead for MemKv {
 impl KvWrite for MemKv {
     fn put(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<(), KvError> {
         self.tables.entry(table).or_default().insert(key.to_vec(), value.to_vec());
+        Ok(())
+    }
+
+    fn put_new(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<(), KvError> {
+        let former = self.tables.entry(table).or_default().insert(key.to_vec(), value.to_vec());
+        debug_assert!(
+            former.is_none(),
+            "a new key of table {} is there: {}",
+            table.name(),
+            key.escape_ascii()
+        );
         Ok(())
     }
 

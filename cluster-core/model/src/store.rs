@@ -34,6 +34,16 @@ pub(crate) fn get<T: DeserializeOwned>(
     kv.get(table, key, |value| value.map(|v| parse(table, key, v)).transpose())?
 }
 
+/// The first fields of a row ([`codec::decode_head`]), if the others are not wanted.
+pub(crate) fn head<T: DeserializeOwned>(
+    kv: &impl KvRead,
+    table: Table,
+    key: &[u8],
+) -> Result<Option<T>, KvError> {
+    let parse = |value: &[u8]| codec::decode_head(value).map_err(|e| undecodable(table, key, e));
+    kv.get(table, key, |value| value.map(parse).transpose())?
+}
+
 pub(crate) fn put<T: Serialize>(
     kv: &mut impl KvWrite,
     table: Table,
@@ -76,6 +86,16 @@ pub(crate) fn each_prefixed(
     let after = keys::after_prefix(prefix);
     let to = after.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
     each_from(kv, table, Bound::Included(prefix), to, f)
+}
+
+/// Whether there is any row whose key begins with `prefix`.
+pub(crate) fn any_prefixed(kv: &impl KvRead, table: Table, prefix: &[u8]) -> Result<bool, KvError> {
+    let mut any = false;
+    each_prefixed(kv, table, prefix, |_, _| {
+        any = true;
+        Ok(ControlFlow::Break(()))
+    })?;
+    Ok(any)
 }
 
 /// Whether the table has any row.

@@ -3,6 +3,9 @@
 //! All tables of the model share **one** redb table, whose keys begin with the byte of the model's table. A flush then
 //! opens one table instead of twenty and writes back one root. Keys of the model stay in order within their table; a range
 //! without a bound ends at the neighbouring byte.
+//!
+//! What changes and goes at once, opens and locks above all, is looked for here again and again and nearly never found. So the first
+//! and the last key of each table are remembered when they are asked for first: what lies beyond is known not to be here.
 
 use super::error::StateError;
 use super::redb_file::{RedbFile, SYNC_STATE};
@@ -12,7 +15,7 @@ use atoll_model::kv::{KvError, Table};
 use redb::{AccessGuard, Database, Durability, ReadOnlyTable, ReadableDatabase, TableDefinition};
 use std::ops::Bound;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 type Raw = &'static [u8];
 
@@ -68,13 +71,46 @@ fn failed(error: redb::StorageError) -> KvError {
 /// One state of the file. While it lives, redb keeps its pages.
 pub(super) struct Base {
     table: ReadOnlyTable<Raw, Raw>,
+    /// Of each table of the model.
+    spans: [OnceLock<Option<Span>>; Table::ALL.len()],
+}
+
+/// The first and the last key of a table, the table's byte included.
+struct Span {
+    first: Box<[u8]>,
+    last: Box<[u8]>,
 }
 
 impl Base {
     /// The newest one.
     pub(super) fn open(db: &Database) -> Result<Self, StateError> {
         let txn = db.begin_read().map_err(StateError::store)?;
-        Ok(Self { table: txn.open_table(STATE).map_err(StateError::store)? })
+        let table = txn.open_table(STATE).map_err(StateError::store)?;
+        Ok(Self { table, spans: [const { OnceLock::new() }; Table::ALL.len()] })
+    }
+
+    /// Where the keys of a table are; `None` if it has none.
+    fn span(&self, table: Table) -> Result<Option<&Span>, KvError> {
+        let known = &self.spans[table as usize];
+        if let Some(span) = known.get() {
+            return Ok(span.as_ref());
+        }
+        let (from, to) = ([table as u8], [table as u8 + 1]);
+        let mut range = self.table.range::<&[u8]>(&from[..]..&to[..]).map_err(failed)?;
+        let key = |pair: Option<Result<(AccessGuard<'_, Raw>, _), _>>| -> Result<Option<Box<[u8]>>, KvError> {
+            Ok(pair
+                .transpose()
+                .map_err(failed)?
+                .map(|(key, _): (_, AccessGuard<'_, Raw>)| key.value().into()))
+        };
+        let span = match key(range.next())? {
+            Some(first) => {
+                let last = key(range.next_back())?.unwrap_or_else(|| first.clone());
+                Some(Span { first, last })
+            }
+            None => None,
+        };
+        Ok(known.get_or_init(|| span).as_ref())
     }
 
     pub(super) fn get<R>(
@@ -83,8 +119,12 @@ impl Base {
         key: &[u8],
         f: impl FnOnce(Option<&[u8]>) -> R,
     ) -> Result<R, KvError> {
-        let found = with_key(table, key, |key| self.table.get(key)).map_err(failed)?;
-        Ok(f(found.as_ref().map(|v| v.value())))
+        let Some(span) = self.span(table)? else { return Ok(f(None)) };
+        let found = with_key(table, key, |key| match *span.first <= *key && *key <= *span.last {
+            true => self.table.get(key),
+            false => Ok(None),
+        });
+        Ok(f(found.map_err(failed)?.as_ref().map(|v| v.value())))
     }
 
     /// The pairs of a range that is not empty by its bounds alone, from its end if `back`.
@@ -95,6 +135,9 @@ impl Base {
         to: Bound<&[u8]>,
         back: bool,
     ) -> Result<BasePairs, KvError> {
+        if !self.may_have(table, from, to)? {
+            return Ok(BasePairs { range: None, back, head: None });
+        }
         let prefixed = |bound: Bound<&[u8]>| bound.map(|key| with_key(table, key, <[u8]>::to_vec));
         let from = match prefixed(from) {
             Bound::Unbounded => Bound::Included(vec![table as u8]),
@@ -106,9 +149,25 @@ impl Base {
         };
         let bounds = (from.as_ref().map(Vec::as_slice), to.as_ref().map(Vec::as_slice));
         let range = self.table.range::<&[u8]>(bounds).map_err(failed)?;
-        let mut pairs = BasePairs { range, back, head: None };
+        let mut pairs = BasePairs { range: Some(range), back, head: None };
         pairs.advance()?;
         Ok(pairs)
+    }
+
+    /// Whether keys of a table may lie in a range.
+    fn may_have(&self, table: Table, from: Bound<&[u8]>, to: Bound<&[u8]>) -> Result<bool, KvError> {
+        let Some(span) = self.span(table)? else { return Ok(false) };
+        let begins = match from {
+            Bound::Included(from) => from <= &span.last[1..],
+            Bound::Excluded(from) => from < &span.last[1..],
+            Bound::Unbounded => true,
+        };
+        let ends = match to {
+            Bound::Included(to) => to >= &span.first[1..],
+            Bound::Excluded(to) => to > &span.first[1..],
+            Bound::Unbounded => true,
+        };
+        Ok(begins && ends)
     }
 
     /// What the file says of its place in the log.
@@ -129,7 +188,8 @@ impl Base {
 
 /// Pairs of one table of the file, in one direction.
 pub(super) struct BasePairs {
-    range: redb::Range<'static, Raw, Raw>,
+    /// None if there is nothing.
+    range: Option<redb::Range<'static, Raw, Raw>>,
     back: bool,
     head: Option<(AccessGuard<'static, Raw>, AccessGuard<'static, Raw>)>,
 }
@@ -141,7 +201,8 @@ impl BasePairs {
     }
 
     pub(super) fn advance(&mut self) -> Result<(), KvError> {
-        let next = if self.back { self.range.next_back() } else { self.range.next() };
+        let Some(range) = &mut self.range else { return Ok(()) };
+        let next = if self.back { range.next_back() } else { range.next() };
         self.head = next.transpose().map_err(failed)?;
         Ok(())
     }

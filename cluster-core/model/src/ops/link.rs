@@ -150,11 +150,10 @@ fn drop_link<K: KvWrite>(t: &mut Transaction<'_, K>, parent: At, at: At) -> Step
 /// Removes a file that lost its last name before, if the last of its states has just gone. One command can do this to many files, so
 /// what is not small is left to Sweep.
 pub(crate) fn closed<K: KvWrite>(t: &mut Transaction<'_, K>, ino: Ino) -> Step<()> {
-    if nfs4::states::any_of(t.kv, ino)? {
-        return Ok(());
-    }
     match t.find(ino)? {
-        Some(at) if t[at].attr.nlink == 0 => destroy(t, at, CLOSED_ROWS_MAX),
+        Some(at) if t[at].attr.nlink == 0 && !nfs4::states::any_of(t.kv, ino)? => {
+            destroy(t, at, CLOSED_ROWS_MAX)
+        }
         _ => Ok(()),
     }
 }

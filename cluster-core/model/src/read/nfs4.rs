@@ -194,6 +194,11 @@ pub fn states_of(kv: &impl KvRead, ino: Ino, after: StateId, most: usize) -> Res
     indexed(kv, Table::FileState, ino.0, (after, most))
 }
 
+/// Whether there are lock states under an open.
+pub fn has_locks(kv: &impl KvRead, open: StateId) -> Result<bool, KvError> {
+    states::any_under(kv, open)
+}
+
 /// Opens, lock states and delegations of a client, above an id, at most `most`, in order.
 pub fn states_by(
     kv: &impl KvRead,

@@ -42,7 +42,7 @@ fn place<K: KvWrite>(t: &Transaction<'_, K>, client: ClientId, state: &LockState
             let (caller, record) = states::demand(t, client, *sent)?;
             let Held::Lock { open } = record.held else { return Err(StateError::BadStateid.into()) };
             let share = share_of(&states::follow(t.kv, open)?)?;
-            Ok(Place { minor: caller.minor(), id: Some(sent.id), record, share })
+            Ok(Place { minor: caller.minor, id: Some(sent.id), record, share })
         }
         LockState::New { open, owner, seqid } => {
             let (caller, opened) = states::demand(t, client, *open)?;
@@ -52,7 +52,7 @@ fn place<K: KvWrite>(t: &Transaction<'_, K>, client: ClientId, state: &LockState
                 StateError::BadStateid.into(),
             )?;
             require(owner.len() <= OPAQUE_MAX, FsError::Invalid)?;
-            let minor = caller.minor();
+            let minor = caller.minor;
             if minor == 0
                 && let Some(known) = owners::load(t.kv, client, OwnerKind::Lock, owner)?
                 && let Some(last) = known.last
@@ -185,7 +185,7 @@ pub(super) fn free<K: KvWrite>(
     require(!held, StateError::LocksHeld.into())?;
     let last = states::last_stateid(sent.id, &record);
     let states = states::with_locks(t, sent.id, record)?;
-    states::remove_of(t, caller.minor(), &states, None)?;
+    states::remove_of(t, caller.minor, &states, None)?;
     Ok(StateOutcome::State(last))
 }
 
@@ -204,6 +204,6 @@ pub(super) fn release_owner<K: KvWrite>(
     for (_, record) in &its {
         require(!holds(t, record)?, StateError::LocksHeld.into())?;
     }
-    states::remove_of(t, caller.minor(), &its, None)?;
+    states::remove_of(t, caller.minor, &its, None)?;
     Ok(StateOutcome::Released)
 }

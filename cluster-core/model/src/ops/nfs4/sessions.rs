@@ -8,8 +8,11 @@ use crate::record::nfs4::{MinorRecord, SessionRecord};
 use crate::store;
 use crate::transaction::{Step, Transaction, require};
 use atoll_meta::FsError;
-use atoll_meta::nfs4::{ClientId, ClientOutcome, Principal, SessionId, SessionTerms, StateError};
+use atoll_meta::nfs4::{
+    ChannelLimits, ClientId, ClientOutcome, Principal, SessionId, SessionTerms, StateError,
+};
 use bytes::Bytes;
+use serde::Deserialize;
 use std::ops::ControlFlow;
 
 /// A session; none of a client that has ended.
@@ -18,6 +21,20 @@ pub(crate) fn load(kv: &impl KvRead, id: SessionId) -> Result<Option<SessionReco
         return Ok(None);
     };
     Ok(clients::exists(kv, record.client)?.then_some(record))
+}
+
+/// What a [`SessionRecord`] begins with.
+#[derive(Deserialize)]
+struct Head {
+    client: ClientId,
+    fore: ChannelLimits,
+}
+
+/// How many slots a session has; `None` also of a client that has ended.
+pub(crate) fn slots(kv: &impl KvRead, id: SessionId) -> Result<Option<u32>, KvError> {
+    let head: Option<Head> = store::head(kv, Table::Session, &keys::session(id))?;
+    let Some(Head { client, fore }) = head else { return Ok(None) };
+    Ok(clients::exists(kv, client)?.then_some(fore.max_requests))
 }
 
 /// CREATE_SESSION (§18.36.4).
