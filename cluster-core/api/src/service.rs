@@ -135,6 +135,9 @@ pub trait MetadataService: Send + Sync + 'static {
         most: usize,
     ) -> impl Future<Output = Read<Vec<State>>> + Send;
 
+    /// Whether there are lock states under an open.
+    fn has_locks(&self, open: StateId) -> impl Future<Output = Read<bool>> + Send;
+
     /// Opens, lock states and delegations of a client, above an id, at most `most`, in order.
     fn states_by(
         &self,
@@ -180,4 +183,16 @@ pub trait MetadataService: Send + Sync + 'static {
     /// effect, except `Delay`, after which it may have had: only a call with a key, or one that can be repeated, may
     /// be sent again.
     fn execute(&self, call: Call) -> impl Future<Output = Result<Response, FsError>> + Send;
+
+    /// The same for a call that the caller keeps, to send it again.
+    fn execute_kept(&self, call: &Call) -> impl Future<Output = Result<Response, FsError>> + Send {
+        self.execute(call.clone())
+    }
+
+    /// Has a call run that nobody waits for. True if it was taken: then it comes before whatever is asked for later, within moments, and may be
+    /// lost only with whoever leads. False if not; it had no effect. `done` is called when the state shows what came of it, or it was lost or not taken.
+    fn execute_aside(&self, _call: &Call, done: Box<dyn FnOnce() + Send>) -> bool {
+        done();
+        false
+    }
 }

@@ -187,7 +187,7 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
         let set = SetAttr { acl: Some(Box::new(acl)), ..SetAttr::default() };
         let op = Op::SetAttr { ino, generation, set, guard: None };
         let call = Call { origin: Some(self.origin().await), once: Some(key.into()), cred, client: None, op };
-        let response = attempt!(self.execute_known(call).await);
+        let response = attempt!(self.execute_known(Box::new(call)).await);
         Ok(setacl_reply(ino, &response))
     }
 }

@@ -102,7 +102,7 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
     pub(crate) async fn commit_file(&self, ino: Ino) -> Result<u64, FsError> {
         // The whole file is flushed, whatever the range: more than asked is allowed.
         let flushed = match self.dirty.pin_leased(ino) {
-            Some(file) => self.flush(&file, InRoom::No).await,
+            Some(file) => Box::pin(self.flush(&file, InRoom::No)).await,
             None => Ok(()),
         };
         let lost = self.dirty.take_lost(ino);
@@ -154,7 +154,7 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
             }
         }
         let op = Op::Write { ino, generation, pieces: batch.pieces, flush: None };
-        let call = Call { origin: Some(origin), once: Some(once), cred: cred.clone(), client, op };
+        let call = Box::new(Call { origin: Some(origin), once: Some(once), cred: cred.clone(), client, op });
         let answer = self.execute_known(call).await;
         let without_effect = match &answer {
             Ok(response) => response.result.is_err(),
@@ -170,7 +170,7 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
 
     /// Runs a call that carries a client's key. If its outcome cannot be known, the client gets no answer: it sends
     /// the request again and gets the outcome then.
-    pub(crate) async fn execute_known(&self, call: Call) -> Result<Response, Refused> {
+    pub(crate) async fn execute_known(&self, call: Box<Call>) -> Result<Response, Refused> {
         let (intended, client) = (intrusion(&call.op), call.client);
         match self.execute_repeatable(call).await {
             Ok(response) => {

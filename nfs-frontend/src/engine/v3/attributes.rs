@@ -143,7 +143,7 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
         }
         let op = Op::SetAttr { ino, generation, set, guard };
         let call = Call { origin: Some(self.origin().await), once: Some(key.into()), cred, client: None, op };
-        let response = attempt!(self.execute_known(call).await);
+        let response = attempt!(self.execute_known(Box::new(call)).await);
         Ok(setattr_reply(ino, &response))
     }
 }

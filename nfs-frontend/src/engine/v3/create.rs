@@ -138,7 +138,7 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
         let Making { node: new, how, attrs } = making;
         let op = Op::Create { dir, name: at.name.into_bytes(), node: new, how, attrs };
         let call = Call { origin: Some(self.origin().await), once: Some(key.into()), cred, client: None, op };
-        let response = attempt!(self.execute_known(call).await);
+        let response = attempt!(self.execute_known(Box::new(call)).await);
         Ok(self.created_reply(&node.handle, &response))
     }
 

@@ -97,7 +97,7 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
         let _settled = self.settle_linked(dir, &at.name).await;
         let op = Op::Remove { dir, name: at.name.into_bytes(), kind };
         let call = Call { origin: Some(self.origin().await), once: Some(key.into()), cred, client: None, op };
-        let response = attempt!(self.execute_known(call).await);
+        let response = attempt!(self.execute_known(Box::new(call)).await);
         Ok(removed_reply(dir, &response))
     }
 
@@ -148,7 +148,7 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
             to_name: args.to.name.into_bytes(),
         };
         let call = Call { origin: Some(self.origin().await), once: Some(key.into()), cred, client: None, op };
-        let response = attempt!(self.execute_known(call).await);
+        let response = attempt!(self.execute_known(Box::new(call)).await);
         Ok(renamed_reply(from_dir, to_dir, &response))
     }
 
@@ -186,7 +186,7 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
         let _settled = self.settle(ino).await;
         let op = Op::Link { ino, generation, dir: dir.handle.ino, name: args.link.name.into_bytes() };
         let call = Call { origin: Some(self.origin().await), once: Some(key.into()), cred, client: None, op };
-        let response = attempt!(self.execute_known(call).await);
+        let response = attempt!(self.execute_known(Box::new(call)).await);
         Ok(linked_reply(ino, dir.handle.ino, &response))
     }
 }

@@ -325,15 +325,31 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
     }
 
     /// Runs a change of the caller's under this operation's key.
-    pub(crate) async fn change(&mut self, cred: Cred, op: Op) -> Done<Arc<Response>> {
+    pub(crate) fn change(&mut self, cred: Cred, op: Op) -> impl Future<Output = Done<Arc<Response>>> + Send {
         let once = self.once();
-        self.change_once(cred, op, once).await
+        self.change_once(cred, op, once)
     }
 
     /// The same under a given key.
-    pub(crate) async fn change_once(&mut self, cred: Cred, op: Op, once: Once) -> Done<Arc<Response>> {
-        let client = self.asking();
-        let call = Call { origin: Some(self.engine.origin().await), once: Some(once), cred, client, op };
+    pub(crate) fn change_once(
+        &mut self,
+        cred: Cred,
+        op: Op,
+        once: Once,
+    ) -> impl Future<Output = Done<Arc<Response>>> + Send {
+        // Put together before anybody waits: a call is large, and would be in the futures around this one, too.
+        let call = self.call_of(cred, op, once);
+        self.run_call(call)
+    }
+
+    /// A call, but for its origin.
+    pub(crate) fn call_of(&self, cred: Cred, op: Op, once: Once) -> Box<Call> {
+        Box::new(Call { origin: None, once: Some(once), cred, client: self.asking(), op })
+    }
+
+    /// Runs a change.
+    pub(crate) async fn run_call(&mut self, mut call: Box<Call>) -> Done<Arc<Response>> {
+        call.origin = Some(self.engine.origin().await);
         let response = Arc::new(self.engine.execute_known(call).await?);
         self.note(&response);
         Ok(response)

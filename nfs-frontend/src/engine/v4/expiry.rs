@@ -59,7 +59,7 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
             holders.sort_unstable();
             holders.dedup();
             for holder in holders {
-                any |= self.expire_if_lapsed(holder).await?;
+                any |= Box::pin(self.expire_if_lapsed(holder)).await?;
             }
         }
     }
@@ -70,7 +70,7 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
             let Some(conflict) = self.meta.test_lock(test.clone()).await? else { return Ok(None) };
             let gone = match conflict.owner.client() {
                 LockClient::V4(holder) if conflict.owner.client() != test.owner.client() => {
-                    self.expire_if_lapsed(ClientId(*holder)).await?
+                    Box::pin(self.expire_if_lapsed(ClientId(*holder))).await?
                 }
                 _ => false,
             };

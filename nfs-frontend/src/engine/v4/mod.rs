@@ -85,6 +85,8 @@ pub(crate) struct State {
     pub(crate) joints: pseudo::Cache,
     /// OPENs of each client that are being executed.
     pub(crate) opening: opening::Opening,
+    /// Opens of which a CLOSE was answered early.
+    pub(crate) closing: opening::Closing,
     pub(crate) offers: offers::Offers,
     pub(crate) delegations: delegations::Delegations,
     /// `so_major_id` and server scope: the same at every frontend of the cluster (RFC 8881 §2.10.4, §2.10.5).
@@ -99,6 +101,7 @@ impl State {
             sessions: slots::Sessions::default(),
             joints: pseudo::Cache::default(),
             opening: opening::Opening::default(),
+            closing: opening::Closing::default(),
             offers: offers::Offers::default(),
             delegations: delegations::Delegations::default(),
             server_identity,

@@ -248,7 +248,7 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
         }
         let cred = self.cred(&node.export).await;
         let engine = self.engine.clone();
-        let _opening = engine.v4.opening.enter(client);
+        let _opening = engine.v4.opening.enter(client, args.owner.owner.as_bytes());
         // Clients whose lease has run out make way. In v4.0 a refusal would be the owner's step, so they go before it.
         let file = self.file_of(&plan.target).await;
         if step.is_some()

@@ -89,13 +89,13 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
     /// Runs a change of clients or sessions: nobody's request by a key, for each can be repeated.
     pub(crate) async fn change_client(&mut self, op: ClientOp) -> Done<ClientOutcome> {
         self.changed = true;
-        let call = Call {
+        let call = Box::new(Call {
             origin: Some(self.engine.origin().await),
             once: None,
             cred: Cred::root(),
             client: None,
             op: Op::Client(op),
-        };
+        });
         let response = self.engine.execute_known(call).await?;
         match response.result {
             Ok(Outcome::Client(outcome)) => Ok(outcome),
