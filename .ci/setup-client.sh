@@ -5,7 +5,7 @@
 set -eu
 cd "$(dirname "$0")/.."
 
-packages="acl nfs4-acl-tools nfs-common rpcbind iproute2 kmod util-linux procps python3 gcc libc6-dev make tar"
+packages="acl nfs4-acl-tools nfs-common rpcbind iproute2 kmod util-linux procps python3 gcc libc6-dev make tar checkpolicy"
 command -v git > /dev/null || packages="$packages git"
 # A kernel with an NFS client of its own is used directly; others boot User-Mode Linux.
 grep -qw nfs /proc/filesystems || modprobe nfs 2> /dev/null || packages="$packages user-mode-linux"

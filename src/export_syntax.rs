@@ -58,6 +58,7 @@ fn spec(path: &str, clients: Vec<ClientMatch>) -> ExportSpec {
         secure: true,
         manage_gids: false,
         atime: AtimePolicy::Relative,
+        security_label: false,
     }
 }
 
@@ -93,6 +94,7 @@ fn apply(out: &mut ExportWords, option: &str) -> Result<()> {
             "secure" => spec.secure = true,
             "insecure" => spec.secure = false,
             "manage_gids" => spec.manage_gids = true,
+            "security_label" => spec.security_label = true,
             "relatime" => spec.atime = AtimePolicy::Relative,
             "noatime" => spec.atime = AtimePolicy::Never,
             "strictatime" => spec.atime = AtimePolicy::Strict,
@@ -233,6 +235,9 @@ pub fn to_words(spec: &ExportSpec, volume: Option<&str>) -> String {
     if spec.manage_gids {
         out.push_str(",manage_gids");
     }
+    if spec.security_label {
+        out.push_str(",security_label");
+    }
     match spec.atime {
         AtimePolicy::Relative => {}
         AtimePolicy::Never => out.push_str(",noatime"),
@@ -318,12 +323,12 @@ mod tests {
         #[test]
         fn words_and_back(
             clients in prop::collection::vec(client(), 1..5),
-            flags in any::<[bool; 4]>(),
+            flags in any::<[bool; 5]>(),
             anon in any::<(u32, u32)>(),
             volume in prop::option::of("[a-z]{1,8}"),
         ) {
             let spec = ExportSpec {
-                read_only: flags[0], secure: flags[1], manage_gids: flags[2],
+                read_only: flags[0], secure: flags[1], manage_gids: flags[2], security_label: flags[4],
                 squash: if flags[3] { Squash::All } else { Squash::None },
                 anon_uid: anon.0, anon_gid: anon.1,
                 volume_path: "/x".to_owned(),

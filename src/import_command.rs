@@ -23,6 +23,9 @@ pub(crate) struct Options {
     /// Do not go into other file systems that are mounted below the source (such as /proc below /).
     #[arg(short = 'x', long)]
     one_file_system: bool,
+    /// Keep the labels of SELinux, which exports with the option security_label show.
+    #[arg(long)]
+    security_labels: bool,
 }
 
 /// Runs the subcommand. What was interrupted goes on where it was when the same command is given again.
@@ -34,8 +37,12 @@ pub(crate) async fn run(options: Options) -> Result<bool> {
     let node = Node::open(data.disk.clone(), node).await?;
     let bar = ProgressBar::new(0);
     let blocks = Arc::new(node.blocks.clone());
-    let what =
-        What { source: options.source, except: Some(options.into), one_file_system: options.one_file_system };
+    let what = What {
+        source: options.source,
+        except: Some(options.into),
+        one_file_system: options.one_file_system,
+        labels: options.security_labels,
+    };
     let result = import(node.meta.clone(), blocks, node.ids.clone(), &what, &options.at, bar).await;
     node.close().await?;
     let summary = result?;

@@ -54,9 +54,9 @@ pub(crate) struct ClientOptions {
 
 #[derive(Subcommand)]
 enum ClientAction {
-    /// Show the NFSv4 clients.
+    /// Show the NFSv4 clients, and those of NLM that have locks.
     List(Which),
-    /// End a client: what it has open and locked is freed at once, and it is told that its lease ran out.
+    /// End a client: what it has open and locked is freed at once, and it is told that its lease ran out. One of NLM is not told.
     Evict {
         /// Client id, as `atoll client list` shows it.
         id: String,
@@ -71,10 +71,13 @@ pub(crate) async fn client(options: ClientOptions) -> Result<()> {
         ClientAction::Evict { id } => {
             let path = format!("/v1/clients?id={}", percent_encode(&id));
             let freed: Evicted = api.call(Method::DELETE, &path, None::<&()>).await?;
-            println!(
-                "client {id} evicted: {} sessions, {} opens, {} lock states, {} delegations freed",
-                freed.sessions, freed.opens, freed.lock_states, freed.delegations
-            );
+            match freed {
+                Evicted { files: 0, sessions, opens, lock_states, delegations } => println!(
+                    "client {id} evicted: {sessions} sessions, {opens} opens, {lock_states} lock states, \
+                     {delegations} delegations freed"
+                ),
+                Evicted { files, .. } => println!("client {id}: its locks in {files} files freed"),
+            }
             Ok(())
         }
     }
@@ -159,6 +162,17 @@ fn heard(lease: Option<&Lease>) -> [String; 2] {
     [heard, left]
 }
 
+/// Seconds as people say them: the two largest units.
+fn age(seconds: u64) -> String {
+    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3600 => format!("{minutes} min {} s", seconds % 60),
+        3600..86_400 => format!("{hours} h {} min", minutes % 60),
+        _ => format!("{days} d {} h", hours % 24),
+    }
+}
+
 fn or_dash(cell: Option<&str>) -> String {
     match cell {
         None | Some("") => "-".to_owned(),
@@ -200,14 +214,14 @@ impl Row for Client {
     ];
 
     fn cells(&self) -> Vec<String> {
-        let [heard, lease] = heard(Some(&self.lease));
+        let [heard, lease] = heard(self.lease.as_ref());
         let lease = if self.confirmed { lease } else { format!("{lease}, unconfirmed") };
         vec![
             self.id.clone(),
             self.protocol.clone(),
             or_dash(Some(&self.name)),
             or_dash(self.address.as_deref()),
-            self.principal.clone(),
+            or_dash(Some(&self.principal)),
             heard,
             lease,
             self.sessions.to_string(),
@@ -219,13 +233,14 @@ impl Row for Client {
 
 impl Row for Open {
     const HEADER: &'static [&'static str] = &[
-        "state", "version", "client", "name", "address", "heard", "lease", "access", "denies", "file",
+        "state", "version", "client", "name", "address", "heard", "lease", "age", "access", "denies", "file",
         "owner",
     ];
 
     fn cells(&self) -> Vec<String> {
         let mut cells = vec![self.state.map_or("-".to_owned(), |n| n.to_string())];
         cells.extend(holder(&self.holder));
+        cells.push(age(self.age_seconds));
         cells.push(if self.confirmed {
             self.access.clone()
         } else {
@@ -238,10 +253,11 @@ impl Row for Open {
 
 impl Row for Lock {
     const HEADER: &'static [&'static str] =
-        &["version", "client", "name", "address", "heard", "lease", "lock", "bytes", "file", "owner"];
+        &["version", "client", "name", "address", "heard", "lease", "age", "lock", "bytes", "file", "owner"];
 
     fn cells(&self) -> Vec<String> {
         let mut cells = holder(&self.holder);
+        cells.push(age(self.age_seconds));
         let mode = if self.exclusive { "exclusive" } else { "shared" };
         cells.push(if self.waits { format!("waits for {mode}") } else { mode.to_owned() });
         cells.push(match self.last {
@@ -255,11 +271,12 @@ impl Row for Lock {
 
 impl Row for Delegation {
     const HEADER: &'static [&'static str] =
-        &["state", "version", "client", "name", "address", "heard", "lease", "kind", "phase", "file"];
+        &["state", "version", "client", "name", "address", "heard", "lease", "age", "kind", "phase", "file"];
 
     fn cells(&self) -> Vec<String> {
         let mut cells = vec![self.state.to_string()];
         cells.extend(holder(&self.holder));
+        cells.push(age(self.age_seconds));
         let times = if self.timestamps { ", with times" } else { "" };
         cells.extend([format!("{}{times}", self.kind), self.phase.clone(), path(&self.file)]);
         cells
@@ -286,11 +303,13 @@ mod tests {
             last: None,
             exclusive: true,
             waits: true,
+            age_seconds: 3700,
         };
         let text =
             render(&Listing { rows: vec![lock], more: 2, more_uncounted: true, next: Some("f9.1".into()) });
         assert!(
-            text.contains("nnn…  -") && text.contains("waits for exclusive  3-end  default:/a/b  7/x"),
+            text.contains("nnn…  -")
+                && text.contains("1 h 1 min  waits for exclusive  3-end  default:/a/b  7/x"),
             "{text}"
         );
         assert!(text.ends_with("at least 2 more (go on with --after f9.1)\n"), "{text}");
@@ -300,6 +319,7 @@ mod tests {
     #[test]
     fn what_is_not_known_is_not_invented() {
         assert_eq!(heard(None), ["-", "-"]);
+        assert_eq!([0, 61, 86_399, 90_000].map(age), ["0 s", "1 min 1 s", "23 h 59 min", "1 d 1 h"]);
         let lapsed = Lease { heard_seconds_ago: None, left_seconds: -5 };
         assert_eq!(heard(Some(&lapsed)), ["not since start", "lapsed 5 s ago"]);
         assert_eq!(path(&File { inode: 4, volume: None, path: None }), "?4 (removed)");

@@ -2,6 +2,7 @@
 
 use crate::acl::{Acl, SetAcl};
 use crate::id::{Ino, VolumeId};
+use crate::label::Label;
 use crate::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -71,6 +72,8 @@ pub struct Attr {
     pub change: u64,
     /// The access control list, if the mode does not say it all.
     pub acl: Option<Arc<Acl>>,
+    /// Security label, if one was set.
+    pub label: Option<Arc<Label>>,
     /// Strongest NFSv4 delegation in force. Not shown to anybody; here so that who reads attributes knows it without another read.
     pub delegated: Delegated,
 }
@@ -131,6 +134,8 @@ pub struct SetAttr {
     pub umask: u32,
     /// Access control list; set after the mode, of which it may change the nine low bits.
     pub acl: Option<Box<SetAcl>>,
+    /// Security label: the owner's to set, and of whoever makes the object.
+    pub label: Option<Box<Label>>,
     /// Owner.
     pub uid: Option<u32>,
     /// Group.

@@ -9,5 +9,6 @@ pub mod checksum;
 pub mod clock_cache;
 pub mod disk;
 pub mod id;
+pub mod label;
 pub mod limits;
 pub mod time;

@@ -31,5 +31,8 @@ pub const XATTR_NAME_MAX: usize = 255;
 /// Largest extended attribute value in bytes (Linux XATTR_SIZE_MAX).
 pub const XATTR_VALUE_MAX: usize = 64 << 10;
 
+/// Largest security label in bytes: what Linux clients read (below NFS4_MAXLABELLEN).
+pub const LABEL_MAX: usize = 2047;
+
 /// Most bytes of all extended attributes of one inode (Linux XATTR_LIST_MAX for names; here names and values).
 pub const XATTR_TOTAL_MAX: usize = 256 << 10;

@@ -116,19 +116,24 @@ impl Repeated {
 
     /// Lets go what nobody asked for within `unused`.
     pub(crate) fn forget(&self, unused: Duration, now: Instant) {
-        let mut pieces = lock(&self.pieces);
-        let pieces = &mut *pieces;
-        let (by_key, held) = (&mut pieces.by_key, &mut pieces.held);
-        pieces.clock.retain(|key| {
-            let stays = by_key.get(key).is_some_and(|piece| now.duration_since(piece.last) < unused);
-            if !stays && let Some(piece) = by_key.remove(key) {
-                *held -= piece.held;
+        let mut gone = Vec::new();
+        {
+            let mut pieces = lock(&self.pieces);
+            let Pieces { by_key, clock, held, .. } = &mut *pieces;
+            clock.retain(|key| {
+                let stays = by_key.get(key).is_some_and(|piece| now.duration_since(piece.last) < unused);
+                if !stays && let Some(piece) = by_key.remove(key) {
+                    *held -= piece.held;
+                    gone.push(piece);
+                }
+                stays
+            });
+            if by_key.is_empty() {
+                (*by_key, *clock) = Default::default();
             }
-            stays
-        });
-        if by_key.is_empty() {
-            (*by_key, pieces.clock) = Default::default();
         }
+        // All that memory is given back where nobody waits for the lock.
+        drop(gone);
     }
 
     pub(crate) fn status(&self) -> RepeatedStatus {

@@ -1,7 +1,8 @@
 //! The ranges that one owner holds, as a canonical list.
 //!
 //! Invariants: segments are sorted by offset, do not overlap, and two that touch differ in mode. So equal holdings are
-//! equal values, and a listing shows what POSIX shows: neighbours of one mode are one lock (fcntl; RFC 7530 §9.1).
+//! equal values but for their times, and a listing shows what POSIX shows: neighbours of one mode are one lock (fcntl; RFC 7530 §9.1), as old as
+//! the oldest of them.
 
 use serde::{Deserialize, Serialize};
 
@@ -30,6 +31,8 @@ pub struct Segment {
     pub range: ByteRange,
     /// The mode.
     pub mode: LockMode,
+    /// Since when the first of the bytes is held in this mode: seconds since 1970.
+    pub since: i64,
 }
 
 /// A canonical list of [`Segment`]s.
@@ -39,8 +42,8 @@ pub(crate) struct RangeMap {
 }
 
 impl RangeMap {
-    pub(crate) fn of(range: ByteRange, mode: LockMode) -> Self {
-        Self { segments: vec![Segment { range, mode }] }
+    pub(crate) fn of(range: ByteRange, mode: LockMode, since: i64) -> Self {
+        Self { segments: vec![Segment { range, mode, since }] }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -66,9 +69,9 @@ impl RangeMap {
         self.overlapping(range).iter().find(|held| held.mode.conflicts_with(mode)).copied()
     }
 
-    /// Every byte of `range` is held in `mode` afterwards. Adds at most 2 segments.
-    pub(crate) fn set(&mut self, range: ByteRange, mode: LockMode) {
-        self.replace(range, Some(mode));
+    /// Every byte of `range` is held in `mode` afterwards, since then unless it was before. Adds at most 2 segments.
+    pub(crate) fn set(&mut self, range: ByteRange, mode: LockMode, since: i64) {
+        self.replace(range, Some((mode, since)));
     }
 
     /// No byte of `range` is held afterwards. Adds at most 1 segment.
@@ -79,21 +82,21 @@ impl RangeMap {
     /// What of `range` is held exclusively is held shared afterwards; what is not held stays so. Adds at most 2 segments
     /// (inner ones only merge).
     pub(crate) fn weaken(&mut self, range: ByteRange) {
-        let exclusive: Vec<ByteRange> = self
+        let exclusive: Vec<(ByteRange, i64)> = self
             .overlapping(range)
             .iter()
             .filter(|held| held.mode == LockMode::Exclusive)
-            .filter_map(|held| held.range.intersection(&range))
+            .filter_map(|held| Some((held.range.intersection(&range)?, held.since)))
             .collect();
-        for part in exclusive {
-            self.set(part, LockMode::Shared);
+        for (part, since) in exclusive {
+            self.set(part, LockMode::Shared, since);
         }
     }
 
     /// What `top` holds replaces what was held there.
     pub(crate) fn overlay(&mut self, top: &Self) {
         for segment in &top.segments {
-            self.set(segment.range, segment.mode);
+            self.set(segment.range, segment.mode, segment.since);
         }
     }
 
@@ -120,27 +123,30 @@ impl RangeMap {
         (low, high)
     }
 
-    fn replace(&mut self, range: ByteRange, mode: Option<LockMode>) {
+    fn replace(&mut self, range: ByteRange, with: Option<(LockMode, i64)>) {
         let (low, high) = self.bounds(range);
         let overlapping = &self.segments[low..high];
-        let left = overlapping
-            .first()
-            .and_then(|held| Some(Segment { range: held.range.before(&range)?, mode: held.mode }));
-        let right = overlapping
-            .last()
-            .and_then(|held| Some(Segment { range: held.range.after(&range)?, mode: held.mode }));
+        let left =
+            overlapping.first().and_then(|held| Some(Segment { range: held.range.before(&range)?, ..*held }));
+        let right =
+            overlapping.last().and_then(|held| Some(Segment { range: held.range.after(&range)?, ..*held }));
         // The neighbours on both sides may touch: they go through the merge as well.
         let before = low.checked_sub(1).map(|i| self.segments[i]);
         let after = self.segments.get(high).copied();
         let low = low - usize::from(before.is_some());
         let high = high + usize::from(after.is_some());
 
-        let middle = mode.map(|mode| Segment { range, mode });
+        let middle = with.map(|(mode, since)| {
+            let same = overlapping.iter().filter(|held| held.mode == mode);
+            let since = same.map(|held| held.since).fold(since, i64::min);
+            Segment { range, mode, since }
+        });
         let mut merged: Vec<Segment> = Vec::with_capacity(5);
         for segment in [before, left, middle, right, after].into_iter().flatten() {
             match merged.last_mut() {
                 Some(last) if last.mode == segment.mode && last.range.is_followed_by(&segment.range) => {
                     last.range = last.range.joined_with(&segment.range);
+                    last.since = last.since.min(segment.since);
                 }
                 _ => merged.push(segment),
             }

@@ -40,7 +40,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::byte_ranges::LockMode;
+use crate::byte_ranges::{LockMode, Segment};
 use crate::limits::{
     MAX_IDENTITY_BYTES, MAX_OPENS_PER_FILE, MAX_RANGES_PER_FILE, MAX_RANGES_PER_OWNER, MAX_SHARES_PER_FILE,
 };
@@ -63,6 +63,9 @@ pub struct FileLocks {
     pub(crate) owners: BTreeMap<LockOwner, OwnerLocks>,
     pub(crate) waiters: WaitQueue,
     pub(crate) shares: ShareTable,
+    /// Seconds since 1970; not stored.
+    #[serde(skip)]
+    now: i64,
 }
 
 /// What an operation changed that can make a waiter grantable; all others need not be looked at again. Bytes that were
@@ -94,7 +97,14 @@ impl FileLocks {
             owners: BTreeMap::new(),
             waiters: WaitQueue::default(),
             shares: ShareTable::default(),
+            now: 0,
         }
+    }
+
+    /// The table with the time of what is done next, in seconds since 1970: listings say how old a lock is. Nothing else depends on it.
+    #[must_use]
+    pub fn at(self, now: i64) -> Self {
+        Self { now, ..self }
     }
 
     /// Whether `owner` holds any byte range, a granted request included.
@@ -133,7 +143,9 @@ impl FileLocks {
         if let Some(holder) = self.test(&owner, range, mode) {
             return match wait {
                 Wait::No => Ok(LockOutcome::Denied(holder)),
-                Wait::Queue(callback) => self.enqueue(Waiter { owner, range, mode, callback }, holder),
+                Wait::Queue(callback) => {
+                    self.enqueue(Waiter { owner, range, mode, callback, since: self.now }, holder)
+                }
             };
         }
         if let Wait::Queue(callback) = wait {
@@ -141,10 +153,11 @@ impl FileLocks {
             if let Some(earlier) = self.queue_conflict(ahead, &owner, range, mode) {
                 let earlier =
                     Conflict { owner: earlier.owner.clone(), range: earlier.range, mode: earlier.mode };
-                return self.enqueue(Waiter { owner, range, mode, callback }, earlier);
+                return self.enqueue(Waiter { owner, range, mode, callback, since: self.now }, earlier);
             }
         }
-        self.change_owner(&owner, |locks| locks.lock(range, mode))?;
+        let now = self.now;
+        self.change_owner(&owner, |locks| locks.lock(range, mode, now))?;
         // The same request may have waited: it has its answer now.
         if let Some(index) = self.waiters.position(&owner, range, mode) {
             self.waiters.remove(index);
@@ -249,7 +262,7 @@ impl FileLocks {
                 return Err(ShareError::TooMany(Bound::IdentityBytes));
             }
         }
-        self.shares.share(owner, share)
+        self.shares.share(owner, share, self.now)
     }
 
     /// Gives up the share reservation of an NLM owner (NLM UNSHARE); returns what it was. None held is no error.
@@ -287,7 +300,10 @@ impl FileLocks {
     pub fn holders(&self) -> impl Iterator<Item = HeldLock<'_>> {
         self.owners.iter().flat_map(|(owner, locks)| {
             let held = locks.effective().segments().to_vec();
-            held.into_iter().map(move |held| HeldLock { owner, range: held.range, mode: held.mode })
+            held.into_iter().map(move |held| {
+                let Segment { range, mode, since } = held;
+                HeldLock { owner, range, mode, since }
+            })
         })
     }
 
@@ -430,7 +446,7 @@ impl FileLocks {
                     index += 1;
                     continue;
                 }
-                let Waiter { owner, range, mode, callback } = self.waiters.remove(index);
+                let Waiter { owner, range, mode, callback, .. } = self.waiters.remove(index);
                 for change in [&mut change, &mut caused] {
                     change.ranges.push(range);
                     change.owners.push(owner.clone());
@@ -447,7 +463,8 @@ impl FileLocks {
     fn grant(&mut self, owner: LockOwner, range: ByteRange, mode: LockMode, callback: Callback) -> Effect {
         let grant = GrantId { incarnation: self.incarnation, number: self.next_grant };
         self.next_grant += 1;
-        self.owners.entry(owner.clone()).or_default().grant(grant, range, mode, callback.clone());
+        let locks = self.owners.entry(owner.clone()).or_default();
+        locks.grant(grant, range, mode, callback.clone(), self.now);
         Effect::Granted { grant, owner, range, mode, callback }
     }
 

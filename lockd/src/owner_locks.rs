@@ -87,9 +87,9 @@ impl OwnerLocks {
     }
 
     /// The client locks `range`: replaces what it held there (POSIX).
-    pub(crate) fn lock(&mut self, range: ByteRange, mode: LockMode) {
+    pub(crate) fn lock(&mut self, range: ByteRange, mode: LockMode, now: i64) {
         self.cut_grants(range);
-        self.confirmed.set(range, mode);
+        self.confirmed.set(range, mode, now);
     }
 
     /// The client unlocks `range`.
@@ -99,14 +99,21 @@ impl OwnerLocks {
     }
 
     /// A queued request of the client is granted.
-    pub(crate) fn grant(&mut self, id: GrantId, range: ByteRange, mode: LockMode, callback: Callback) {
+    pub(crate) fn grant(
+        &mut self,
+        id: GrantId,
+        range: ByteRange,
+        mode: LockMode,
+        callback: Callback,
+        now: i64,
+    ) {
         if mode == LockMode::Shared {
             self.confirmed.weaken(range);
             for below in &mut self.grants {
                 below.layer.weaken(range);
             }
         }
-        self.grants.push(PendingGrant { id, range, mode, callback, layer: RangeMap::of(range, mode) });
+        self.grants.push(PendingGrant { id, range, mode, callback, layer: RangeMap::of(range, mode, now) });
     }
 
     /// The client knows of the grant: its layer becomes part of what is confirmed. What is held stays the same.

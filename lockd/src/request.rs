@@ -164,4 +164,6 @@ pub struct HeldLock<'a> {
     pub range: ByteRange,
     /// How.
     pub mode: LockMode,
+    /// Since when, at least the first of the bytes: seconds since 1970.
+    pub since: i64,
 }

@@ -171,8 +171,16 @@ pub enum ShareError {
 /// The share reservations of one file.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ShareTable {
-    shares: BTreeMap<LockOwner, Share>,
+    shares: BTreeMap<LockOwner, Reservation>,
     opens: OpenCounts,
+}
+
+/// A share reservation of NLM.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct Reservation {
+    share: Share,
+    /// Since when its owner has one: seconds since 1970.
+    since: i64,
 }
 
 impl ShareTable {
@@ -188,12 +196,17 @@ impl ShareTable {
 
     /// Those of NLM, in order of owners.
     pub fn iter(&self) -> impl Iterator<Item = (&LockOwner, Share)> {
-        self.shares.iter().map(|(owner, share)| (owner, *share))
+        self.shares.iter().map(|(owner, held)| (owner, held.share))
     }
 
     /// The one of `owner`, of NLM.
     pub fn get(&self, owner: &LockOwner) -> Option<Share> {
-        self.shares.get(owner).copied()
+        self.shares.get(owner).map(|held| held.share)
+    }
+
+    /// Since when `owner` has one, of NLM: seconds since 1970.
+    pub fn since(&self, owner: &LockOwner) -> Option<i64> {
+        self.shares.get(owner).map(|held| held.since)
     }
 
     /// Opens of NFSv4.
@@ -212,17 +225,18 @@ impl ShareTable {
     }
 
     /// NLM SHARE: takes the reservation of `owner`, in the place of its former one, with which it does not conflict.
-    pub(crate) fn share(&mut self, owner: LockOwner, share: Share) -> Result<(), ShareError> {
+    pub(crate) fn share(&mut self, owner: LockOwner, share: Share, now: i64) -> Result<(), ShareError> {
         if let Some(conflict) = self.conflict(Some(&owner), share) {
             return Err(ShareError::Conflict(conflict));
         }
-        self.shares.insert(owner, share);
+        let since = self.since(&owner).unwrap_or(now);
+        self.shares.insert(owner, Reservation { share, since });
         Ok(())
     }
 
     /// Gives up the reservation of `owner`; returns what it was.
     pub(crate) fn unshare(&mut self, owner: &LockOwner) -> Option<Share> {
-        self.shares.remove(owner)
+        self.shares.remove(owner).map(|held| held.share)
     }
 
     /// OPEN: what it has afterwards, both together (RFC 7530 §9.11).

@@ -22,6 +22,8 @@ pub struct Waiter {
     pub mode: LockMode,
     /// How to tell its client.
     pub callback: Callback,
+    /// Since when it waits: seconds since 1970.
+    pub since: i64,
 }
 
 impl Waiter {

@@ -94,6 +94,27 @@ impl Table {
 }
 
 #[test]
+fn a_lock_is_as_old_as_the_oldest_of_its_bytes() {
+    let mut t = Table::new();
+    let ages = |t: &Table| t.locks.holders().map(|held| (held.range.first(), held.since)).collect::<Vec<_>>();
+    for (now, first, last, mode) in [(10, 0, 9, S), (20, 20, 29, S), (30, 5, 24, S)] {
+        t.locks = t.locks.at(now);
+        t.lock("a", range(first, last), mode);
+    }
+    assert_eq!(ages(&t), [(0, 10)]);
+    t.locks = t.locks.at(40);
+    t.lock("a", range(10, 12), E);
+    assert_eq!(ages(&t), [(0, 10), (10, 40), (13, 10)], "another mode is another lock");
+    t.locks = t.locks.at(50);
+    t.queue("b", range(11, 11), E);
+    assert_eq!(t.locks.waiters().map(|waiter| waiter.since).collect::<Vec<_>>(), [50]);
+    t.locks = t.locks.at(60);
+    t.lock("a", range(10, 12), E);
+    t.unlock("a", range(11, 11));
+    assert_eq!(ages(&t), [(0, 10), (10, 40), (12, 40), (13, 10), (11, 60)], "granted just now");
+}
+
+#[test]
 fn a_lock_replaces_merges_and_splits_what_its_owner_holds() {
     let mut t = Table::new();
     t.lock("a", range(0, 9), S);

@@ -1,7 +1,7 @@
 //! Clients, opens, locks and delegations, as they travel to `atoll client list`, `atoll open list`, `atoll lock list` and `atoll delegation list`.
 //!
-//! None of them says when it was made: the replicated state keeps no time of it. What is known of an NFSv4 state is its number (numbers
-//! count up, so the order of numbers is that of making) and when its client was heard last.
+//! Ages are whole seconds by the clock of the commands: since the OPEN that made the state, the first LOCK of the oldest byte of a range, the beginning of
+//! the wait, the giving of the delegation.
 
 use serde::{Deserialize, Serialize};
 
@@ -41,12 +41,12 @@ pub(crate) struct Lease {
     pub(crate) left_seconds: i64,
 }
 
-/// An NFSv4 client.
+/// An NFSv4 client, or one of NLM that has locks or share reservations.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Client {
-    /// For `atoll client evict`: the client id, hexadecimal.
+    /// For `atoll client evict`: the client id, hexadecimal; of NLM `nlm:NAME`, or `nlm:NAME@ADDRESS`.
     pub(crate) id: String,
-    /// `4.0`, or `4.1` for all later ones.
+    /// `4.0`, `4.1` for all later ones, `nlm`.
     pub(crate) protocol: String,
     /// Its name for itself, bytes that are not text escaped.
     pub(crate) name: String,
@@ -54,13 +54,14 @@ pub(crate) struct Client {
     pub(crate) address: Option<String>,
     /// Its implementation's name, if it said one.
     pub(crate) implementation: String,
-    /// Who set it up.
+    /// Who set it up; nobody of NLM.
     pub(crate) principal: String,
     pub(crate) confirmed: bool,
     pub(crate) sessions: u64,
-    /// Opens, lock states and delegations.
+    /// Opens, lock states and delegations; of NLM the files that it has something in.
     pub(crate) states: u64,
-    pub(crate) lease: Lease,
+    /// Of NFSv4.
+    pub(crate) lease: Option<Lease>,
 }
 
 /// Whose an open or a lock is.
@@ -102,6 +103,8 @@ pub(crate) struct Open {
     pub(crate) deny: String,
     /// Whether a v4.0 owner has confirmed it; always elsewhere.
     pub(crate) confirmed: bool,
+    /// How long ago it was made.
+    pub(crate) age_seconds: u64,
 }
 
 /// A byte range that is locked, or that somebody waits for.
@@ -117,6 +120,8 @@ pub(crate) struct Lock {
     pub(crate) exclusive: bool,
     /// Whether it waits for the range and does not have it.
     pub(crate) waits: bool,
+    /// For how long.
+    pub(crate) age_seconds: u64,
 }
 
 /// A delegation of NFSv4.
@@ -133,6 +138,8 @@ pub(crate) struct Delegation {
     pub(crate) phase: String,
     /// Whether the holder keeps the file's times.
     pub(crate) timestamps: bool,
+    /// How long ago it was given.
+    pub(crate) age_seconds: u64,
 }
 
 /// What an evicted client had.
@@ -142,4 +149,6 @@ pub(crate) struct Evicted {
     pub(crate) opens: u64,
     pub(crate) lock_states: u64,
     pub(crate) delegations: u64,
+    /// Of NLM: files in which it had locks or share reservations.
+    pub(crate) files: u64,
 }

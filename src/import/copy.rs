@@ -9,7 +9,7 @@ use atoll_base::access::Cred;
 use atoll_base::attr::{Attr, FileKind, SetAttr, SetTime};
 use atoll_base::block::BlockService;
 use atoll_base::id::{Ino, ROOT_VOLUME};
-use atoll_base::limits::{BLOCK_MAX, INLINE_WRITE_MAX};
+use atoll_base::limits::{BLOCK_MAX, INLINE_WRITE_MAX, LABEL_MAX};
 use atoll_meta::service::MetadataService;
 use atoll_meta::{
     Call, CreateHow, FsError, NewNode, Op, Outcome, Piece, RemoveKind, Response, Source, XattrHow,
@@ -30,6 +30,8 @@ pub(super) struct Copier<M, B> {
     ids: Arc<BlockIds>,
     /// Inodes with several names that were met, by device and inode of the source.
     links: Mutex<HashMap<(u64, u64), LinkCell>>,
+    /// Whether security labels are kept.
+    labels: bool,
     progress: ProgressBar,
     copied: AtomicU64,
     skipped: AtomicU64,
@@ -58,12 +60,19 @@ impl<M, B> Copier<M, B> {
 }
 
 impl<M: MetadataService, B: BlockService> Copier<M, B> {
-    pub(super) fn new(meta: Arc<M>, blocks: Arc<B>, ids: Arc<BlockIds>, progress: ProgressBar) -> Self {
+    pub(super) fn new(
+        meta: Arc<M>,
+        blocks: Arc<B>,
+        ids: Arc<BlockIds>,
+        labels: bool,
+        progress: ProgressBar,
+    ) -> Self {
         Self {
             meta,
             blocks,
             ids,
             links: Mutex::default(),
+            labels,
             progress,
             copied: AtomicU64::new(0),
             skipped: AtomicU64::new(0),
@@ -222,12 +231,20 @@ impl<M: MetadataService, B: BlockService> Copier<M, B> {
         }
         let is_link = entry.kind == FileKind::Symlink;
         let acl = if is_link { None } else { Some(acl::of(path).context("its access control list")?) };
+        let label = match self.labels {
+            true => source::label(path).context("cannot read its security label")?,
+            false => None,
+        };
+        if label.as_ref().is_some_and(|label| label.data.len() > LABEL_MAX) {
+            bail!("its security label has more than {LABEL_MAX} bytes");
+        }
         // One step: the mode is set after the owner, whose change clears set-uid, the list after the mode.
         let set = SetAttr {
             uid: Some(entry.uid),
             gid: Some(entry.gid),
             mode: (!is_link).then_some(entry.mode),
             acl: acl.map(Box::new),
+            label: label.map(Box::new),
             atime: SetTime::Client(entry.atime),
             mtime: SetTime::Client(entry.mtime),
             ..SetAttr::default()

@@ -2,7 +2,8 @@
 //!
 //! Keeps owners, modes, times, hard links, holes, sockets, fifos, devices, and extended attributes of the `user` namespace (the one
 //! that NFS carries; stored without the prefix, RFC 8276 §8.4), and POSIX access control lists. Attributes of other namespaces are
-//! not kept; how many entries had some is told at the end.
+//! not kept; how many entries had some is told at the end. Security labels (`security.selinux`) are kept if that is asked: each costs a row, and
+//! they mean nothing but to clients under the same policy.
 //!
 //! Resumable: an entry that is complete has its source's modification time, which is set last; such entries are passed
 //! over, others are copied anew. Every change goes through the same transactions as a client's, so a crash leaves a tree that
@@ -43,6 +44,8 @@ pub struct What {
     pub except: Option<PathBuf>,
     /// Whether to stay on the source's file system.
     pub one_file_system: bool,
+    /// Whether SELinux's labels are kept, for exports with `security_label`.
+    pub labels: bool,
 }
 
 /// What was done.
@@ -108,7 +111,7 @@ pub async fn import<M: MetadataService, B: BlockService>(
     )?);
     progress.set_message("counting");
     progress.set_length(source::count(&source));
-    let copier = Copier::new(meta, blocks, ids, progress.clone());
+    let copier = Copier::new(meta, blocks, ids, what.labels, progress.clone());
     let target = copier.make_path(at).await?;
     let mut finished_last = vec![(root, source, target)];
     let mut todo = finished_last.clone();

@@ -1,6 +1,7 @@
 //! The tree to be imported, as this machine's file system shows it.
 
 use atoll_base::attr::{Device, FileKind};
+use atoll_base::label::Label;
 use atoll_base::limits::XATTR_VALUE_MAX;
 use atoll_base::time::Timestamp;
 use bytes::Bytes;
@@ -113,6 +114,20 @@ pub(super) struct Xattrs {
     pub(super) kept: Vec<(Bytes, Bytes)>,
     /// Whether there are others.
     pub(super) others: bool,
+}
+
+/// The attribute that SELinux keeps an object's context in.
+const SELINUX: &str = "security.selinux";
+
+/// The security label of an entry, as Linux shows it over NFS: format 0, the terminating zero among the bytes.
+pub(super) fn label(path: &Path) -> io::Result<Option<Label>> {
+    let mut value = vec![0; XATTR_VALUE_MAX];
+    match rustix::fs::lgetxattr(path, SELINUX, value.as_mut_slice()) {
+        Ok(len) => value.truncate(len),
+        Err(rustix::io::Errno::NODATA | rustix::io::Errno::NOTSUP) => return Ok(None),
+        Err(e) => return Err(e.into()),
+    }
+    Ok(Some(Label { format: 0, policy: 0, data: value.into() }))
 }
 
 pub(super) fn xattrs(path: &Path) -> io::Result<Xattrs> {

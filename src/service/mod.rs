@@ -1,5 +1,6 @@
 //! NFS on top of a node: engine, sockets, port mapper, admin API.
 
+mod clients;
 mod names;
 mod report;
 mod states;

@@ -1,21 +1,19 @@
-//! Listings of clients, opens, locks and delegations, and eviction. Each is a walk in bounded steps over a view that moves on: what is made or ends
+//! Listings of opens, locks and delegations. Each is a walk in bounded steps over a view that moves on: what is made or ends
 //! meanwhile may be in the listing or not. One walk at a time.
 
 use super::{Service, names};
-use crate::admin::states::{
-    Client, Delegation, Evicted, File, Holder, Lease, Listing, Lock, Open, ROWS, ROWS_MAX, Range,
-};
+use crate::admin::states::{Delegation, File, Holder, Lease, Listing, Lock, Open, ROWS, ROWS_MAX, Range};
 use anyhow::{Context, Result, bail};
 use atoll_base::id::Ino;
 use atoll_lockd::{ByteRange, FileLocks, LockClient, LockMode, LockOwner, Share, ShareBits};
 use atoll_meta::delegation::{DelegationKind, DelegationPhase};
-use atoll_meta::nfs4::{ClientId, Principal, State, StateId, StateKind};
+use atoll_meta::nfs4::{ClientId, State, StateId, StateKind};
 use atoll_meta::{FsError, MetadataService};
 use atoll_model::read;
 use std::collections::BTreeMap;
 
 /// Clients or states looked at in one step.
-const STEP: usize = 256;
+pub(super) const STEP: usize = 256;
 
 /// Files whose lock tables are looked at in one step: a table may have a megabyte.
 const FILES: usize = 16;
@@ -24,7 +22,7 @@ const FILES: usize = 16;
 const COUNTED_MAX: u64 = 100_000;
 
 /// A listing as it grows: rows up to the limit, then a count.
-struct Growing<T> {
+pub(super) struct Growing<T> {
     rows: Vec<T>,
     limit: usize,
     more: u64,
@@ -33,7 +31,7 @@ struct Growing<T> {
 }
 
 impl<T> Growing<T> {
-    fn new(range: &Range) -> Result<Self> {
+    pub(super) fn new(range: &Range) -> Result<Self> {
         let limit = range.limit.unwrap_or(ROWS);
         if limit == 0 || limit > ROWS_MAX {
             bail!("a listing has 1 to {ROWS_MAX} rows");
@@ -42,7 +40,7 @@ impl<T> Growing<T> {
     }
 
     /// One more, whose place in the walk is `at`.
-    fn push(&mut self, at: impl FnOnce() -> String, row: impl FnOnce() -> T) {
+    pub(super) fn push(&mut self, at: impl FnOnce() -> String, row: impl FnOnce() -> T) {
         if self.rows.len() < self.limit {
             self.rows.push(row());
             self.last = at();
@@ -51,12 +49,12 @@ impl<T> Growing<T> {
         }
     }
 
-    fn is_enough(&self) -> bool {
+    pub(super) fn is_enough(&self) -> bool {
         self.more >= COUNTED_MAX
     }
 
     /// The end of the walk; each row is finished by `shown`.
-    fn end<U>(self, mut shown: impl FnMut(T) -> U) -> Listing<U> {
+    pub(super) fn end<U>(self, mut shown: impl FnMut(T) -> U) -> Listing<U> {
         let more_uncounted = self.is_enough();
         let next = (self.more > 0).then_some(self.last);
         Listing {
@@ -75,12 +73,13 @@ struct Ranged {
     range: ByteRange,
     mode: LockMode,
     waits: bool,
+    since: i64,
 }
 
 /// An open or a share reservation.
 enum Opened {
     V4(State, Share, bool),
-    Nlm(Ino, LockOwner, Share),
+    Nlm(Ino, LockOwner, Share, i64),
 }
 
 impl Opened {
@@ -90,54 +89,16 @@ impl Opened {
             Self::Nlm(ino, ..) => *ino,
         }
     }
+
+    fn since(&self) -> i64 {
+        match self {
+            Self::V4(state, ..) => state.since,
+            Self::Nlm(.., since) => *since,
+        }
+    }
 }
 
 impl Service {
-    /// NFSv4 clients.
-    pub(crate) async fn list_clients(&self, range: &Range) -> Result<Listing<Client>> {
-        let _one = self.listing.lock().await;
-        let mut rows = Growing::new(range)?;
-        let mut after = ClientId(range.after.as_deref().map_or(Ok(0), client_id)?);
-        while !rows.is_enough() {
-            let clients = self.node.meta.clients(after, STEP).await?;
-            let Some(last) = clients.last() else { break };
-            after = last.id;
-            for client in clients {
-                rows.push(|| hex(client.id), || client.clone());
-            }
-            tokio::task::yield_now().await;
-        }
-        Ok(rows.end(|client| Client {
-            id: hex(client.id),
-            protocol: protocol(client.minor),
-            name: text(&client.owner),
-            address: client.about.address.map(|a| a.to_string()),
-            implementation: text(&client.about.implementation),
-            principal: match client.principal {
-                Principal::Nobody => "nobody".to_owned(),
-                Principal::Sys(uid) => format!("uid {uid}"),
-            },
-            confirmed: client.confirmed,
-            sessions: client.sessions.into(),
-            states: client.states,
-            lease: self.lease(client.id),
-        }))
-    }
-
-    /// Ends an NFSv4 client.
-    pub(crate) async fn evict_client(&self, id: &str) -> Result<Evicted> {
-        let client = ClientId(client_id(id)?);
-        let freed = self.engine.evict(client).await.context("the client could not be evicted")?;
-        let freed =
-            freed.with_context(|| format!("there is no NFSv4 client {id} (see `atoll client list`)"))?;
-        Ok(Evicted {
-            sessions: freed.sessions,
-            opens: freed.opens,
-            lock_states: freed.lock_states,
-            delegations: freed.delegations,
-        })
-    }
-
     /// Opens of NFSv4 in order of making, then share reservations of NLM in order of inode.
     pub(crate) async fn list_opens(&self, range: &Range) -> Result<Listing<Open>> {
         let _one = self.listing.lock().await;
@@ -155,7 +116,9 @@ impl Service {
         })
         .await?;
         self.walk_tables(&mut rows, &mut place, |ino, table| {
-            table.shares().iter().map(|(owner, share)| Opened::Nlm(ino, owner.clone(), share)).collect()
+            let shares = table.shares();
+            let since = |owner| shares.since(owner).unwrap_or_default();
+            shares.iter().map(|(owner, share)| Opened::Nlm(ino, owner.clone(), share, since(owner))).collect()
         })
         .await?;
         let files = names::files(&self.node, rows.rows.iter().map(Opened::ino).collect()).await?;
@@ -165,8 +128,10 @@ impl Service {
             Opened::Nlm(..) => None,
         });
         holders.learn(owners).await?;
+        let now = self.node.meta.now().secs;
         Ok(rows.end(|row| {
             let file = file(&files, row.ino());
+            let age_seconds = age(now, row.since());
             match row {
                 Opened::V4(state, share, confirmed) => Open {
                     state: Some(state.stateid.id.0),
@@ -175,14 +140,16 @@ impl Service {
                     access: bits(share.access),
                     deny: bits(share.deny),
                     confirmed,
+                    age_seconds,
                 },
-                Opened::Nlm(_, owner, share) => Open {
+                Opened::Nlm(_, owner, share, _) => Open {
                     state: None,
                     holder: holders.of(&owner),
                     file,
                     access: bits(share.access),
                     deny: bits(share.deny),
                     confirmed: true,
+                    age_seconds,
                 },
             }
         }))
@@ -200,6 +167,7 @@ impl Service {
                 range: held.range,
                 mode: held.mode,
                 waits: false,
+                since: held.since,
             });
             let waiting = table.waiters().map(|waiter| Ranged {
                 ino,
@@ -207,6 +175,7 @@ impl Service {
                 range: waiter.range,
                 mode: waiter.mode,
                 waits: true,
+                since: waiter.since,
             });
             held.chain(waiting).collect()
         })
@@ -218,6 +187,7 @@ impl Service {
             LockClient::Nlm(_) => None,
         });
         holders.learn(clients).await?;
+        let now = self.node.meta.now().secs;
         Ok(rows.end(|row| {
             let (first, len) = row.range.to_v4();
             Lock {
@@ -227,6 +197,7 @@ impl Service {
                 last: (len != ByteRange::V4_TO_EOF).then(|| first + (len - 1)),
                 exclusive: row.mode == LockMode::Exclusive,
                 waits: row.waits,
+                age_seconds: age(now, row.since),
             }
         }))
     }
@@ -251,6 +222,7 @@ impl Service {
         let files = names::files(&self.node, rows.rows.iter().map(|row| row.0.ino).collect()).await?;
         let mut holders = Holders { service: self, known: BTreeMap::new() };
         holders.learn(rows.rows.iter().map(|row| row.0.client)).await?;
+        let now = self.node.meta.now().secs;
         Ok(rows.end(|(state, kind, phase, timestamps)| Delegation {
             state: state.stateid.id.0,
             holder: holders.v4(state.client, &state.owner),
@@ -268,6 +240,7 @@ impl Service {
             }
             .to_owned(),
             timestamps,
+            age_seconds: age(now, state.since),
         }))
     }
 
@@ -318,7 +291,7 @@ impl Service {
         Ok(())
     }
 
-    fn lease(&self, client: ClientId) -> Lease {
+    pub(super) fn lease(&self, client: ClientId) -> Lease {
         let lease = self.engine.lease_of(client);
         let seconds = |d: std::time::Duration| i64::try_from(d.as_secs()).unwrap_or(i64::MAX);
         Lease {
@@ -417,18 +390,16 @@ fn file(files: &BTreeMap<Ino, File>, ino: Ino) -> File {
     files.get(&ino).cloned().unwrap_or(File { inode: ino.0, ..File::default() })
 }
 
-fn hex(id: ClientId) -> String {
+/// Seconds from then to now; the clock of another machine may be behind.
+fn age(now: i64, since: i64) -> u64 {
+    u64::try_from(now.saturating_sub(since)).unwrap_or(0)
+}
+
+pub(super) fn hex(id: ClientId) -> String {
     format!("{:016x}", id.0)
 }
 
-fn client_id(text: &str) -> Result<u64> {
-    let digits = text.strip_prefix("0x").unwrap_or(text);
-    u64::from_str_radix(digits, 16).ok().with_context(|| {
-        format!("{text:?} is no client id: hexadecimal digits, as in the first column of `atoll client list`")
-    })
-}
-
-fn protocol(minor: u32) -> String {
+pub(super) fn protocol(minor: u32) -> String {
     format!("4.{minor}")
 }
 
@@ -443,7 +414,7 @@ fn bits(bits: ShareBits) -> String {
 }
 
 /// Text as it is, other bytes escaped.
-fn text(bytes: &[u8]) -> String {
+pub(super) fn text(bytes: &[u8]) -> String {
     match std::str::from_utf8(bytes) {
         Ok(text) if !text.chars().any(char::is_control) => text.to_owned(),
         _ => bytes.escape_ascii().to_string(),

@@ -76,6 +76,14 @@ fn source_lists(path: &Path) -> [Option<Vec<u8>>; 2] {
     })
 }
 
+/// The security label of an entry in the source. The machine that runs this may put one on everything, or take none.
+fn source_label(path: &Path) -> Option<Vec<u8>> {
+    let mut value = vec![0; 1024];
+    let len = rustix::fs::lgetxattr(path, "security.selinux", value.as_mut_slice()).ok()?;
+    value.truncate(len);
+    Some(value)
+}
+
 /// Those of an inode.
 fn lists_of(attr: &Attr) -> [Option<Vec<u8>>; 2] {
     let bytes = |list: &PosixList| {
@@ -149,6 +157,11 @@ fn make_tree(root: &Path) {
     xattr("user.empty", b"");
     xattr("trusted.other", b"not carried by NFS");
     put_lists(root);
+    let label = b"user_u:object_r:tmp_t:s0\0";
+    let _refused_by_some =
+        rustix::fs::lsetxattr(root.join("deep/link"), "security.selinux", label, XattrFlags::empty());
+    let _refused_by_some =
+        rustix::fs::lsetxattr(root.join("small"), "security.selinux", label, XattrFlags::empty());
     let mut secs = 1_000_000_000;
     let mut paths = Before::new();
     look(root, &mut paths);
@@ -187,6 +200,7 @@ impl Compare<'_> {
         let kind = source.file_type();
         if !kind.is_symlink() {
             assert_eq!(lists_of(&attr), source_lists(path), "{shown}");
+            assert_eq!(attr.label.as_ref().map(|label| label.data.to_vec()), source_label(path), "{shown}");
             assert_eq!(attr.mode, source.mode() & 0o7777, "{shown}");
         }
         assert_eq!((attr.uid, attr.gid), (source.uid(), source.gid()), "{shown}");
@@ -295,7 +309,7 @@ async fn everything_is_kept() {
     let mut before = Before::new();
     look(source.path(), &mut before);
     let into = target.path().to_str().unwrap();
-    let done = atoll(&["import", source.path().to_str().unwrap(), "--into", into]);
+    let done = atoll(&["import", source.path().to_str().unwrap(), "--into", into, "--security-labels"]);
     assert_eq!(done.status, Some(0), "{}", done.stderr);
     assert!(done.stderr.contains("1 entries have attributes that NFS does not carry"), "{}", done.stderr);
     compare(target.path(), source.path(), &before, true).await;

@@ -174,6 +174,9 @@ fn who_has_what_and_eviction() {
     assert_eq!((client["states"].as_u64(), client["sessions"].as_u64()), (Some(3), Some(1)));
     assert!(client["lease"]["heard_seconds_ago"].as_u64().unwrap() < 60, "{client}");
     assert!(client["lease"]["left_seconds"].as_i64().unwrap() > 0, "{client}");
+    let nlm = &clients["rows"][1];
+    assert_eq!((&nlm["id"], &nlm["protocol"]), (&"nlm:old.example@127.0.0.1".into(), &"nlm".into()));
+    assert_eq!((nlm["states"].as_u64(), &nlm["lease"]), (Some(1), &Value::Null), "one file");
 
     let opens = json(&["open", "list"]);
     let rows = opens["rows"].as_array().unwrap();
@@ -202,9 +205,10 @@ fn who_has_what_and_eviction() {
         "{locks}"
     );
     assert!(rows[2]["name"] == "old.example" && names.contains(&&*path(&rows[2])), "{locks}");
+    assert!(rows.iter().all(|row| row["age_seconds"].as_u64().is_some_and(|age| age < 600)), "{locks}");
 
     // A page at a time gives the same, and the table says that there is more.
-    for what in ["open", "lock"] {
+    for what in ["client", "open", "lock"] {
         let all = json(&[what, "list"]);
         let (mut pages, mut after) = (Vec::new(), None::<String>);
         loop {
@@ -225,7 +229,8 @@ fn who_has_what_and_eviction() {
         };
         assert_eq!(places(&pages), places(all["rows"].as_array().unwrap()));
         let text = command(&[what, "list", "--limit", "1"]).stdout;
-        assert!(text.contains("\n2 more (go on with --after "), "{text}");
+        let left = if what == "client" { 1 } else { 2 };
+        assert!(text.contains(&format!("\n{left} more (go on with --after ")), "{text}");
     }
     for wrong in [
         &["open", "list", "--after", "x"][..],
@@ -252,7 +257,8 @@ fn who_has_what_and_eviction() {
         done.stdout
     );
     assert_eq!(new.send(vec![]).status, Err(NfsStat4::BadSession));
-    assert!(json(&["client", "list"])["rows"].as_array().unwrap().is_empty());
+    let left = json(&["client", "list"]);
+    assert!(left["rows"].as_array().unwrap().iter().all(|row| row["protocol"] == "nlm"), "{left}");
     let opens = json(&["open", "list"]);
     assert!(opens["rows"].as_array().unwrap().iter().all(|row| row["protocol"] == "nlm"), "{opens}");
     // Who waited may have it, or have been given up: nobody answers the call that tells it.
@@ -260,5 +266,15 @@ fn who_has_what_and_eviction() {
     assert!(locks["rows"].as_array().unwrap().iter().all(|row| row["protocol"] == "nlm"), "{locks}");
     let again = command(&["client", "evict", &id]);
     assert_eq!(again.status, Some(2), "{}", again.stdout);
+
+    // One of NLM loses what it has.
+    let unknown = command(&["client", "evict", "nlm:old.example"]);
+    assert!(unknown.status == Some(2) && unknown.stderr.contains("no NLM client"), "{}", unknown.stderr);
+    let done = command(&["client", "evict", "nlm:old.example@127.0.0.1"]);
+    assert!(done.stdout.contains("its locks in 1 files freed"), "{}{}", done.stdout, done.stderr);
+    for what in ["client", "open", "lock"] {
+        let none = json(&[what, "list"]);
+        assert!(none["rows"].as_array().unwrap().is_empty(), "{none}");
+    }
     server.stop();
 }

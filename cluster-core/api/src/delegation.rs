@@ -17,11 +17,19 @@
 //! delegation is given while there is a lease, whosever data they are: who wants to give one flushes with `release` first. Once there is one, only its holder can
 //! get a lease begun; the frontend that has it looks at `delegated` before it takes data of anybody else.
 //!
+//! # Notifications
+//!
+//! The holder of a directory delegation may have asked to be told of entries that are added, removed or renamed (§18.39, §20.4). Such a change by anybody is not in the way of
+//! its delegation, and leaves a [`Notice`] in the same step: so none is ever lost. The frontend takes them by [`crate::MetadataService::notices`], tells the
+//! holder, and says so by [`crate::nfs4::StateOp::Noticed`]. Of one delegation there is a bounded number; beyond, changes are in its way as if it had not
+//! asked. What was in force with notices when a frontend started may have been told or not, and is recalled ([`crate::nfs4::StateOp::RecallOne`]).
+//!
 //! Time is not part of the state: how long a holder may take is the frontend's business, and the end of its patience is a call
 //! ([`crate::nfs4::StateOp::Revoke`]).
 
-use crate::nfs4::Stateid;
-use atoll_base::id::ExportId;
+use crate::nfs4::{State, Stateid};
+use atoll_base::id::{Cookie, ExportId};
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 /// What a delegation allows.
@@ -87,4 +95,94 @@ pub enum Intrusion {
     Read,
     /// Any change, or opening to write or denying something: forbidden by every delegation.
     Change,
+    /// Of a directory: a new entry. As the two below, forbidden by every delegation whose holder is not told of it.
+    Add,
+    /// Of a directory: an entry less.
+    Remove,
+    /// Of a directory: an entry gets another name in it.
+    Rename,
+}
+
+/// Changes of a directory's entries that the holder of a delegation is told of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct NoticeKinds {
+    /// NOTIFY4_ADD_ENTRY.
+    pub adds: bool,
+    /// NOTIFY4_REMOVE_ENTRY.
+    pub removes: bool,
+    /// NOTIFY4_RENAME_ENTRY.
+    pub renames: bool,
+}
+
+impl NoticeKinds {
+    /// Of none.
+    pub const NONE: Self = Self { adds: false, removes: false, renames: false };
+
+    /// Whether a holder who is told of these is told of such a change.
+    pub fn cover(self, intrusion: Intrusion) -> bool {
+        match intrusion {
+            Intrusion::Read | Intrusion::Change => false,
+            Intrusion::Add => self.adds,
+            Intrusion::Remove => self.removes,
+            Intrusion::Rename => self.renames,
+        }
+    }
+}
+
+/// An entry of a directory.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NoticedEntry {
+    /// Name.
+    pub name: Bytes,
+    /// What a listing shows with it.
+    pub cookie: Cookie,
+}
+
+/// An entry that has come.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewEntry {
+    /// The entry. One that replaces another keeps its name and cookie.
+    pub entry: NoticedEntry,
+    /// Whether there was another of this name.
+    pub replaces: bool,
+    /// The entry before it in a listing.
+    pub previous: Option<NoticedEntry>,
+    /// Whether it is the last in a listing.
+    pub is_last: bool,
+}
+
+/// A change of a directory's entries.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Notice {
+    /// Made, linked, or moved here.
+    Added(NewEntry),
+    /// Removed, or moved away.
+    Removed(NoticedEntry),
+    /// Renamed within the directory.
+    Renamed {
+        /// What it was.
+        from: NoticedEntry,
+        /// What it is.
+        to: NewEntry,
+    },
+}
+
+impl Notice {
+    /// What this is to those that were not told.
+    pub fn intrusion(&self) -> Intrusion {
+        match self {
+            Self::Added(_) => Intrusion::Add,
+            Self::Removed(_) => Intrusion::Remove,
+            Self::Renamed { .. } => Intrusion::Rename,
+        }
+    }
+}
+
+/// What the holder of a delegation is to be told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Noticed {
+    /// The delegation.
+    pub state: State,
+    /// Changes in their order, by number; at least one.
+    pub notices: Vec<(u64, Notice)>,
 }

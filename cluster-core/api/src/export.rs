@@ -87,6 +87,8 @@ pub struct ExportSpec {
     pub manage_gids: bool,
     /// Access time policy.
     pub atime: AtimePolicy,
+    /// Whether NFSv4.2 clients see and set security labels (`security_label`, RFC 7862 §9).
+    pub security_label: bool,
 }
 
 /// An export in force.

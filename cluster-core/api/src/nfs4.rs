@@ -5,7 +5,9 @@
 //! state: leases run in the frontend that hears the client, and only their end is a call ([`ClientOp::Expire`]).
 
 use crate::call::CreateHow;
-use crate::delegation::{DelegationKind, DelegationOutcome, DelegationPhase, DelegationWish, Intrusion};
+use crate::delegation::{
+    DelegationKind, DelegationOutcome, DelegationPhase, DelegationWish, Intrusion, NoticeKinds,
+};
 use atoll_base::attr::{Attr, SetAttr};
 use atoll_base::id::{ExportId, Ino};
 use atoll_base::time::Timestamp;
@@ -167,6 +169,13 @@ pub enum ClientOp {
     ReclaimComplete(ClientId),
     /// The lease ran out and its state is in the way or too old, or an administrator evicts it: the client is forgotten with all it has. Outcome: `Done`.
     Expire(ClientId),
+    /// A client has let go of the slots of a session from `keep` on (RFC 8881 §2.10.6.1): what is kept of them is removed, and each begins anew with any number. Outcome: `Done`.
+    RetireSlots {
+        /// Session.
+        session: SessionId,
+        /// The first slot of which nothing is kept.
+        keep: u32,
+    },
 }
 
 /// What came of it.
@@ -381,6 +390,28 @@ pub enum StateOp {
     /// The frontend refuses an operation of a v4.0 owner for reasons of its own: nothing happens, but the refusal counts
     /// in the owner's sequence (RFC 7530 §9.1.7) and is stored there. Refused with this error.
     Refuse(crate::FsError),
+    /// GET_DIR_DELEGATION with notifications: as `Delegate`. Outcome: `Delegation`.
+    DelegateDirectory {
+        /// Client.
+        client: ClientId,
+        /// Directory.
+        ino: Ino,
+        /// Its generation.
+        generation: u32,
+        /// The export that the client sees it through.
+        export: ExportId,
+        /// What it is told of.
+        notices: NoticeKinds,
+    },
+    /// The holder of a directory delegation was told of the changes up to this number, and they are forgotten. Outcome: `Released`.
+    Noticed {
+        /// The delegation; it may be gone.
+        delegation: StateId,
+        /// Number of the last that was told.
+        upto: u64,
+    },
+    /// One delegation is wanted back, if it is `Held`. Outcome: `Released`.
+    RecallOne(StateId),
 }
 
 /// What came of it.
@@ -441,6 +472,8 @@ pub enum StateKind {
         change: u64,
         /// The export that its holder sees the file through.
         export: ExportId,
+        /// Changes of a directory that it is not in the way of, for the holder will be told.
+        notices: NoticeKinds,
     },
 }
 
@@ -457,6 +490,8 @@ pub struct State {
     pub ino: Ino,
     /// Its generation.
     pub generation: u32,
+    /// When it was made: seconds since 1970.
+    pub since: i64,
     /// Which kind.
     pub kind: StateKind,
 }

@@ -6,6 +6,7 @@
 
 use crate::call::Call;
 use crate::data::{FileMap, Stretch};
+use crate::delegation::Noticed;
 use crate::error::FsError;
 use crate::export::{Exports, Volume};
 use crate::lock::{Conflict, GrantedWaiter, LockTest};
@@ -135,6 +136,9 @@ pub trait MetadataService: Send + Sync + 'static {
         most: usize,
     ) -> impl Future<Output = Read<Vec<State>>> + Send;
 
+    /// Whether there are lock states under an open.
+    fn has_locks(&self, open: StateId) -> impl Future<Output = Read<bool>> + Send;
+
     /// Opens, lock states and delegations of a client, above an id, at most `most`, in order.
     fn states_by(
         &self,
@@ -176,8 +180,30 @@ pub trait MetadataService: Send + Sync + 'static {
     /// returns them. Only the leader's caller gets any.
     fn recalled(&self) -> impl Future<Output = Vec<State>> + Send;
 
+    /// Waits until there may be notices for holders of directory delegations that were not there when it was waited for last. For one who waits.
+    fn noticed(&self) -> impl Future<Output = ()> + Send {
+        std::future::pending()
+    }
+
+    /// Delegations above an id whose holders are to be told of changes, at most `most`, in order, each with all that it is to be told.
+    fn notices(&self, _after: StateId, _most: usize) -> impl Future<Output = Read<Vec<Noticed>>> + Send {
+        std::future::ready(Ok(Vec::new()))
+    }
+
     /// Runs a call. `Ok` only after it is durable on a quorum and applied; `Err` if it certainly had no
     /// effect, except `Delay`, after which it may have had: only a call with a key, or one that can be repeated, may
     /// be sent again.
     fn execute(&self, call: Call) -> impl Future<Output = Result<Response, FsError>> + Send;
+
+    /// The same for a call that the caller keeps, to send it again.
+    fn execute_kept(&self, call: &Call) -> impl Future<Output = Result<Response, FsError>> + Send {
+        self.execute(call.clone())
+    }
+
+    /// Has a call run that nobody waits for. True if it was taken: then it comes before whatever is asked for later, within moments, and may be
+    /// lost only with whoever leads. False if not; it had no effect. `done` is called when the state shows what came of it, or it was lost or not taken.
+    fn execute_aside(&self, _call: &Call, done: Box<dyn FnOnce() + Send>) -> bool {
+        done();
+        false
+    }
 }

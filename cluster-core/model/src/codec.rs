@@ -3,8 +3,9 @@
 //! What is read back is what this program (or an earlier release of it) wrote, over a log or a store with checksums of
 //! its own; still nothing here trusts it: a wrong version, a truncated value or bytes left over are errors.
 
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, Error, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+use std::fmt;
 
 /// The format written today, and the only one so far.
 pub const FORMAT: u8 = 1;
@@ -54,10 +55,42 @@ pub(crate) fn encode_into<T: Serialize + ?Sized>(value: &T, bytes: &mut Vec<u8>)
 
 /// The value of bytes.
 pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
+    let (value, rest) = take(bytes)?;
+    if rest.is_empty() { Ok(value) } else { Err(DecodeError::Trailing(rest.len())) }
+}
+
+/// What the bytes of a value begin with: `T` has the first fields of the value's type.
+pub(crate) fn decode_head<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
+    Ok(take(bytes)?.0)
+}
+
+fn take<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, &[u8]), DecodeError> {
     let (&version, body) = bytes.split_first().ok_or(DecodeError::Empty)?;
     if version != FORMAT {
         return Err(DecodeError::Version(version));
     }
-    let (value, rest) = postcard::take_from_bytes(body).map_err(|e| DecodeError::Body(e.to_string()))?;
-    if rest.is_empty() { Ok(value) } else { Err(DecodeError::Trailing(rest.len())) }
+    postcard::take_from_bytes(body).map_err(|e| DecodeError::Body(e.to_string()))
+}
+
+/// Bytes in the head of a value that nobody looks at.
+pub(crate) struct Skipped;
+
+impl<'de> Deserialize<'de> for Skipped {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Skip;
+
+        impl Visitor<'_> for Skip {
+            type Value = Skipped;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("bytes")
+            }
+
+            fn visit_bytes<E: Error>(self, _bytes: &[u8]) -> Result<Skipped, E> {
+                Ok(Skipped)
+            }
+        }
+
+        from.deserialize_bytes(Skip)
+    }
 }

@@ -2,7 +2,7 @@
 
 use crate::codec::{self, DecodeError};
 use atoll_base::time::Timestamp;
-use atoll_meta::{Call, Op, Piece, Response, Source, shared};
+use atoll_meta::{Call, Once, Op, Piece, Response, Source, shared};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -19,13 +19,28 @@ pub struct Command {
 impl Command {
     /// The bytes that the log keeps.
     pub fn encode(&self) -> Bytes {
+        Self::encode_call(self.stamp, &self.call)
+    }
+
+    /// The same of a call that stays where it is.
+    pub fn encode_call(stamp: Timestamp, call: &Call) -> Bytes {
+        /// A [`Command`] that is stored.
+        #[derive(Serialize)]
+        struct Stored<'a> {
+            stamp: Timestamp,
+            call: &'a Call,
+        }
         // Stamp, credential, key and names are rarely more than that.
         const AROUND: usize = 256;
-        let data = match &self.call.op {
+        let data: usize = match &call.op {
             Op::Write { pieces, .. } => pieces.iter().map(piece_bytes).sum(),
             _ => 0,
         };
-        codec::encode_sized(self, AROUND + data).into()
+        let before = match &call.once {
+            Some(Once::Slot(slot)) => slot.before.len(),
+            _ => 0,
+        };
+        codec::encode_sized(&Stored { stamp, call }, AROUND + data + before).into()
     }
 
     /// From the bytes that the log kept; larger data stay slices of them.

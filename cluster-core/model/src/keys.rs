@@ -11,6 +11,7 @@
 //! | `Symlink` | ino 8 | the target |
 //! | `Xattr` | ino 8, name | the value |
 //! | `Acl` | ino 8 | [`atoll_base::acl::Acl`] |
+//! | `Label` | ino 8 | [`atoll_base::label::Label`] |
 //! | `Block` | block 16 | number of extents that reference it, 8 |
 //! | `Garbage` | block 16 | [`crate::record::Garbage`]: since when nothing references it |
 //! | `Orphan` | ino 8 | [`crate::record::Orphan`] |
@@ -47,6 +48,8 @@
 //! | `OpenLocks` | open 8, lock state 8 | nothing |
 //! | `FileDelegation` | ino 8, state 8 | nothing |
 //! | `Recalled` | state 8 | nothing |
+//! | `Watch` | state 8 | `Watch` |
+//! | `Notice` | state 8, number 8 | [`atoll_meta::delegation::Notice`] |
 //! | `Owner` | client 8, kind 1, owner | `OwnerRecord` |
 //! | `IdleOwner` | client 8, transaction 8, the open owner | nothing |
 //! | `ClosedState` | state 8 | client 8, kind 1, owner |

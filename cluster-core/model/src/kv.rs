@@ -102,11 +102,17 @@ pub enum Table {
     Recalled,
     /// Hashes of the keys of stored outcomes.
     OutcomeTag,
+    /// Security labels.
+    Label,
+    /// Directory delegations whose holders are told of changes.
+    Watch,
+    /// Changes that they are to be told of.
+    Notice,
 }
 
 impl Table {
     /// All of them, in order.
-    pub const ALL: [Table; 43] = [
+    pub const ALL: [Table; 46] = [
         Table::Meta,
         Table::Inode,
         Table::Dirent,
@@ -150,6 +156,9 @@ impl Table {
         Table::FileDelegation,
         Table::Recalled,
         Table::OutcomeTag,
+        Table::Label,
+        Table::Watch,
+        Table::Notice,
     ];
 
     /// The table's name in the store.
@@ -198,6 +207,9 @@ impl Table {
             Table::FileDelegation => "file_delegation",
             Table::Recalled => "delegation_recalled",
             Table::OutcomeTag => "outcome_tag",
+            Table::Label => "label",
+            Table::Watch => "delegation_watch",
+            Table::Notice => "delegation_notice",
         }
     }
 }
@@ -255,6 +267,11 @@ pub trait KvWrite: KvRead {
     /// Sets a value.
     fn put(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<(), KvError>;
 
+    /// Sets the value of a key that is not there: if it is deleted soon, nothing of it need remain.
+    fn put_new(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<(), KvError> {
+        self.put(table, key, value)
+    }
+
     /// Sets a value that may be kept as it is, with the memory it is in.
     fn put_shared(&mut self, table: Table, key: &[u8], value: Bytes) -> Result<(), KvError> {
         self.put(table, key, &value)
@@ -306,6 +323,17 @@ impl KvRead for MemKv {
 impl KvWrite for MemKv {
     fn put(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<(), KvError> {
         self.tables.entry(table).or_default().insert(key.to_vec(), value.to_vec());
+        Ok(())
+    }
+
+    fn put_new(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<(), KvError> {
+        let former = self.tables.entry(table).or_default().insert(key.to_vec(), value.to_vec());
+        debug_assert!(
+            former.is_none(),
+            "a new key of table {} is there: {}",
+            table.name(),
+            key.escape_ascii()
+        );
         Ok(())
     }
 

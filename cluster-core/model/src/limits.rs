@@ -140,6 +140,9 @@ limits! {
     /// Delegations in force of one file: all are recalled at once.
     FILE_DELEGATIONS_MAX: usize = 64, 3;
 
+    /// Changes of a directory that the holder of a delegation is still to be told of, of some hundred bytes each. One more is in the way of its delegation.
+    NOTICES_MAX: u64 = 256, 3;
+
     /// States of a file that are looked at to see whether only the asking client's are against a delegation.
     DELEGATION_LOOK_MAX: usize = 256, 4;
 

@@ -143,7 +143,7 @@ impl Model {
         let changes = transaction.changes(refused);
         let touched = std::mem::take(&mut transaction.touched);
         let response = Response { result, changes };
-        once::settle(kv, self, admitted, &response)?;
+        once::settle(kv, self, admitted, &response, touched.ended)?;
         Ok(Applied { response, touched })
     }
 

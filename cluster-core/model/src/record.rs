@@ -23,6 +23,8 @@ pub struct Inode {
     pub xattr_bytes: u32,
     /// Of a row in the store: whether there is a row in `Acl`, which `attr` is read together with. In memory `attr.acl` alone says so.
     pub acl: bool,
+    /// The same of `Label` and `attr.label`.
+    pub label: bool,
 }
 
 /// What only a directory has.

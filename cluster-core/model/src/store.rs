@@ -6,7 +6,6 @@ use crate::codec;
 use crate::keys::{self, Parts};
 use crate::kv::{KvError, KvRead, KvWrite, Table};
 use crate::record::{Inode, Lease};
-use atoll_base::acl::Acl;
 use atoll_base::block::BlockId;
 use atoll_base::id::{Cookie, FrontendId, Ino};
 use bytes::Bytes;
@@ -32,6 +31,16 @@ pub(crate) fn get<T: DeserializeOwned>(
     key: &[u8],
 ) -> Result<Option<T>, KvError> {
     kv.get(table, key, |value| value.map(|v| parse(table, key, v)).transpose())?
+}
+
+/// The first fields of a row ([`codec::decode_head`]), if the others are not wanted.
+pub(crate) fn head<T: DeserializeOwned>(
+    kv: &impl KvRead,
+    table: Table,
+    key: &[u8],
+) -> Result<Option<T>, KvError> {
+    let parse = |value: &[u8]| codec::decode_head(value).map_err(|e| undecodable(table, key, e));
+    kv.get(table, key, |value| value.map(parse).transpose())?
 }
 
 pub(crate) fn put<T: Serialize>(
@@ -78,6 +87,16 @@ pub(crate) fn each_prefixed(
     each_from(kv, table, Bound::Included(prefix), to, f)
 }
 
+/// Whether there is any row whose key begins with `prefix`.
+pub(crate) fn any_prefixed(kv: &impl KvRead, table: Table, prefix: &[u8]) -> Result<bool, KvError> {
+    let mut any = false;
+    each_prefixed(kv, table, prefix, |_, _| {
+        any = true;
+        Ok(ControlFlow::Break(()))
+    })?;
+    Ok(any)
+}
+
 /// Whether the table has any row.
 pub(crate) fn any(kv: &impl KvRead, table: Table) -> Result<bool, KvError> {
     let mut found = false;
@@ -92,30 +111,43 @@ pub(crate) fn inode(kv: &impl KvRead, ino: Ino) -> Result<Option<Inode>, KvError
     let key = keys::ino(ino);
     let Some(mut inode) = get::<Inode>(kv, Table::Inode, &key)? else { return Ok(None) };
     if inode.acl {
-        let acl = get(kv, Table::Acl, &key)?
-            .ok_or_else(|| undecodable(Table::Acl, &key, "missing, though the inode has one"))?;
-        inode.attr.acl = Some(Arc::new(acl));
+        inode.attr.acl = Some(Arc::new(apart(kv, Table::Acl, &key)?));
+    }
+    if inode.label {
+        inode.attr.label = Some(Arc::new(apart(kv, Table::Label, &key)?));
     }
     Ok(Some(inode))
 }
 
-/// Writes an inode's row. Its access control list has a row of its own, see [`put_acl`].
+/// What an inode's row says is in another row.
+fn apart<T: DeserializeOwned>(kv: &impl KvRead, table: Table, key: &[u8]) -> Result<T, KvError> {
+    get(kv, table, key)?.ok_or_else(|| undecodable(table, key, "missing, though the inode has one"))
+}
+
+/// Writes an inode's row. Its access control list and its label have rows of their own, see [`put_apart`].
 pub(crate) fn put_inode(kv: &mut impl KvWrite, inode: &Inode) -> Result<(), KvError> {
     let key = keys::ino(inode.attr.ino);
-    if inode.attr.acl.is_none() && !inode.acl {
+    let attr = &inode.attr;
+    if attr.acl.is_none() && attr.label.is_none() && !inode.acl && !inode.label {
         return put(kv, Table::Inode, &key, inode);
     }
     let mut row = inode.clone();
     row.acl = row.attr.acl.take().is_some();
+    row.label = row.attr.label.take().is_some();
     put(kv, Table::Inode, &key, &row)
 }
 
-/// Writes the row of an inode's access control list, or removes it.
-pub(crate) fn put_acl(kv: &mut impl KvWrite, ino: Ino, acl: Option<&Acl>) -> Result<(), KvError> {
+/// Writes the row of an inode's access control list or label, or removes it.
+pub(crate) fn put_apart<T: Serialize>(
+    kv: &mut impl KvWrite,
+    table: Table,
+    ino: Ino,
+    value: Option<&T>,
+) -> Result<(), KvError> {
     let key = keys::ino(ino);
-    match acl {
-        Some(acl) => put(kv, Table::Acl, &key, acl),
-        None => kv.delete(Table::Acl, &key),
+    match value {
+        Some(value) => put(kv, table, &key, value),
+        None => kv.delete(table, &key),
     }
 }
 

@@ -74,6 +74,8 @@ pub struct Touched {
     pub grants: Vec<GrantedWaiter>,
     /// Whether delegations are to be returned that were not before.
     pub recalls: bool,
+    /// Whether holders of directory delegations are to be told of changes.
+    pub notices: bool,
     /// The write verifier, if it changed.
     pub verifier: Option<u64>,
 }
@@ -330,15 +332,20 @@ impl<'a, K: KvWrite> Transaction<'a, K> {
     pub(crate) fn finish(&mut self) -> Result<(), KvError> {
         for slot in &self.slots {
             let ino = slot.inode.attr.ino;
-            let former = slot.original.acl.as_ref().filter(|_| slot.stored);
-            let acl = slot.inode.attr.acl.as_ref().filter(|_| slot.fate != Fate::Gone);
+            let (former, attr) = (&slot.original, &slot.inode.attr);
+            let (stored, stays) = (slot.stored, slot.fate != Fate::Gone);
             match slot.fate {
                 Fate::Clean => continue,
                 Fate::Dirty => store::put_inode(self.kv, &slot.inode)?,
                 Fate::Gone => self.kv.delete(Table::Inode, &keys::ino(ino))?,
             }
-            if former != acl {
-                store::put_acl(self.kv, ino, acl.map(|acl| &**acl))?;
+            let acl = attr.acl.as_deref().filter(|_| stays);
+            if former.acl.as_deref().filter(|_| stored) != acl {
+                store::put_apart(self.kv, Table::Acl, ino, acl)?;
+            }
+            let label = attr.label.as_deref().filter(|_| stays);
+            if former.label.as_deref().filter(|_| stored) != label {
+                store::put_apart(self.kv, Table::Label, ino, label)?;
             }
         }
         Ok(())

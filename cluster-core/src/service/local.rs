@@ -4,7 +4,7 @@
 //! [`super::proposer`].
 
 use super::machine::{AppliedCounters, MetaMachine, takes_space};
-use super::proposer::{Propose, Proposer};
+use super::proposer::{Aside, Propose, Proposer, answered};
 use super::published::Published;
 use crate::raft::group::{GroupError, Leadership, Proposed, RaftGroup};
 use crate::raft::log_store::LogStore;
@@ -16,6 +16,7 @@ use atoll_base::id::{Cookie, Ino, VolumeId};
 use atoll_base::time::{Clock, Timestamp};
 use atoll_lockd::{GrantId, ShareBits};
 use atoll_meta::data::{FileMap, Stretch};
+use atoll_meta::delegation::Noticed;
 use atoll_meta::export::Volume;
 use atoll_meta::lock::{Conflict, GrantedWaiter, LockTest};
 use atoll_meta::nfs4::{Client, ClientId, Session, SessionId, State, StateId};
@@ -133,7 +134,19 @@ impl Shared {
         self.published.advance_time(self.clock.now())
     }
 
-    pub(super) async fn execute(&self, call: Call) -> Result<Response, FsError> {
+    pub(super) fn execute(&self, call: &Call) -> impl Future<Output = Result<Response, FsError>> + use<> {
+        // Encoded before anybody waits, so that the future holds no call.
+        let answer = self.encoded(call).and_then(|command| self.proposer.submit(command));
+        async { answered(answer?).await }
+    }
+
+    /// Has a call run that nobody waits for.
+    fn execute_aside(&self, call: &Call, done: Aside) -> Result<(), FsError> {
+        self.proposer.submit_aside(self.encoded(call)?, done)
+    }
+
+    /// The command of a call that may be proposed.
+    fn encoded(&self, call: &Call) -> Result<Bytes, FsError> {
         if takes_space(&call.op) && self.is_low_on_space() {
             self.refused_for_space.fetch_add(1, Ordering::Relaxed);
             return Err(FsError::NoSpace);
@@ -145,12 +158,10 @@ impl Shared {
         if !self.published.is_founded() {
             return Err(FsError::Delay);
         }
-        let command = Command { stamp: self.stamp(), call };
-        let encoded = command.encode();
-        drop(command);
+        let encoded = Command::encode_call(self.stamp(), call);
         self.taken_since_measured.fetch_add(encoded.len() as u64, Ordering::Relaxed);
         self.pending.fetch_add(2 * encoded.len() as u64 + PAGES_PER_CALL, Ordering::Relaxed);
-        self.proposer.run(encoded).await
+        Ok(encoded)
     }
 
     fn is_low_on_space(&self) -> bool {
@@ -347,6 +358,10 @@ impl MetadataService for LocalMetadata {
         self.shared.read(|kv| read::states_of(kv, ino, after, most).map(Ok)).await
     }
 
+    async fn has_locks(&self, open: StateId) -> Read<bool> {
+        self.shared.read(|kv| read::has_locks(kv, open).map(Ok)).await
+    }
+
     async fn states_by(&self, client: ClientId, after: StateId, most: usize) -> Read<Vec<State>> {
         self.shared.read(|kv| read::states_by(kv, client, after, most).map(Ok)).await
     }
@@ -383,12 +398,28 @@ impl MetadataService for LocalMetadata {
         self.shared.to_tell(&self.shared.published.recalls, Shared::untold_recalls).await
     }
 
+    async fn noticed(&self) {
+        self.shared.published.notices.notified().await;
+    }
+
+    async fn notices(&self, after: StateId, most: usize) -> Read<Vec<Noticed>> {
+        self.shared.read(|kv| read::notices(kv, after, most).map(Ok)).await
+    }
+
     async fn granted_waiters(&self) -> Vec<GrantedWaiter> {
         self.shared.to_tell(&self.shared.published.grants, Shared::untold_grants).await
     }
 
-    async fn execute(&self, call: Call) -> Result<Response, FsError> {
-        self.shared.execute(call).await
+    fn execute(&self, call: Call) -> impl Future<Output = Result<Response, FsError>> + Send {
+        self.shared.execute(&call)
+    }
+
+    fn execute_kept(&self, call: &Call) -> impl Future<Output = Result<Response, FsError>> + Send {
+        self.shared.execute(call)
+    }
+
+    fn execute_aside(&self, call: &Call, done: Box<dyn FnOnce() + Send>) -> bool {
+        self.shared.execute_aside(call, Aside::new(done)).is_ok()
     }
 }
 

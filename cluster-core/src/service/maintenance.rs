@@ -202,7 +202,7 @@ async fn sweep(shared: &Shared, stop: &AtomicBool) {
             return;
         }
         let call = Call { origin: None, once: None, cred: Cred::root(), client: None, op: Op::Sweep };
-        match shared.execute(call).await {
+        match shared.execute(&call).await {
             Ok(Response { result: Ok(Outcome::More(true)), .. }) => tokio::task::yield_now().await,
             _ => return,
         }

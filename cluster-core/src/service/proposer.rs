@@ -6,6 +6,9 @@
 //! as many calls as they have, or they are through. (At once whatever came, the first call back would take a sync for itself, and so would
 //! the second; of 64 callers two batches of 32 take turns now.)
 //!
+//! A call that nobody waits for, a CLOSE that was answered before, begins no entry: it rides with the next call that somebody waits for, or goes
+//! after [`ASIDE_DELAY`]. Else a client alone that opens and closes would wait for two syncs with each OPEN, the former CLOSE's and its own.
+//!
 //! Bounds: [`Limits`]. A full queue refuses with `Delay`; nothing is lost or reordered within a batch.
 
 use crate::raft::group::Proposed;
@@ -15,6 +18,7 @@ use bytes::Bytes;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use tokio::sync::{Notify, oneshot};
 
 /// Bounds of the queue and of a batch.
@@ -47,6 +51,12 @@ impl Default for Limits {
     }
 }
 
+/// How long a call that nobody waits for waits for others.
+const ASIDE_DELAY: Duration = Duration::from_millis(20);
+
+/// How many such calls wait at most.
+const ASIDE_MAX: usize = 64;
+
 /// Bytes that an entry of the log adds to each command.
 const PER_COMMAND: usize = 4;
 
@@ -65,11 +75,61 @@ pub(super) trait Propose: Send + Sync + 'static {
     fn propose(&self, commands: Vec<Bytes>, done: Completion<Proposed>);
 }
 
-type Answer = oneshot::Sender<Result<Response, FsError>>;
+/// Where an answer goes.
+enum Answer {
+    Awaited(oneshot::Sender<Result<Response, FsError>>),
+    /// Nobody wants it. Goes with what is to happen then.
+    Aside(#[expect(dead_code, reason = "what it does when it is dropped")] Aside),
+}
+
+impl Answer {
+    fn is_aside(&self) -> bool {
+        matches!(self, Self::Aside(_))
+    }
+
+    fn give(self, answer: Result<Response, FsError>) {
+        if let Self::Awaited(caller) = self {
+            // A caller that went away does not care.
+            let _gone = caller.send(answer);
+        }
+    }
+}
+
+/// What is to happen when a call that nobody waits for is over, one way or the other.
+pub(super) struct Aside(Option<Box<dyn FnOnce() + Send>>);
+
+impl Aside {
+    pub(super) fn new(done: Box<dyn FnOnce() + Send>) -> Self {
+        Self(Some(done))
+    }
+}
+
+impl Drop for Aside {
+    fn drop(&mut self) {
+        if let Some(done) = self.0.take() {
+            done();
+        }
+    }
+}
+
+/// Where an answer comes.
+pub(super) type Awaited = oneshot::Receiver<Result<Response, FsError>>;
+
+/// Waits for an answer.
+pub(super) async fn answered(answer: Awaited) -> Result<Response, FsError> {
+    // An entry's completion always answers, also when it is dropped.
+    answer.await.unwrap_or(Err(FsError::Delay))
+}
 
 #[derive(Default)]
 struct Queue {
     waiting: VecDeque<(Bytes, Answer)>,
+    /// Of these, those whose answer nobody wants.
+    aside: usize,
+    /// Whether they will be overdue at a time that is set.
+    timed: bool,
+    /// Whether they are to go though nobody waits for them.
+    overdue: bool,
     bytes: usize,
     in_flight: usize,
     /// Calls in them.
@@ -79,6 +139,9 @@ struct Queue {
 impl Queue {
     /// Whether what waits is worth an entry of its own beside those in flight.
     fn is_due(&self, limits: &Limits) -> bool {
+        if !self.overdue && self.aside == self.waiting.len() && self.aside < ASIDE_MAX {
+            return false;
+        }
         let full = self.waiting.len() >= limits.batch_calls || self.bytes >= limits.batch_bytes;
         let alone = self.in_flight == 0;
         !self.waiting.is_empty()
@@ -142,22 +205,45 @@ impl<P: Propose> Proposer<P> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Runs one encoded command. `Delay` if it was not taken, or if its effect is unknown because the group lost its
-    /// leader or stopped meanwhile; `Io` if the group has stopped.
-    pub(super) async fn run(self: &Arc<Self>, command: Bytes) -> Result<Response, FsError> {
-        let answer = self.submit(command)?;
-        // An entry's completion always answers, also when it is dropped.
-        answer.await.unwrap_or(Err(FsError::Delay))
+    /// Takes one encoded command. `Delay` if it was not taken, `Io` if the group has stopped. The answer is `Delay` if its effect
+    /// is unknown because the group lost its leader or stopped meanwhile.
+    pub(super) fn submit(self: &Arc<Self>, command: Bytes) -> Result<Awaited, FsError> {
+        let (tx, rx) = oneshot::channel();
+        self.enqueue(command, Answer::Awaited(tx)).map(|()| rx)
     }
 
-    fn submit(
-        self: &Arc<Self>,
-        command: Bytes,
-    ) -> Result<oneshot::Receiver<Result<Response, FsError>>, FsError> {
+    /// The same for a command whose answer nobody wants. On a runtime with time.
+    pub(super) fn submit_aside(self: &Arc<Self>, command: Bytes, done: Aside) -> Result<(), FsError> {
+        self.enqueue(command, Answer::Aside(done))?;
+        let begins = {
+            let mut queue = self.queue();
+            queue.aside > 0 && !std::mem::replace(&mut queue.timed, true)
+        };
+        if begins {
+            let this = self.clone();
+            tokio::spawn(async move {
+                tokio::time::sleep(ASIDE_DELAY).await;
+                this.queue().timed = false;
+                this.hurry();
+            });
+        }
+        Ok(())
+    }
+
+    /// Proposes what waits as soon as there is a place, also if nobody waits for it.
+    fn hurry(self: &Arc<Self>) {
+        let ready = {
+            let mut queue = self.queue();
+            queue.overdue = queue.aside > 0;
+            self.take_batch(&mut queue)
+        };
+        self.send(ready);
+    }
+
+    fn enqueue(self: &Arc<Self>, command: Bytes, answer: Answer) -> Result<(), FsError> {
         if command.len() > self.limits.call_bytes {
             return Err(FsError::Invalid);
         }
-        let (tx, rx) = oneshot::channel();
         let ready = {
             let mut queue = self.queue();
             // Under the lock, so that whoever closes or fails the queue sees all that came before.
@@ -171,11 +257,12 @@ impl<P: Propose> Proposer<P> {
                 return Err(FsError::Delay);
             }
             queue.bytes += command.len();
-            queue.waiting.push_back((command, tx));
+            queue.aside += usize::from(answer.is_aside());
+            queue.waiting.push_back((command, answer));
             self.take_batch(&mut queue)
         };
         self.send(ready);
-        Ok(rx)
+        Ok(())
     }
 
     fn take_batch(&self, queue: &mut Queue) -> Option<Ready> {
@@ -194,10 +281,12 @@ impl<P: Propose> Proposer<P> {
             bytes += size;
             queue.bytes -= command.len();
             if let Some((command, answer)) = queue.waiting.pop_front() {
+                queue.aside -= usize::from(answer.is_aside());
                 ready.commands.push(command);
                 ready.answers.push(answer);
             }
         }
+        queue.overdue &= queue.aside > 0;
         queue.in_flight += 1;
         queue.calls_in_flight += ready.commands.len();
         Some(ready)
@@ -230,14 +319,13 @@ impl<P: Propose> Proposer<P> {
                 let responses = response.data.0;
                 assert_eq!(responses.len(), answers.len(), "one response for each command of a batch");
                 for (answer, response) in answers.into_iter().zip(responses) {
-                    // A caller that went away does not care.
-                    let _gone = answer.send(Ok(response));
+                    answer.give(Ok(response));
                 }
             }
             // Another member leads; whether it takes the entry over is open.
             Some(Err(_)) | None => {
                 for answer in answers {
-                    let _gone = answer.send(Err(FsError::Delay));
+                    answer.give(Err(FsError::Delay));
                 }
             }
         }
@@ -261,10 +349,11 @@ impl<P: Propose> Proposer<P> {
     }
 
     /// Takes no more calls and waits until those taken are answered.
-    pub(super) async fn close(&self) {
+    pub(super) async fn close(self: &Arc<Self>) {
         self.closed.store(true, Ordering::Release);
         loop {
             let drained = self.drained.notified();
+            self.hurry();
             let idle = {
                 let queue = self.queue();
                 queue.in_flight == 0 && queue.waiting.is_empty()
@@ -357,5 +446,33 @@ mod tests {
         assert_eq!(group.sizes(), [60]);
         end_first(&group, &proposer);
         assert_eq!(group.sizes(), [1]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_nobody_waits_for_rides_with_the_next_call() {
+        let (group, proposer) = queued(0);
+        let aside = |n| {
+            for _ in 0..n {
+                proposer.submit_aside(Bytes::from_static(b"call"), Aside::new(Box::new(|| {}))).unwrap();
+            }
+        };
+        aside(2);
+        assert_eq!(group.sizes(), []);
+        drop(proposer.submit(Bytes::from_static(b"call")).unwrap());
+        assert_eq!(group.sizes(), [3]);
+        end_first(&group, &proposer);
+        // Without another call they go by themselves,
+        aside(2);
+        tokio::time::sleep(ASIDE_DELAY * 2).await;
+        assert_eq!(group.sizes(), [2]);
+        end_first(&group, &proposer);
+        // and again,
+        aside(1);
+        tokio::time::sleep(ASIDE_DELAY * 2).await;
+        assert_eq!(group.sizes(), [1]);
+        end_first(&group, &proposer);
+        // and when they are many.
+        aside(ASIDE_MAX);
+        assert_eq!(group.sizes(), [ASIDE_MAX]);
     }
 }

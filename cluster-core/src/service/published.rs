@@ -51,15 +51,19 @@ struct Known {
 /// inodes.
 const LISTED_MAX: usize = 32;
 
+/// Longest security label that is kept in memory: those of SELinux have some dozens of bytes.
+const LABEL_KEPT_MAX: usize = 256;
+
 /// Whether an inode may take a place among those in memory.
 fn fits(attr: &Attr) -> bool {
     attr.acl.as_ref().is_none_or(|acl| acl.len() <= LISTED_MAX)
+        && attr.label.as_ref().is_none_or(|label| label.data.len() <= LABEL_KEPT_MAX)
 }
 
 /// Sizes of the caches in memory.
 #[derive(Clone, Copy, Debug)]
 pub struct CacheSizes {
-    /// Inodes; about 250 bytes each, and 16 for each entry of an access control list.
+    /// Inodes; about 250 bytes each, 16 for each entry of an access control list, and the label.
     pub inodes: usize,
     /// Directory entries; about 120 bytes each, and the name.
     pub names: usize,
@@ -93,6 +97,7 @@ pub(super) struct BatchChanges {
     exports: bool,
     grants: bool,
     recalls: bool,
+    notices: bool,
     ended: bool,
     verifier: Option<u64>,
 }
@@ -114,6 +119,7 @@ impl BatchChanges {
         self.exports |= touched.exports;
         self.grants |= !touched.grants.is_empty();
         self.recalls |= touched.recalls;
+        self.notices |= touched.notices;
         self.ended |= touched.ended;
         self.verifier = touched.verifier.or(self.verifier);
     }
@@ -140,6 +146,8 @@ pub(super) struct Published {
     pub(super) grants: Notify,
     /// Delegations may have been recalled.
     pub(super) recalls: Notify,
+    /// Holders of directory delegations may have to be told of changes. One waits, and finds what came before it did.
+    pub(super) notices: Notify,
 }
 
 impl Published {
@@ -159,6 +167,7 @@ impl Published {
             time: AtomicU64::new(0),
             grants: Notify::new(),
             recalls: Notify::new(),
+            notices: Notify::new(),
         })
     }
 
@@ -199,6 +208,9 @@ impl Published {
         if changes.recalls {
             self.recalls.notify_waiters();
         }
+        if changes.notices {
+            self.notices.notify_one();
+        }
         Ok(())
     }
 
@@ -223,6 +235,7 @@ impl Published {
         self.advance_time(time);
         self.grants.notify_waiters();
         self.recalls.notify_waiters();
+        self.notices.notify_one();
         Ok(())
     }
 

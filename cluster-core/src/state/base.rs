@@ -5,6 +5,9 @@
 //! without a bound ends at the neighbouring byte.
 //!
 //! A row of the model begins with a byte that says whether its value follows, or where it is among the [large ones](super::values).
+//!
+//! What changes and goes at once, opens and locks above all, is looked for here again and again and nearly never found. So the first
+//! and the last key of each table are remembered when they are asked for first: what lies beyond is known not to be here.
 
 use super::error::StateError;
 use super::redb_file::{RedbFile, SYNC_STATE};
@@ -15,7 +18,7 @@ use atoll_model::kv::{KvError, Table};
 use redb::{AccessGuard, Database, Durability, ReadOnlyTable, ReadableDatabase, TableDefinition};
 use std::ops::Bound;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 type Raw = &'static [u8];
 
@@ -95,13 +98,24 @@ impl<'r> Row<'r> {
 pub(super) struct Base {
     table: ReadOnlyTable<Raw, Raw>,
     pin: Pin,
+    /// Of each table of the model.
+    spans: [OnceLock<Option<Span>>; Table::ALL.len()],
+    /// The file stays open for those who read it, also when another has taken its place.
+    _db: Arc<Database>,
+}
+
+/// The first and the last key of a table, the table's byte included.
+struct Span {
+    first: Box<[u8]>,
+    last: Box<[u8]>,
 }
 
 impl Base {
     /// The newest one. `pin` is as of now.
-    pub(super) fn open(db: &Database, pin: Pin) -> Result<Self, StateError> {
+    pub(super) fn open(db: &Arc<Database>, pin: Pin) -> Result<Self, StateError> {
         let txn = db.begin_read().map_err(StateError::store)?;
-        Ok(Self { table: txn.open_table(STATE).map_err(StateError::store)?, pin })
+        let table = txn.open_table(STATE).map_err(StateError::store)?;
+        Ok(Self { table, pin, spans: [const { OnceLock::new() }; Table::ALL.len()], _db: db.clone() })
     }
 
     /// Of a state that took another's place: `pin` is as of after that.
@@ -122,13 +136,42 @@ impl Base {
         Ok(rows)
     }
 
+    /// Where the keys of a table are; `None` if it has none.
+    fn span(&self, table: Table) -> Result<Option<&Span>, KvError> {
+        let known = &self.spans[table as usize];
+        if let Some(span) = known.get() {
+            return Ok(span.as_ref());
+        }
+        let (from, to) = ([table as u8], [table as u8 + 1]);
+        let mut range = self.table.range::<&[u8]>(&from[..]..&to[..]).map_err(failed)?;
+        let key = |pair: Option<Result<(AccessGuard<'_, Raw>, _), _>>| -> Result<Option<Box<[u8]>>, KvError> {
+            Ok(pair
+                .transpose()
+                .map_err(failed)?
+                .map(|(key, _): (_, AccessGuard<'_, Raw>)| key.value().into()))
+        };
+        let span = match key(range.next())? {
+            Some(first) => {
+                let last = key(range.next_back())?.unwrap_or_else(|| first.clone());
+                Some(Span { first, last })
+            }
+            None => None,
+        };
+        Ok(known.get_or_init(|| span).as_ref())
+    }
+
     pub(super) fn get<R>(
         &self,
         table: Table,
         key: &[u8],
         f: impl FnOnce(Option<&[u8]>) -> R,
     ) -> Result<R, KvError> {
-        let found = with_key(table, key, |key| self.table.get(key)).map_err(failed)?;
+        let Some(span) = self.span(table)? else { return Ok(f(None)) };
+        let found = with_key(table, key, |key| match *span.first <= *key && *key <= *span.last {
+            true => self.table.get(key),
+            false => Ok(None),
+        });
+        let found = found.map_err(failed)?;
         match found.as_ref().map(|row| Row::of(row.value())).transpose()? {
             None => Ok(f(None)),
             Some(Row::Here(value)) => Ok(f(Some(value))),
@@ -148,6 +191,9 @@ impl Base {
         to: Bound<&[u8]>,
         back: bool,
     ) -> Result<BasePairs<'_>, KvError> {
+        if !self.may_have(table, from, to)? {
+            return Ok(BasePairs { range: None, back, pin: &self.pin, head: None });
+        }
         let prefixed = |bound: Bound<&[u8]>| bound.map(|key| with_key(table, key, <[u8]>::to_vec));
         let from = match prefixed(from) {
             Bound::Unbounded => Bound::Included(vec![table as u8]),
@@ -159,9 +205,25 @@ impl Base {
         };
         let bounds = (from.as_ref().map(Vec::as_slice), to.as_ref().map(Vec::as_slice));
         let range = self.table.range::<&[u8]>(bounds).map_err(failed)?;
-        let mut pairs = BasePairs { range, back, pin: &self.pin, head: None };
+        let mut pairs = BasePairs { range: Some(range), back, pin: &self.pin, head: None };
         pairs.advance()?;
         Ok(pairs)
+    }
+
+    /// Whether keys of a table may lie in a range.
+    fn may_have(&self, table: Table, from: Bound<&[u8]>, to: Bound<&[u8]>) -> Result<bool, KvError> {
+        let Some(span) = self.span(table)? else { return Ok(false) };
+        let begins = match from {
+            Bound::Included(from) => from <= &span.last[1..],
+            Bound::Excluded(from) => from < &span.last[1..],
+            Bound::Unbounded => true,
+        };
+        let ends = match to {
+            Bound::Included(to) => to >= &span.first[1..],
+            Bound::Excluded(to) => to > &span.first[1..],
+            Bound::Unbounded => true,
+        };
+        Ok(begins && ends)
     }
 
     /// What the file says of its place in the log.
@@ -180,9 +242,13 @@ impl Base {
     }
 }
 
+/// A key, without its table's byte, and its value.
+pub(super) type Pair<'p> = (&'p [u8], &'p [u8]);
+
 /// Pairs of one table of the file, in one direction.
 pub(super) struct BasePairs<'b> {
-    range: redb::Range<'static, Raw, Raw>,
+    /// None if there is nothing.
+    range: Option<redb::Range<'static, Raw, Raw>>,
     back: bool,
     pin: &'b Pin,
     head: Option<Head>,
@@ -202,7 +268,7 @@ impl BasePairs<'_> {
     }
 
     /// The pair it stands at. Large values are read only here.
-    pub(super) fn pair(&mut self) -> Result<Option<(&[u8], &[u8])>, KvError> {
+    pub(super) fn pair(&mut self) -> Result<Option<Pair<'_>>, KvError> {
         let Some(Head { key, row, read }) = &mut self.head else { return Ok(None) };
         let value = match Row::of(row.value())? {
             Row::Here(value) => value,
@@ -212,7 +278,8 @@ impl BasePairs<'_> {
     }
 
     pub(super) fn advance(&mut self) -> Result<(), KvError> {
-        let next = if self.back { self.range.next_back() } else { self.range.next() };
+        let Some(range) = &mut self.range else { return Ok(()) };
+        let next = if self.back { range.next_back() } else { range.next() };
         self.head = next.transpose().map_err(failed)?.map(|(key, row)| Head { key, row, read: None });
         Ok(())
     }
@@ -290,10 +357,11 @@ impl Rows<'_> {
 }
 
 /// Runs `f` in one transaction, of which nothing remains on an error. [`Durability::Immediate`] waits for the disk and makes
-/// everything before durable, too. With `values` large values go there; after an error that is not to be used any more.
+/// everything before durable, too. With `values` large values go there, whatever gaps they find if the disk is tight (the flag); after an error
+/// that is not to be used any more.
 pub(super) fn transact<R>(
     db: &Database,
-    mut values: Option<&mut values::Writer>,
+    values: Option<(&mut values::Writer, bool)>,
     durability: Durability,
     f: impl FnOnce(&mut Rows<'_>) -> Result<R, StateError>,
 ) -> Result<R, StateError> {
@@ -301,9 +369,10 @@ pub(super) fn transact<R>(
     txn.set_durability(durability).map_err(StateError::store)?;
     // Saves the allocator's state too: opening after a crash must not walk the whole file.
     txn.set_quick_repair(matches!(durability, Durability::Immediate));
-    if let Some(values) = &mut values {
-        values.begin()?;
-    }
+    let mut values = match values {
+        Some((values, tight)) => values.begin(tight).map(|()| Some(values))?,
+        None => None,
+    };
     let result = {
         let table = txn.open_table(STATE).map_err(StateError::store)?;
         let mut rows = Rows { table, values: values.as_deref_mut(), row: Vec::new() };
@@ -344,7 +413,7 @@ pub(super) fn open_file(
     how: Open,
     cache_bytes: usize,
     repair: Option<RepairProgress>,
-) -> Result<Database, StateError> {
+) -> Result<Arc<Database>, StateError> {
     let file = disk.open(path, how)?;
     // redb refuses a file that doesn't end on a page. One that was growing when the power went may, and what is beyond
     // the last whole page is beyond anything that was ever made durable.
@@ -358,5 +427,5 @@ pub(super) fn open_file(
     if let Some(repair) = repair {
         builder.set_repair_callback(move |session| repair(session.progress()));
     }
-    builder.create_with_backend(file).map_err(StateError::store)
+    builder.create_with_backend(file).map(Arc::new).map_err(StateError::store)
 }

@@ -67,7 +67,11 @@ impl Front {
         let now = self.lock();
         live.clear();
         live.extend(now.views.keys());
-        (StateReader { layers: now.layers.clone(), batch: now.batch + 1 }, now.place.clone())
+        let reader = StateReader { layers: now.layers.clone(), batch: now.batch + 1 };
+        let (place, newest) = (now.place.clone(), now.batch);
+        drop(now);
+        reader.layers.active.forget_gone(live.first().map_or(newest, |oldest| newest.min(*oldest)));
+        (reader, place)
     }
 
     /// Shows what the batch has written.

@@ -5,17 +5,20 @@
 //!
 //! A key keeps those versions that some view can still ask for, the newest finished one, and the one of the batch under way. So
 //! a key that every batch writes has two or three.
+//!
+//! A key that was *new*, so that nothing below has it, and was deleted again, goes from here when nobody can ask for it any more. What is there
+//! for moments only, as an open, thus costs neither memory until the next flush nor a look into the file.
 
 use super::base::Rows;
 use super::error::StateError;
 use super::key::Key;
 use atoll_model::kv::Table;
 use bytes::Bytes;
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// A value, or that the key is deleted. Nobody copies bytes under a lock.
 #[derive(Clone)]
@@ -57,6 +60,8 @@ const VERSION_BYTES: usize = 56;
 /// The newest version of a key, with those before it.
 struct Version {
     batch: u64,
+    /// Whether the key was not there before this layer.
+    new: bool,
     value: Value,
     older: Option<Box<Version>>,
 }
@@ -64,6 +69,11 @@ struct Version {
 impl Version {
     fn bytes(&self) -> usize {
         VERSION_BYTES + self.value.bytes().map_or(0, <[u8]>::len)
+    }
+
+    /// Whether neither this layer nor any below has the key any more.
+    fn is_gone(&self) -> bool {
+        self.new && matches!(self.value, Value::Deleted)
     }
 
     /// The value as of `batch`, if it was written in this layer by then.
@@ -101,11 +111,17 @@ pub(super) struct Layer {
     tables: [RwLock<Entries>; Table::ALL.len()],
     /// Memory taken, about. Changed by the writer alone.
     bytes: AtomicUsize,
+    /// Keys that were new and are deleted, with the batch that did it. Used by the writer alone.
+    gone: Mutex<VecDeque<(u64, Table, Key)>>,
 }
 
 impl Default for Layer {
     fn default() -> Self {
-        Self { tables: std::array::from_fn(|_| RwLock::default()), bytes: AtomicUsize::default() }
+        Self {
+            tables: std::array::from_fn(|_| RwLock::default()),
+            bytes: AtomicUsize::default(),
+            gone: Mutex::default(),
+        }
     }
 }
 
@@ -135,8 +151,18 @@ impl Layer {
     /// Puts the value of `batch`, which is newer than all before. `live` are the batches, in order, as of which anybody may
     /// still ask; the newest before this one may be left out.
     pub(super) fn put(&self, table: Table, key: &[u8], batch: u64, value: Value, live: &[u64]) {
-        let version = Version { batch, value, older: None };
+        self.put_version(table, key, Version { batch, new: false, value, older: None }, live);
+    }
+
+    /// The same for a key that is not there.
+    pub(super) fn put_new(&self, table: Table, key: &[u8], batch: u64, value: Value, live: &[u64]) {
+        self.put_version(table, key, Version { batch, new: true, value, older: None }, live);
+    }
+
+    fn put_version(&self, table: Table, key: &[u8], version: Version, live: &[u64]) {
+        let batch = version.batch;
         let (mut more, mut less) = (version.bytes(), 0);
+        let mut gone = false;
         match self.write(table).entry(Key::from(key)) {
             Entry::Vacant(entry) => {
                 more += ENTRY_BYTES + entry.key().extra_bytes();
@@ -145,6 +171,9 @@ impl Layer {
             Entry::Occupied(mut entry) => {
                 let newest = entry.get_mut();
                 let mut before = std::mem::replace(newest, version);
+                // What was below when the key came here is still there.
+                newest.new = before.new;
+                gone = newest.is_gone();
                 if before.batch == batch {
                     less = before.bytes();
                     newest.older = before.older;
@@ -156,6 +185,34 @@ impl Layer {
             }
         }
         self.account(more, less);
+        if gone {
+            self.gone().push_back((batch, table, Key::from(key)));
+        }
+    }
+
+    fn gone(&self) -> MutexGuard<'_, VecDeque<(u64, Table, Key)>> {
+        self.gone.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Forgets keys that were new and are deleted as of `oldest`. Nobody asks as of an older batch any more.
+    pub(super) fn forget_gone(&self, oldest: u64) {
+        let (mut gone, mut less) = (self.gone(), 0);
+        while gone.front().is_some_and(|(batch, ..)| *batch <= oldest)
+            && let Some((_, table, key)) = gone.pop_front()
+        {
+            let mut entries = self.write(table);
+            let Entry::Occupied(entry) = entries.entry(key) else { continue };
+            // It may have come again since.
+            if entry.get().batch <= oldest && entry.get().is_gone() {
+                less += ENTRY_BYTES + entry.key().extra_bytes();
+                let mut next = Some(Box::new(entry.remove()));
+                while let Some(version) = next {
+                    less += version.bytes();
+                    next = version.older;
+                }
+            }
+        }
+        self.account(0, less);
     }
 
     /// Takes back what `batch`, the newest, has put.
@@ -214,6 +271,7 @@ impl Layer {
                 row.extend_from_slice(key.as_slice());
                 match newest.value.bytes() {
                     Some(value) => rows.put(&row, value)?,
+                    None if newest.is_gone() => {}
                     None => rows.remove(&row)?,
                 }
             }

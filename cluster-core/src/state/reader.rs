@@ -184,6 +184,17 @@ impl KvWrite for StateWriter<'_> {
         Ok(())
     }
 
+    fn put_new(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<(), KvError> {
+        debug_assert!(
+            self.get(table, key, |value| value.is_none())?,
+            "a new row of {} was there",
+            table.name()
+        );
+        let StateReader { layers, batch } = &self.reader;
+        layers.active.put_new(table, key, *batch, Value::Copied(value.into()), self.live);
+        Ok(())
+    }
+
     fn put_shared(&mut self, table: Table, key: &[u8], value: Bytes) -> Result<(), KvError> {
         self.write(table, key, Value::shared(value));
         Ok(())

@@ -34,6 +34,9 @@ const INCOMING: &str = "state.incoming.";
 /// Site of the directory sync that makes the state's file, or its replacement, survive.
 pub const SYNC_STATE_DIR: &str = "state.dir";
 
+/// With less room on the disk, flushes fill the smallest gaps before the file of large values grows.
+const TIGHT: u64 = 1 << 30;
+
 /// Sizes of the state in memory.
 #[derive(Clone, Copy, Debug)]
 pub struct Config {
@@ -77,7 +80,7 @@ struct Inner {
 
 /// What a flush writes.
 struct OnDisk {
-    redb: Database,
+    redb: Arc<Database>,
     values: values::Writer,
 }
 
@@ -116,8 +119,7 @@ impl StateStore {
         disk.sync_dir(dir, SYNC_STATE_DIR)?;
         let base = Base::open(&db, values.pin())?;
         let place = base.place()?;
-        let writer = values::Writer::new(values.clone(), base.slot_rows()?);
-        writer.check()?;
+        let writer = values::Writer::new(values.clone(), base.slot_rows()?)?;
         let inner = Arc::new(Inner {
             disk,
             dir: dir.to_owned(),
@@ -186,7 +188,7 @@ impl StateStore {
     pub fn freed_bytes(&self) -> Result<u64, StateError> {
         let inner = &*self.inner;
         inner.flush(0)?;
-        let db = lock(&inner.db);
+        let mut db = lock(&inner.db);
         inner.check()?;
         // Pages go back to be used again only with the transaction after the one that freed them.
         let redb = &db.redb;
@@ -222,7 +224,8 @@ impl StateStore {
         let _no_batch = lock(&inner.writing);
         inner.check()?;
         inner.disk.rename(&incoming.path, &inner.dir.join(FILE))?;
-        inner.disk.sync_dir(&inner.dir, SYNC_STATE_DIR)?;
+        // From here on the former file has no name: nothing may be made durable in it.
+        inner.disk.sync_dir(&inner.dir, SYNC_STATE_DIR).map_err(|error| inner.fail(error.into()))?;
         *lock(&inner.durable) = place.applied;
         db.values.replaced();
         inner.front.replace(base.pinned_anew(inner.values.pin()), place);
@@ -256,12 +259,13 @@ impl Inner {
         };
         let Some(frozen) = frozen else { return Ok(*lock(&self.durable)) };
         let unfinished = Unfinished(self);
+        let tight = self.disk.space().is_ok_and(|space| space.available < TIGHT);
         let write = |rows: &mut Rows<'_>| {
             frozen.layer.write_to(rows)?;
             rows.set_place(&frozen.place)
         };
         let OnDisk { redb, values } = &mut *db;
-        let base = transact(redb, Some(values), Durability::Immediate, write)
+        let base = transact(redb, Some((values, tight)), Durability::Immediate, write)
             .and_then(|()| Base::open(redb, self.values.pin()))
             .map_err(|error| self.fail(error))?;
         let Place { applied, .. } = frozen.place;
@@ -332,7 +336,7 @@ impl Drop for Flusher {
 
 /// A state being received, in a file of its own that goes when this is dropped.
 pub(super) struct Incoming {
-    db: Option<Database>,
+    db: Option<Arc<Database>>,
     path: PathBuf,
     disk: Arc<dyn Disk>,
 }

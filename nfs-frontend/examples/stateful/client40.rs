@@ -7,7 +7,7 @@ use crate::ops::{Asking, Note, Seqids, identity};
 use crate::world::{Failed, Reply, World};
 use atoll_proto::nfs4::{
     ArgOp4, CbClient4, ClientOwner4, Compound4Res, NetAddr4, NfsStat4, ResOp4, SetClientId4Args,
-    SetClientIdConfirm4Args,
+    SetClientIdConfirm4Args, StableHow4,
 };
 
 /// See the module.
@@ -48,7 +48,7 @@ fn is_step(op: &ArgOp4) -> bool {
     )
 }
 
-/// A retransmission has the same results of what changes something. What only reads is executed again, since v4.0 keeps no replies, and
+/// A retransmission has the same results of what changes something. What only reads (or writes nothing) is executed again, since v4.0 keeps no replies, and
 /// if that ends otherwise nothing more can be said.
 fn check_again(ops: &[ArgOp4], first: &Compound4Res, then: &Compound4Res) -> Result<(), Failed> {
     for (op, (one, two)) in ops.iter().zip(first.ops.iter().zip(then.ops.iter())) {
@@ -60,9 +60,12 @@ fn check_again(ops: &[ArgOp4], first: &Compound4Res, then: &Compound4Res) -> Res
                     | ArgOp4::Remove(_)
                     | ArgOp4::Rename(_)
                     | ArgOp4::SetAttr(_)
-                    | ArgOp4::Write(_)
-            );
-        if changes && one != two {
+            )
+            || matches!(op, ArgOp4::Write(args) if !args.data.is_empty());
+        // Unstable data of a file that a later operation of the same request removed have no outcome, and nowhere to go.
+        let removed = matches!(op, ArgOp4::Write(args) if args.stable == StableHow4::Unstable)
+            && two.status() == Err(NfsStat4::Stale);
+        if changes && one != two && !removed {
             let words = format!(
                 "a retransmission of v4.0 is answered otherwise | {ops:?}\n first {one:?}\n then {two:?}"
             );

@@ -1,17 +1,22 @@
-//! A client of NFSv4.1 or 4.2: one session of some slots.
+//! A client of NFSv4.1 or 4.2: one session of some slots, and a backchannel whose callbacks it answers now and then.
 
 use crate::dice::Dice;
 use crate::judge;
 use crate::known::{Kind, Stateids};
 use crate::ops::{Asked, Asking, Note, Seqids, identity};
 use crate::world::{Failed, Reply, World};
+use atoll_nfs::server::Reverse;
+use atoll_proto::nfs4::callback::{CbArgOp4, CbCompound4Args, CbCompound4Res, CbResOp4, CbSequence4Ok};
 use atoll_proto::nfs4::{
-    ArgOp4, CbSecParms4, ChannelAttrs4, ClientId4Args, ClientOwner4, Compound4Res, CreateSession4Args,
-    DestroySession4Args, ExchangeId4Args, NfsStat4, ReclaimComplete4Args, ResOp4, Sequence4Args, SessionId4,
-    StableHow4, StateProtect4Args, create_session,
+    ArgOp4, BindConnToSession4Args, CbSecParms4, ChannelAttrs4, ClientId4Args, ClientOwner4, Compound4Res,
+    CreateSession4Args, DelegReturn4Args, DestroySession4Args, DirFromClient4, ExchangeId4Args, FileHandle,
+    GetDirDelegation4Ok, NfsStat4, OpenDelegation4, PutFh4Args, ReclaimComplete4Args, ResOp4, Sequence4Args,
+    SessionId4, StableHow4, StateProtect4Args, Tag, create_session,
 };
-use atoll_xdr::Array;
+use atoll_proto::rpc::{Accepted, CallHeader, ReplyHeader};
+use atoll_xdr::{Array, Decoder, Encoder};
 use bytes::Bytes;
+use std::collections::HashMap;
 
 const SLOTS: usize = 3;
 
@@ -45,6 +50,12 @@ pub(crate) struct Client41 {
     boot: u8,
     session: Option<Session>,
     stateids: Stateids,
+    /// Of the present connection, which callbacks come over.
+    back: Option<Reverse>,
+    /// Callbacks that were heard: the last number of each slot.
+    heard: HashMap<u32, u32>,
+    /// Delegations to be returned.
+    recalled: Vec<ArgOp4>,
 }
 
 fn changes(op: &ArgOp4) -> bool {
@@ -85,12 +96,29 @@ fn is_durable(ops: &[ArgOp4], res: &Compound4Res) -> bool {
 impl Client41 {
     pub(crate) fn new(name: &str, minor: u32, uid: u32) -> Self {
         let name = name.to_owned();
-        Self { name, minor, uid, boot: 1, session: None, stateids: Stateids::default() }
+        Self {
+            name,
+            minor,
+            uid,
+            boot: 1,
+            session: None,
+            stateids: Stateids::default(),
+            back: None,
+            heard: HashMap::new(),
+            recalled: Vec::new(),
+        }
+    }
+
+    async fn compound(&self, w: &mut World, ops: &[ArgOp4]) -> Result<Reply, Failed> {
+        w.connection = self.back.as_ref().map(Reverse::handle);
+        let reply = w.compound(self.uid, self.minor, ops).await;
+        w.connection = None;
+        reply
     }
 
     async fn alone(&self, w: &mut World, op: ArgOp4) -> Result<Compound4Res, Failed> {
         let ops = vec![op];
-        let Reply { res, .. } = w.compound(self.uid, self.minor, &ops).await?;
+        let Reply { res, .. } = self.compound(w, &ops).await?;
         judge::judge(self.minor, &ops, &res)?;
         Ok(res)
     }
@@ -108,6 +136,8 @@ impl Client41 {
         };
         let res = self.alone(w, ArgOp4::ExchangeId(Box::new(args))).await?;
         let Some(ResOp4::ExchangeId(Ok(known))) = res.ops.last() else { return Ok(()) };
+        self.back = (!d.once_in(4)).then(Reverse::new);
+        self.heard.clear();
         let channel = ChannelAttrs4 {
             headerpadsize: 0,
             maxrequestsize: d.pick(&[1 << 20, 1 << 20, 2000]),
@@ -120,7 +150,8 @@ impl Client41 {
         let args = CreateSession4Args {
             clientid: known.clientid,
             sequence: known.sequenceid,
-            flags: if d.once_in(3) { create_session::PERSIST } else { 0 },
+            flags: if d.once_in(3) { create_session::PERSIST } else { 0 }
+                | if self.back.is_some() { create_session::CONN_BACK_CHAN } else { 0 },
             fore_chan_attrs: channel,
             back_chan_attrs: ChannelAttrs4 { maxresponsesize: 4096, maxresponsesize_cached: 4096, ..channel },
             cb_program: 1,
@@ -147,6 +178,21 @@ impl Client41 {
     /// One request, perhaps retransmitted at once.
     pub(crate) async fn act(&mut self, w: &mut World, d: &mut Dice<'_>) -> Result<(), Failed> {
         self.set_up(w, d).await?;
+        self.called(w, d);
+        if !self.recalled.is_empty() && !d.once_in(4) {
+            let recalled = std::mem::take(&mut self.recalled);
+            return self.send(w, 0, false, recalled.into_iter().take(4).map(plain).collect()).await;
+        }
+        let Some(session) = &self.session else { return Ok(()) };
+        if d.once_in(8) && self.back.is_some() {
+            let sessionid = session.id;
+            let args = BindConnToSession4Args {
+                sessionid,
+                dir: DirFromClient4::ForeOrBoth,
+                use_conn_in_rdma_mode: false,
+            };
+            self.alone(w, ArgOp4::BindConnToSession(args)).await?;
+        }
         let Some(session) = &self.session else { return Ok(()) };
         let slot = d.below(SLOTS);
         let cache = d.once_in(2);
@@ -168,6 +214,57 @@ impl Client41 {
         if again { self.repeat(w, slot, false).await } else { Ok(()) }
     }
 
+    /// Answers some of the callbacks that have come.
+    fn called(&mut self, w: &World, d: &mut Dice<'_>) {
+        let Some(back) = &self.back else { return };
+        while let Some(message) = back.next_call() {
+            let mut decoder = Decoder::new(message);
+            let header = CallHeader::parse(&mut decoder).unwrap();
+            let args: CbCompound4Args = decoder.decode().unwrap();
+            w.tell(|| format!("callback to {}: {:?}", self.name, args.ops));
+            let Some(CbArgOp4::Sequence(sequence)) = args.ops.first() else { panic!("{args:?}") };
+            // Some it does not hear at all.
+            if d.once_in(6) {
+                continue;
+            }
+            let last = self.heard.get(&sequence.slotid).copied().unwrap_or(0);
+            let mut ops = Vec::new();
+            if sequence.sequenceid == last.wrapping_add(1) {
+                self.heard.insert(sequence.slotid, sequence.sequenceid);
+                ops.push(CbResOp4::Sequence(Ok(CbSequence4Ok {
+                    sessionid: sequence.sessionid,
+                    sequenceid: sequence.sequenceid,
+                    slotid: sequence.slotid,
+                    highest_slotid: 1,
+                    target_highest_slotid: 1,
+                })));
+                ops.extend(args.ops.get(1).map(|op| match op {
+                    _ if d.once_in(8) => op.op().failed(d.pick(&[NfsStat4::Delay, NfsStat4::BadStateId])),
+                    CbArgOp4::Recall(recall) => {
+                        self.recalled.push(ArgOp4::PutFh(PutFh4Args { object: recall.fh }));
+                        let deleg_stateid = recall.stateid;
+                        self.recalled.push(ArgOp4::DelegReturn(DelegReturn4Args { deleg_stateid }));
+                        CbResOp4::Recall(Ok(()))
+                    }
+                    CbArgOp4::Notify(_) => CbResOp4::Notify(Ok(())),
+                    CbArgOp4::NotifyLock(_) => CbResOp4::NotifyLock(Ok(())),
+                    CbArgOp4::RecallSlot(_) => CbResOp4::RecallSlot(Ok(())),
+                    other => other.op().failed(NfsStat4::NotSupp),
+                }));
+            } else {
+                let again = sequence.sequenceid == last;
+                let status = if again { NfsStat4::RetryUncachedRep } else { NfsStat4::SeqMisordered };
+                ops.push(CbResOp4::Sequence(Err(status)));
+            }
+            let status = ops.last().map_or(Ok(()), CbResOp4::status);
+            let res = CbCompound4Res { status, tag: Tag::default(), ops: Array::new(ops).unwrap() };
+            let mut e = Encoder::new();
+            e.put(&ReplyHeader::accepted(header.xid, Accepted::Success));
+            e.put(&res);
+            back.reply(header.xid, e.into_bytes());
+        }
+    }
+
     fn sequence(&self, slot: usize, sequenceid: u32, cachethis: bool) -> Option<ArgOp4> {
         let sessionid = self.session.as_ref()?.id;
         let highest_slotid = SLOTS as u32 - 1;
@@ -187,7 +284,7 @@ impl Client41 {
         let Some(sequence) = self.sequence(slot, seqid, cache) else { return Ok(()) };
         let notes: Vec<Note> = asked.iter().map(|a| a.note).collect();
         let ops: Vec<ArgOp4> = std::iter::once(sequence).chain(asked.into_iter().map(|a| a.op)).collect();
-        let Reply { bytes, res } = w.compound(self.uid, self.minor, &ops).await?;
+        let Reply { bytes, res } = self.compound(w, &ops).await?;
         judge::judge(self.minor, &ops, &res)?;
         self.heard(w, &notes, &res);
         if self.lost(&res) {
@@ -213,7 +310,20 @@ impl Client41 {
             match (result, note) {
                 (ResOp4::Open(Ok(opened)), Note::Open(owner)) => {
                     if let Some(ResOp4::GetFh(Ok(fh))) = res.ops.get(n + 2) {
-                        self.stateids.learn(opened.stateid, fh.object, Kind::Open(*owner));
+                        if !opened.stateid.is_special() {
+                            self.stateids.learn(opened.stateid, fh.object, Kind::Open(*owner));
+                        }
+                        self.learn(&opened.delegation, fh.object);
+                    }
+                }
+                (ResOp4::WantDelegation(Ok(told)), _) => {
+                    if let Some(ResOp4::GetFh(Ok(fh))) = res.ops.get(n + 2) {
+                        self.learn(told, fh.object);
+                    }
+                }
+                (ResOp4::GetDirDelegation(Ok(GetDirDelegation4Ok::Granted(it))), _) => {
+                    if let Some(ResOp4::GetFh(Ok(fh))) = res.ops.get(n + 2) {
+                        self.stateids.learn(it.stateid, fh.object, Kind::Delegation);
                     }
                 }
                 (ResOp4::Lock(Ok(locked)), Note::Lock(owner, fh)) => {
@@ -229,6 +339,15 @@ impl Client41 {
                 _ => {}
             }
         }
+    }
+
+    fn learn(&mut self, told: &OpenDelegation4, fh: FileHandle) {
+        let stateid = match told {
+            OpenDelegation4::Read(it) | OpenDelegation4::ReadAttrs(it) => it.stateid,
+            OpenDelegation4::Write(it) | OpenDelegation4::WriteAttrs(it) => it.stateid,
+            OpenDelegation4::None | OpenDelegation4::NoneExt(_) => return,
+        };
+        self.stateids.learn(stateid, fh, Kind::Delegation);
     }
 
     /// Whether the session is gone; then the client sets itself up anew the next time.
@@ -249,7 +368,7 @@ impl Client41 {
             return Ok(());
         }
         let (ops, reply) = (last.ops.clone(), last.reply.clone());
-        let Reply { bytes, res } = w.compound(self.uid, self.minor, &ops).await?;
+        let Reply { bytes, res } = self.compound(w, &ops).await?;
         judge::judge(self.minor, &ops, &res)?;
         if self.lost(&res) {
             return Ok(());
@@ -305,7 +424,7 @@ impl Client41 {
         let Some(sequence) = sequence else { return Ok(()) };
         // No sequence asks for this.
         let ops = vec![sequence, ArgOp4::PutRootFh, ArgOp4::PutPubFh, ArgOp4::PutRootFh];
-        let Reply { res, .. } = w.compound(self.uid, self.minor, &ops).await?;
+        let Reply { res, .. } = self.compound(w, &ops).await?;
         judge::judge(self.minor, &ops, &res)?;
         if self.lost(&res) || res.status == Err(expected) {
             return Ok(());

@@ -16,6 +16,8 @@ pub(crate) enum Kind {
     Open(usize),
     /// Locks of this lock owner.
     Lock(usize),
+    /// A delegation, of a v4.1 client.
+    Delegation,
 }
 
 /// A stateid.
@@ -56,6 +58,12 @@ impl Stateids {
             _ => {}
         }
         Some(held)
+    }
+
+    /// A delegation, if there is one.
+    pub(crate) fn delegation(&self, d: &mut Dice<'_>) -> Option<Held> {
+        let all: Vec<Held> = self.all.iter().filter(|held| held.kind == Kind::Delegation).copied().collect();
+        d.latest(&all).copied()
     }
 
     /// For data: an open's, a lock's, or a special one.

@@ -4,16 +4,17 @@ use crate::dice::Dice;
 use crate::known::{Held, Kind, NAMES, OWNERS, Stateids};
 use atoll_proto::nfs4::{
     Access4Args, Allocate4Args, ArgOp4, Attr4, AttrValue4, Bitmap, ClientId4Args, Clone4Args, Close4Args,
-    Commit4Args, Content4, Copy4Args, Create4Args, CreateHow4, CreateType4, CreateVerfAttr4,
-    DelegReturn4Args, ExistLockOwner4, Fattr4, FileHandle, FreeStateId4Args, GetAttr4Args, Identity,
-    IoAdvise4Args, Link4Args, LinkText4, ListXattrs4Args, Lock4Args, LockT4Args, LockType4, LockU4Args,
-    Locker4, Lookup4Args, Name4, Open4Args, OpenAttr4Args, OpenClaim4, OpenConfirm4Args, OpenDowngrade4Args,
-    OpenFlag4, OpenToLockOwner4, Payload, PutFh4Args, Read4Args, ReadDir4Args, ReclaimComplete4Args,
-    ReleaseLockOwner4Args, Remove4Args, Rename4Args, SecInfo4Args, SecInfoStyle4, Seek4Args, SetAttr4Args,
-    SetXattr4Args, SetXattrOption4, StableHow4, StateId4, StateOwner4, TestStateId4Args, Verify4Args,
-    Write4Args, Xattr4Args, XattrValue4,
+    Commit4Args, Content4, Copy4Args, Create4Args, CreateHow4, CreateType4, CreateVerfAttr4, DelegClaim4,
+    DelegReturn4Args, ExistLockOwner4, Fattr4, FileHandle, FreeStateId4Args, GetAttr4Args,
+    GetDirDelegation4Args, Identity, IoAdvise4Args, Link4Args, LinkText4, ListXattrs4Args, Lock4Args,
+    LockT4Args, LockType4, LockU4Args, Locker4, Lookup4Args, Name4, NfsTime4, Open4Args, OpenAttr4Args,
+    OpenClaim4, OpenConfirm4Args, OpenDowngrade4Args, OpenFlag4, OpenToLockOwner4, Payload, PutFh4Args,
+    Read4Args, ReadDir4Args, ReclaimComplete4Args, ReleaseLockOwner4Args, Remove4Args, Rename4Args,
+    SecInfo4Args, SecInfoStyle4, SecLabel4, Seek4Args, SetAttr4Args, SetXattr4Args, SetXattrOption4,
+    StableHow4, StateId4, StateOwner4, TestStateId4Args, Verify4Args, WantDelegation4Args, Write4Args,
+    Xattr4Args, XattrValue4,
 };
-use atoll_xdr::Array;
+use atoll_xdr::{Array, Opaque};
 
 /// What an operation means for what its client knows.
 #[derive(Clone, Copy, Debug)]
@@ -46,6 +47,7 @@ impl Seqids {
         match kind {
             Kind::Open(owner) => &mut self.open[owner],
             Kind::Lock(owner) => &mut self.lock[owner],
+            Kind::Delegation => unreachable!("delegations have no sequence"),
         }
     }
 }
@@ -148,7 +150,12 @@ impl Asking<'_> {
     }
 
     fn settable(&self, d: &mut Dice<'_>) -> Fattr4 {
+        let label = |data: &[u8]| {
+            AttrValue4::SecLabel(SecLabel4 { lfs: 0, policy: 0, data: Opaque::copy_from(data).unwrap() })
+        };
         match d.below(8) {
+            4 if self.minor >= 2 => attrs(&[label(b"label")]),
+            5 if self.minor >= 2 => attrs(&[AttrValue4::Mode(0o640), label(b"")]),
             0 | 1 => attrs(&[AttrValue4::Mode(d.pick(&[0o644, 0o600, 0, 0o777]))]),
             2 | 3 => attrs(&[AttrValue4::Size(small_offset(d))]),
             4 => attrs(&[]),
@@ -165,6 +172,9 @@ impl Asking<'_> {
 
     /// One more thing to do, of one or some operations.
     pub(crate) fn add(&mut self, d: &mut Dice<'_>) {
+        if self.minor > 0 && d.once_in(6) {
+            return self.delegation(d);
+        }
         match d.below(34) {
             0..=5 => self.open(d),
             6 | 7 => self.close(d),
@@ -206,6 +216,9 @@ impl Asking<'_> {
             21 => 0x0100 | 1,
             n => [3, 1, 2][n % 3],
         };
+        let wants = [0, 0, 0x100, 0x200, 0x300, 0x400, 0x500, 0x10_0000 | 0x300, 0x20_0000 | 0x300];
+        let wants = if self.minor > 1 { d.pick(&wants) } else { d.pick(&wants[..7]) };
+        let share_access = if self.minor > 0 { share_access | wants } else { share_access };
         let share_deny = match d.below(16) {
             15 => 7,
             14 => 3,
@@ -225,7 +238,10 @@ impl Asking<'_> {
             _ => OpenFlag4::NoCreate,
         };
         let claim = match d.below(32) {
-            _ if by_handle => OpenClaim4::Fh,
+            n if by_handle => match self.stateids.delegation(d).filter(|_| n < 12) {
+                Some(held) => OpenClaim4::DelegCurFh(held.stateid),
+                None => OpenClaim4::Fh,
+            },
             31 => OpenClaim4::DelegatePrev(self.name(d)),
             30 => OpenClaim4::Previous(atoll_proto::nfs4::DelegationType4::None),
             _ => OpenClaim4::Null(self.name(d)),
@@ -523,6 +539,36 @@ impl Asking<'_> {
         });
     }
 
+    fn delegation(&mut self, d: &mut Dice<'_>) {
+        match d.below(4) {
+            0 => {
+                self.directory(d);
+                let never = NfsTime4 { seconds: 0, nseconds: 0 };
+                let kinds: Vec<u32> = (0..6).filter(|_| !d.once_in(4)).collect();
+                self.push(ArgOp4::GetDirDelegation(GetDirDelegation4Args {
+                    signal_deleg_avail: d.once_in(2),
+                    notification_types: Bitmap::of(&kinds),
+                    child_attr_delay: never,
+                    dir_attr_delay: never,
+                    child_attributes: Bitmap::EMPTY,
+                    dir_attributes: Bitmap::EMPTY,
+                }));
+                self.push(ArgOp4::GetFh);
+            }
+            1 => {
+                self.any_handle(d);
+                let want = d.pick(&[0x100, 0x200, 0x300, 0x400, 0x500, 0]);
+                self.push(ArgOp4::WantDelegation(WantDelegation4Args { want, claim: DelegClaim4::Fh }));
+                self.push(ArgOp4::GetFh);
+            }
+            _ => {
+                let Some(held) = self.stateids.delegation(d) else { return self.open(d) };
+                self.handle_of(d, &held);
+                self.push(ArgOp4::DelegReturn(DelegReturn4Args { deleg_stateid: held.stateid }));
+            }
+        }
+    }
+
     fn of_the_minor_version(&mut self, d: &mut Dice<'_>) {
         if self.minor > 0 {
             self.push(ArgOp4::ReclaimComplete(ReclaimComplete4Args { one_fs: d.once_in(4) }));
@@ -557,6 +603,7 @@ fn common() -> Bitmap {
         Attr4::NumLinks as u32,
         Attr4::SpaceUsed as u32,
         Attr4::TimeModify as u32,
+        Attr4::SecLabel as u32,
     ])
 }
 

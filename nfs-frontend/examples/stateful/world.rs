@@ -18,6 +18,7 @@ use atoll_nfs::dispatch::LockService;
 use atoll_nfs::engine::{Config, Engine, HandleKey, Parts, Resolver};
 use atoll_nfs::lock_manager::{Config as LockConfig, LockManager};
 use atoll_nfs::rpc::{Answer, Credential, Gids, RpcCall, Transport};
+use atoll_nfs::server::Connection;
 use atoll_proto::nfs4::{ArgOp4, Compound4Args, Compound4Res, FileHandle, call};
 use atoll_proto::rpc::Procedure;
 use atoll_proto::{mount, nfs4, nlm};
@@ -97,6 +98,8 @@ pub(crate) struct World {
     /// Handles that anybody has seen, the oldest first.
     pub(crate) handles: Vec<FileHandle>,
     xid: u32,
+    /// Over which the next calls come.
+    pub(crate) connection: Option<Connection>,
     pub(crate) calls: u64,
     tell: bool,
 }
@@ -115,6 +118,7 @@ fn export() -> ExportSpec {
         secure: false,
         manage_gids: false,
         atime: AtimePolicy::Never,
+        security_label: true,
     }
 }
 
@@ -125,8 +129,17 @@ impl World {
         meta.apply(Call { origin: None, once: None, cred: Cred::root(), client: None, op: put })
             .result
             .unwrap();
-        let mut world =
-            Self { meta, blocks, engine: None, locks: None, handles: Vec::new(), xid: 0, calls: 0, tell };
+        let mut world = Self {
+            meta,
+            blocks,
+            engine: None,
+            locks: None,
+            handles: Vec::new(),
+            xid: 0,
+            connection: None,
+            calls: 0,
+            tell,
+        };
         world.start().await;
         world
     }
@@ -217,7 +230,7 @@ impl World {
                 version,
                 procedure,
                 credential: Credential::Sys { uid, gid: uid, gids: Gids::new(&[]).unwrap() },
-                connection: None,
+                connection: self.connection.clone(),
                 args: Decoder::new(args.clone()),
             };
             let reply = Encoder::new();
@@ -365,7 +378,9 @@ impl World {
                 .filter(|table| *table != Table::ExpiredClient);
             let all =
                 of_nfs4.chain([Table::Lock, Table::LockClient, Table::PendingGrant, Table::LockRelease]);
-            let mut all = all.chain([Table::Orphan, Table::Dirty]);
+            let all = all.chain([Table::Orphan, Table::Dirty]);
+            let delegations = [Table::FileDelegation, Table::Recalled, Table::Watch, Table::Notice];
+            let mut all = all.chain(delegations);
             all.find(|table| {
                 let mut any = false;
                 kv.scan(*table, Bound::Unbounded, Bound::Unbounded, |_, _| {

@@ -204,8 +204,12 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
             config,
         });
         engine.register().await?;
+        engine.recall_what_may_be_told().await?;
         tokio::spawn(background(Arc::downgrade(&engine)));
         let end = engine.v4.delegations.end.subscribe();
+        tokio::spawn(v4::slot_recalls::run(Arc::downgrade(&engine), end.clone()));
+        let (this, meta) = (Arc::downgrade(&engine), engine.meta.clone());
+        tokio::spawn(v4::delegations::run_notices(this, meta, end.clone()));
         tokio::spawn(v4::delegations::run_recalls(Arc::downgrade(&engine), engine.meta.clone(), end));
         Ok(engine)
     }
@@ -347,39 +351,66 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
     }
 
     /// Runs a call that has a key or can be repeated, until its outcome is known or patience ends (`Delay`).
-    pub(crate) async fn execute_repeatable(&self, mut call: Call) -> Result<Response, FsError> {
+    pub(crate) async fn execute_repeatable(&self, call: Box<Call>) -> Result<Response, FsError> {
         let deadline = Instant::now() + self.config.patience;
+        let answer = self.meta.execute_kept(&call).await;
+        match trouble(&answer) {
+            None => answer,
+            // Apart, since it is rare and its future large.
+            Some(trouble) => Box::pin(self.execute_again(call, answer, trouble, deadline)).await,
+        }
+    }
+
+    /// Goes on with a call that has met trouble.
+    async fn execute_again(
+        &self,
+        mut call: Box<Call>,
+        mut answer: Result<Response, FsError>,
+        mut met: Trouble,
+        deadline: Instant,
+    ) -> Result<Response, FsError> {
         let mut pause = RETRY_MIN;
-        loop {
-            let answer = self.meta.execute(call.clone()).await;
-            let fenced = match &answer {
-                Err(FsError::Fenced) => true,
-                Err(FsError::Delay) => false,
-                Ok(response) => match response.result {
-                    Err(FsError::Fenced) => true,
-                    // Refused without effect, to be tried again shortly.
-                    Err(FsError::Delay) => false,
-                    _ => return answer,
-                },
-                Err(_) => return answer,
-            };
-            if Instant::now() + pause > deadline {
-                return answer;
-            }
-            if fenced {
+        while Instant::now() + pause <= deadline {
+            match met {
                 // Refused without effect: goes again in the new life. Blocks of the old one must not be referred to.
-                if let Some(origin) = call.origin {
-                    self.fenced(origin.epoch).await;
+                Trouble::Fenced => {
+                    if let Some(origin) = call.origin {
+                        self.fenced(origin.epoch).await;
+                    }
+                    if matches!(&call.op, Op::Write { pieces, .. } if refers_to_blocks(pieces)) {
+                        return Err(FsError::Fenced);
+                    }
+                    call.origin = Some(self.origin().await);
                 }
-                if matches!(&call.op, Op::Write { pieces, .. } if refers_to_blocks(pieces)) {
-                    return Err(FsError::Fenced);
+                Trouble::Delay => {
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(RETRY_MAX);
                 }
-                call.origin = Some(self.origin().await);
-            } else {
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(RETRY_MAX);
+            }
+            answer = self.meta.execute_kept(&call).await;
+            match trouble(&answer) {
+                None => return answer,
+                Some(trouble) => met = trouble,
             }
         }
+        answer
+    }
+}
+
+/// Why a call is sent again.
+#[derive(Clone, Copy)]
+enum Trouble {
+    /// By a frontend of another life.
+    Fenced,
+    /// Its outcome is not known, or it was refused without effect, to be tried again shortly.
+    Delay,
+}
+
+fn trouble(answer: &Result<Response, FsError>) -> Option<Trouble> {
+    match answer {
+        Err(FsError::Fenced) | Ok(Response { result: Err(FsError::Fenced), .. }) => Some(Trouble::Fenced),
+        Err(FsError::Delay) | Ok(Response { result: Err(FsError::Delay), .. }) => Some(Trouble::Delay),
+        Ok(_) | Err(_) => None,
     }
 }
 

@@ -13,7 +13,7 @@ use atoll_base::acl::posix::PosixTag;
 use atoll_base::acl::{AclError, PosixList, SetAcl, map};
 use atoll_base::attr::{Attr, FileKind, SetAttr};
 use atoll_base::block::BlockService;
-use atoll_meta::{Call, MetadataService, OnceKey, Op, Response};
+use atoll_meta::{MetadataService, OnceKey, Op, Response};
 use atoll_proto::nfs3::{Failure, NfsStat3, PostOpAttr};
 use atoll_proto::nfsacl::{
     AclEntry, GetAcl3Args, GetAcl3Ok, Proc, SecAttr, SetAcl3Args, SetAcl3Ok, SetAcl3Res, VERSION, mask, tag,
@@ -186,8 +186,7 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
         let _settled = self.settle(ino).await;
         let set = SetAttr { acl: Some(Box::new(acl)), ..SetAttr::default() };
         let op = Op::SetAttr { ino, generation, set, guard: None };
-        let call = Call { origin: Some(self.origin().await), once: Some(key.into()), cred, client: None, op };
-        let response = attempt!(self.execute_known(call).await);
+        let response = attempt!(self.execute_request(key, cred, op).await);
         Ok(setacl_reply(ino, &response))
     }
 }

@@ -22,7 +22,7 @@ mod tests;
 
 pub use limits::{Limits, raise_open_files};
 pub use metrics::Metrics;
-pub use reverse::{Connection, ReverseError};
+pub use reverse::{Connection, Reverse, ReverseError};
 
 use crate::rpc::RpcHandler;
 use peers::Peers;

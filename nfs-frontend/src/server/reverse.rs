@@ -63,10 +63,23 @@ impl Inner {
 }
 
 /// The connection's side.
-pub(crate) struct Reverse(Arc<Inner>);
+pub struct Reverse(Arc<Inner>);
+
+impl Default for Reverse {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl std::fmt::Debug for Reverse {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Reverse").finish_non_exhaustive()
+    }
+}
 
 impl Reverse {
-    pub(crate) fn new() -> Self {
+    /// Of a connection that nobody has called over yet.
+    pub fn new() -> Self {
         let calls = Calls {
             // Transaction ids are the caller's own: the client's calls count apart from these.
             next_xid: 1,
@@ -83,17 +96,17 @@ impl Reverse {
     }
 
     /// A handle for others.
-    pub(crate) fn handle(&self) -> Connection {
+    pub fn handle(&self) -> Connection {
         Connection(Arc::downgrade(&self.0))
     }
 
     /// Whom to wake for a call. The waker of a task stays the same, so once is enough.
-    pub(crate) fn register(&self, cx: &Context<'_>) {
+    pub fn register(&self, cx: &Context<'_>) {
         self.0.lock().waker = Some(cx.waker().clone());
     }
 
     /// The next call to send.
-    pub(crate) fn next_call(&self) -> Option<Bytes> {
+    pub fn next_call(&self) -> Option<Bytes> {
         if !self.0.any_unsent.load(Ordering::Acquire) {
             return None;
         }
@@ -107,7 +120,7 @@ impl Reverse {
     }
 
     /// Gives a reply to whoever waits for it. False if nothing was ever asked here, so that it is no reply to anything.
-    pub(crate) fn reply(&self, xid: u32, reply: Bytes) -> bool {
+    pub fn reply(&self, xid: u32, reply: Bytes) -> bool {
         if !self.0.used.load(Ordering::Relaxed) {
             return false;
         }
@@ -125,7 +138,7 @@ impl Reverse {
     }
 
     /// No more calls: the server stops, or the client has closed its side. Those on their way end.
-    pub(crate) fn stop(&self) {
+    pub fn stop(&self) {
         let mut calls = self.0.lock();
         calls.stopped = true;
         calls.unsent = VecDeque::new();

@@ -4,6 +4,7 @@ mod acls;
 mod build;
 mod delegations;
 mod fsx;
+mod labels;
 mod locks;
 mod mount;
 mod namespace;

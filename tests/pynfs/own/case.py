@@ -5,10 +5,11 @@ import os
 import unittest
 
 import nfs4
-from nfs4 import Reply, compound
+from nfs4 import Callback, Reply, compound
 from rpc import Connection
 from server import Server
 
+RETRY_UNCACHED_REP, SEQ_MISORDERED = 10068, 10063
 NUMBERS = itertools.count(1)
 
 
@@ -60,6 +61,7 @@ class Session41:
         self.made = self.create_session(**terms)
         self.id = self.made["session"]
         self.seqids = {}
+        self.heard = {}
         case.ok(self.send([nfs4.reclaim_complete()]))
 
     def create_session(self, **terms):
@@ -74,6 +76,36 @@ class Session41:
     def reconnect(self):
         self.connection.close()
         self.connection = self.case.connect()
+
+    def rebind(self):
+        """Another connection, for callbacks too."""
+        self.reconnect()
+        self.case.ok(self.raw([nfs4.bind_conn_to_session(self.id, 3)]))
+
+    def hear(self):
+        """The next callback that is about something, unanswered. Questions for a slot's number are answered as by Linux."""
+        while True:
+            callback = Callback(*self.connection.next_call())
+            last = self.heard.get(callback.slot, 0)
+            if callback.seqid == last + 1:
+                self.heard[callback.slot] = callback.seqid
+                if callback.op is not None:
+                    return callback
+                self.answer(callback)
+            elif callback.seqid == last:
+                self.answer(callback, sequence=RETRY_UNCACHED_REP)
+            else:
+                self.answer(callback, sequence=SEQ_MISORDERED)
+
+    def answer(self, callback, **statuses):
+        self.connection.reply(callback.xid, callback.results(**statuses))
+
+    def told(self, op):
+        """Takes the next callback, which must be this one; what it says."""
+        callback = self.hear()
+        self.case.assertEqual(callback.op, op)
+        self.answer(callback)
+        return callback.value
 
     def request(self, ops, slot=0, cache=True, **how):
         """Arguments of the slot's next request."""

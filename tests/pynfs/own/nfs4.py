@@ -13,7 +13,7 @@ STATUS = {
     10054: "COMPLETE_ALREADY", 10055: "CONN_NOT_BOUND_TO_SESSION", 10063: "SEQ_MISORDERED", 10064: "SEQUENCE_POS",
     10065: "REQ_TOO_BIG", 10066: "REP_TOO_BIG", 10067: "REP_TOO_BIG_TO_CACHE", 10068: "RETRY_UNCACHED_REP",
     10070: "TOO_MANY_OPS", 10071: "OP_NOT_IN_SESSION", 10074: "CLIENTID_BUSY", 10076: "SEQ_FALSE_RETRY",
-    10077: "BAD_HIGH_SLOT", 10078: "DEADSESSION", 10081: "NOT_ONLY_OP",
+    10077: "BAD_HIGH_SLOT", 10078: "DEADSESSION", 10081: "NOT_ONLY_OP", 10087: "DELEG_REVOKED",
 }
 
 # ---- attributes
@@ -27,6 +27,7 @@ CURRENT = u32(1) + bytes(12)
 
 READ, WRITE, BOTH = 1, 2, 3
 NONE = 0
+WANT_READ, WANT_WRITE = 0x100, 0x200
 READ_LT, WRITE_LT = 1, 2
 UNSTABLE, FILE_SYNC = 0, 2
 
@@ -56,6 +57,10 @@ def commit(offset=0, count=0):
 
 def create_dir(name):
     return Op(6, u32(2) + opaque(name) + fattr())
+
+
+def delegreturn(stateid):
+    return Op(8, stateid)
 
 
 def getattr(*numbers):
@@ -176,8 +181,8 @@ def release_lockowner(client, owner):
     return Op(39, u64(client) + opaque(owner))
 
 
-def bind_conn_to_session(session):
-    return Op(41, fixed(session) + u32(1) + boolean(False))
+def bind_conn_to_session(session, direction=1):
+    return Op(41, fixed(session) + u32(direction) + boolean(False))
 
 
 def exchange_id(verifier, owner, flags=0):
@@ -197,6 +202,11 @@ def destroy_session(session):
 
 def free_stateid(stateid):
     return Op(45, stateid)
+
+
+def get_dir_delegation(*notifications):
+    never = u64(0) + u32(0)
+    return Op(46, boolean(False) + bitmap(*notifications) + never + never + bitmap() + bitmap())
 
 
 def sequence(session, seqid, slot, highest=None, cache=True):
@@ -239,19 +249,19 @@ def _denied(r):
 
 
 def _delegation(r):
-    kind = r.u32()
+    kind, stateid = r.u32(), None
     if kind == 3:
         why = r.u32()
         if why in (1, 2):
             r.boolean()
     elif kind in (1, 2):
-        _stateid(r)
+        stateid = _stateid(r)
         r.boolean()
         if kind == 2:
             limit = r.u32()
             r.u64() if limit == 1 else (r.u32(), r.u32())
         r.u32(), r.u32(), r.u32(), r.opaque()
-    return kind
+    return kind, stateid
 
 
 def _open(r):
@@ -293,13 +303,19 @@ def _entries(r):
     return {"verifier": verifier, "entries": entries, "eof": r.boolean()}
 
 
+def _dir_delegation(r):
+    if r.u32() != 0:
+        return {"stateid": None, "signal": r.boolean()}
+    return {"verifier": r.fixed(8), "stateid": _stateid(r), "notifications": r.bitmap(), "child": r.bitmap(), "dir": r.bitmap()}
+
+
 RESULTS = {
     3: lambda r: (r.u32(), r.u32()), 4: _stateid, 5: lambda r: r.fixed(8), 6: lambda r: (_change(r), r.bitmap()),
     9: lambda r: (r.bitmap(), r.opaque()), 10: lambda r: r.opaque(), 11: _change, 12: _stateid, 14: _stateid, 18: _open,
     20: _stateid, 21: _stateid, 25: lambda r: (r.boolean(), r.opaque()), 26: _entries, 28: _change,
     29: lambda r: (_change(r), _change(r)), 33: lambda r: r.array(r.u32),
-    35: lambda r: {"client": r.u64(), "confirm": r.fixed(8)}, 38: lambda r: (r.u32(), r.u32(), r.fixed(8)),
-    41: lambda r: (r.fixed(16), r.u32(), r.boolean()), 42: _exchange_id, 43: _create_session, 53: _sequence,
+    8: lambda r: None, 35: lambda r: {"client": r.u64(), "confirm": r.fixed(8)}, 38: lambda r: (r.u32(), r.u32(), r.fixed(8)),
+    41: lambda r: (r.fixed(16), r.u32(), r.boolean()), 42: _exchange_id, 43: _create_session, 46: _dir_delegation, 53: _sequence,
     55: lambda r: r.array(r.u32),
 }
 
@@ -346,3 +362,63 @@ class Reply:
 
     def __repr__(self):
         return f"{self.status} {self.results}"
+
+
+# ---- callbacks
+
+
+def _notice(kind, data):
+    r = Reader(data)
+    entry = lambda: (r.opaque(), r.bitmap(), r.opaque())[0]
+    removed = lambda: (entry(), r.u64())
+
+    def added():
+        old = r.array(removed)
+        name, cookie = entry(), r.array(r.u64)
+        before = r.array(lambda: (entry(), r.u64()))
+        return {"old": old, "name": name, "cookie": cookie, "before": before, "last": r.boolean()}
+
+    notice = {2: removed, 3: added, 4: lambda: (removed(), added())}[kind]()
+    assert r.at == len(data)
+    return kind, notice
+
+
+def _changes(r):
+    mask, data = r.bitmap(), r.opaque()
+    (kind,) = mask
+    return _notice(kind, data)
+
+
+CALLBACKS = {
+    4: ("recall", lambda r: {"stateid": _stateid(r), "truncate": r.boolean(), "handle": r.opaque()}),
+    6: ("notify", lambda r: {"stateid": _stateid(r), "handle": r.opaque(), "changes": r.array(lambda: _changes(r))}),
+    10: ("recall_slot", lambda r: r.u32()),
+}
+
+
+class Callback:
+    """A CB_COMPOUND of v4.1: CB_SEQUENCE, and an operation or none."""
+
+    def __init__(self, xid, data):
+        r = Reader(data)
+        self.xid, self.arguments = xid, data
+        r.opaque(), r.u32(), r.u32()
+        count = r.u32()
+        assert 1 <= count <= 2 and r.u32() == 11, "CB_SEQUENCE comes first"
+        self.session, self.seqid, self.slot = r.fixed(16), r.u32(), r.u32()
+        r.u32(), r.boolean(), r.array(lambda: (r.fixed(16), r.array(lambda: (r.u32(), r.u32()))))
+        self.number, self.op, self.value = None, None, None
+        if count == 2:
+            self.number = r.u32()
+            self.op, read = CALLBACKS[self.number]
+            self.value = read(r)
+        assert r.at == len(data)
+
+    def results(self, sequence=0, status=0):
+        """What to answer: the statuses of CB_SEQUENCE and of the operation."""
+        first = u32(11) + u32(sequence)
+        if sequence != 0:
+            return u32(sequence) + opaque(b"") + array([first])
+        first += self.session + u32(self.seqid) + u32(self.slot) + u32(0) + u32(0)
+        then = [] if self.op is None else [u32(self.number) + u32(status)]
+        return u32(status) + opaque(b"") + array([first, *then])

@@ -14,11 +14,12 @@ class Refused(Exception):
 
 
 class Connection:
-    """A connection to the server. `uid` and `gid` are whose calls these are."""
+    """A connection to the server. `uid` and `gid` are whose calls these are. Calls of the server that come meanwhile wait in `calls`."""
 
     def __init__(self, port, uid=0, gid=0):
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=30)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.calls = []
         credential = u32(0) + opaque(b"own-suite") + u32(uid) + u32(gid) + array([])
         self.credential = u32(1) + opaque(credential) + u32(0) + opaque(b"")
 
@@ -42,16 +43,22 @@ class Connection:
             data += more
         return data
 
-    def receive(self):
-        """The next reply: its transaction id and results."""
+    def _record(self):
         record, last = b"", False
         while not last:
             header = Reader(self._exactly(4)).u32()
             last = header >> 31 == 1
             record += self._exactly(header & 0x7fffffff)
-        reader = Reader(record)
-        xid, kind, status = reader.u32(), reader.u32(), reader.u32()
-        assert kind == 1, "a reply"
+        return record
+
+    def receive(self):
+        """The next reply: its transaction id and results."""
+        while True:
+            reader = Reader(self._record())
+            xid, kind, status = reader.u32(), reader.u32(), reader.u32()
+            if kind == 1:
+                break
+            self._called(xid, status, reader)
         if status != 0:
             raise Refused(status, reader.u32())
         reader.u32()
@@ -60,6 +67,28 @@ class Connection:
         if accepted != 0:
             raise Refused(0, accepted)
         return xid, reader.rest()
+
+    def _called(self, xid, version, reader):
+        program, _, procedure = reader.u32(), reader.u32(), reader.u32()
+        assert (version, program, procedure) == (2, 0x40000000, 1), "CB_COMPOUND"
+        for _ in ("credential", "verifier"):
+            reader.u32()
+            reader.opaque()
+        self.calls.append((xid, reader.rest()))
+
+    def next_call(self):
+        """The next call of the server: its transaction id and arguments. No reply may be outstanding."""
+        while not self.calls:
+            reader = Reader(self._record())
+            xid, kind, version = reader.u32(), reader.u32(), reader.u32()
+            assert kind == 0, "a call"
+            self._called(xid, version, reader)
+        return self.calls.pop(0)
+
+    def reply(self, xid, results):
+        """Answers a call of the server."""
+        record = u32(xid) + u32(1) + u32(0) + u32(0) + opaque(b"") + u32(0) + results
+        self.socket.sendall(u32(1 << 31 | len(record)) + record)
 
     def call(self, arguments, procedure=1, xid=None):
         """Sends a call and waits for its results."""

@@ -34,6 +34,7 @@ fn attr(kind: FileKind, uid: u32, gid: u32, mode: u32, acl: Option<Acl>) -> Attr
         btime: zero,
         change: 1,
         acl: acl.map(Arc::new),
+        label: None,
         delegated: Delegated::No,
     }
 }

@@ -6,6 +6,7 @@
 
 mod acls;
 mod data;
+mod labels;
 mod locks;
 mod nfs4_clients;
 mod nfs4_delegations;
@@ -99,6 +100,7 @@ pub fn check<K: KvRead>(kv: &K, blocks: &mut dyn FnMut(BlockId, u32)) -> Result<
     checker.circles();
     checker.strays()?;
     checker.stray_acls()?;
+    checker.stray_labels()?;
     checker.orphans()?;
     checker.block_counts()?;
     checker.volume_counts()?;

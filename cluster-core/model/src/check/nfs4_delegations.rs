@@ -4,10 +4,10 @@ use super::Checker;
 use crate::keys::nfs4 as keys;
 use crate::kv::{KvError, KvRead, Table};
 use crate::ops::nfs4::delegations::{hinders, strongest};
-use crate::record::nfs4::{Counts, Delegation, Held, StateRecord};
+use crate::record::nfs4::{Counts, Delegation, Held, StateRecord, Watch};
 use atoll_base::attr::FileKind;
 use atoll_base::id::Ino;
-use atoll_meta::delegation::{DelegationKind, DelegationPhase};
+use atoll_meta::delegation::{DelegationKind, DelegationPhase, Notice, NoticeKinds};
 use atoll_meta::nfs4::{ClientId, StateId};
 use std::collections::BTreeMap;
 
@@ -69,6 +69,7 @@ impl<K: KvRead> Checker<'_, K> {
                 c.general(format!("delegation {id} is listed as recalled and is not"));
             }
         })?;
+        self.notices()?;
         self.delegated(found);
         self.beside_opens(found)?;
         self.rows(Table::ClientCounts, |c, key, value| {
@@ -79,6 +80,35 @@ impl<K: KvRead> Checker<'_, K> {
                 c.general(format!("client {:x} counts other delegations than it has", id.0));
             }
         })
+    }
+
+    /// Who is told of changes holds a delegation of a directory, and what it is to be told is there.
+    fn notices(&mut self) -> Result<(), KvError> {
+        let mut pending: BTreeMap<StateId, (u64, u64)> = BTreeMap::new();
+        self.rows(Table::Watch, |c, key, value| {
+            let Some(id) = c.noted(keys::parse_one(Table::Watch, key)).map(StateId) else { return };
+            let Some(watch) = c.decode::<Watch>(Table::Watch, key, value) else { return };
+            let its = c.state(id.0).and_then(|record| record.delegation());
+            let held =
+                |d: Delegation| d.kind == DelegationKind::Directory && d.phase == DelegationPhase::Held;
+            if !its.is_some_and(held) || watch.kinds == NoticeKinds::NONE || watch.first > watch.next {
+                c.general(format!("delegation {} is watched and cannot be", id.0));
+            }
+            pending.insert(id, (watch.first, watch.next));
+        })?;
+        self.rows(Table::Notice, |c, key, value| {
+            let Some((id, number)) = c.pair(Table::Notice, key) else { return };
+            let _entry = c.decode::<Notice>(Table::Notice, key, value);
+            // In their order, and none left out.
+            match pending.get_mut(&StateId(id)) {
+                Some((first, next)) if *first == number && number < *next => *first += 1,
+                _ => c.general(format!("notice {number} of delegation {id} is out of its place")),
+            }
+        })?;
+        for (id, _) in pending.iter().filter(|(_, (first, next))| first != next) {
+            self.general(format!("delegation {} misses notices", id.0));
+        }
+        Ok(())
     }
 
     /// Inodes say which delegations they have, and those of a file can be beside each other.

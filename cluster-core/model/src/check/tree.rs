@@ -73,6 +73,7 @@ impl<K: KvRead> Checker<'_, K> {
             if let Ok(inode) = crate::codec::decode::<Inode>(value) {
                 c.attributes(ino, &inode);
                 c.acl(ino, &inode);
+                c.label(ino, &inode);
                 if let Err(KvError(why)) = c.belongings(ino, &inode) {
                     c.about(ino, why);
                 }

@@ -55,6 +55,10 @@ pub(crate) fn file_delegation(ino: Ino, state: StateId) -> [u8; 16] {
     pair(ino.0, state.0)
 }
 
+pub(crate) fn notice(delegation: StateId, number: u64) -> [u8; 16] {
+    pair(delegation.0, number)
+}
+
 pub(crate) fn open_lock(open: StateId, lock: StateId) -> [u8; 16] {
     pair(open.0, lock.0)
 }

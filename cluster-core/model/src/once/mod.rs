@@ -60,17 +60,18 @@ pub(crate) fn admit<'a>(
     }
 }
 
-/// Stores what came of a call.
+/// Stores what came of a call, by which clients or sessions may have `ended`.
 pub(crate) fn settle(
     kv: &mut impl KvWrite,
     model: &mut Model,
     admitted: Admitted<'_>,
     response: &Response,
+    ended: bool,
 ) -> Result<(), KvError> {
     match admitted {
         Admitted::Free => Ok(()),
         Admitted::Request(key) => store(kv, model, key, response),
-        Admitted::Slot(key) => slots::settle(kv, key, response),
+        Admitted::Slot(key) => slots::settle(kv, key, response, ended),
         Admitted::Owner(step) => owners::settle(kv, model, step, response),
     }
 }

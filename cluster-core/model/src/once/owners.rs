@@ -133,7 +133,10 @@ fn fits(key: &OwnerKey, op: &Op) -> bool {
         | StateOp::Recall { .. }
         | StateOp::Revoke(_)
         | StateOp::DelegatedTimes { .. }
-        | StateOp::HolderChanged(_) => return false,
+        | StateOp::HolderChanged(_)
+        | StateOp::DelegateDirectory { .. }
+        | StateOp::Noticed { .. }
+        | StateOp::RecallOne(_) => return false,
     };
     *client == key.client && key.sequence == OwnerSequence::Of(id)
 }
@@ -179,6 +182,12 @@ pub(super) fn admit(kv: &impl KvRead, key: &OwnerKey, op: &Op) -> Result<Result<
             Ok(Ok(step))
         }
         _ if !follows(last.seqid, key.seqid) => refused(StateError::BadSeqid),
+        // With this step the state that was closed is forgotten, and a retransmission would not find its owner.
+        Op::State(StateOp::Refuse(_))
+            if step.closed.is_some_and(|id| key.sequence == OwnerSequence::Of(id)) =>
+        {
+            refused(StateError::BadStateid)
+        }
         Op::State(StateOp::Confirm { .. } | StateOp::Refuse(_)) => Ok(Ok(step)),
         _ if !is_established => refused(StateError::BadStateid),
         _ => Ok(Ok(step)),

@@ -16,7 +16,8 @@ use atoll_base::acl::change::SetMode;
 use atoll_base::acl::{self, Acl, AclError};
 use atoll_base::attr::{FileKind, SetAttr, SetTime};
 use atoll_base::id::Ino;
-use atoll_base::limits::{FILE_SIZE_MAX, XATTR_NAME_MAX, XATTR_TOTAL_MAX, XATTR_VALUE_MAX};
+use atoll_base::label::Label;
+use atoll_base::limits::{FILE_SIZE_MAX, LABEL_MAX, XATTR_NAME_MAX, XATTR_TOTAL_MAX, XATTR_VALUE_MAX};
 use atoll_base::time::{NANOS_PER_SEC, Timestamp};
 use atoll_meta::delegation::Intrusion;
 use atoll_meta::{FsError, Outcome, XattrHow};
@@ -56,6 +57,8 @@ fn check_set<K: KvWrite>(t: &Transaction<'_, K>, at: At, set: &SetAttr) -> Resul
     let access = set.mode.is_some() || set.acl.is_some();
     require(!access || may_write_acl(cred, attr), FsError::NotOwner)?;
     require(set.acl.is_none() || attr.kind != FileKind::Symlink, FsError::NotSupported)?;
+    check_label(set)?;
+    require(set.label.is_none() || is_owner, FsError::NotOwner)?;
     require(set.btime.is_none_or(is_time), FsError::Invalid)?;
     require(set.btime.is_none() || is_owner, FsError::NotOwner)?;
     for time in [set.atime, set.mtime] {
@@ -72,6 +75,17 @@ fn check_set<K: KvWrite>(t: &Transaction<'_, K>, at: At, set: &SetAttr) -> Resul
         }
     }
     Ok(())
+}
+
+/// Whether a label can be stored.
+pub(super) fn check_label(set: &SetAttr) -> Result<(), FsError> {
+    let len = set.label.as_ref().map_or(0, |label| label.data.len());
+    require(len <= LABEL_MAX, FsError::Invalid)
+}
+
+/// A label as it is stored: an empty one is none.
+pub(super) fn stored(label: Option<&Label>) -> Option<Arc<Label>> {
+    label.filter(|label| !label.data.is_empty()).cloned().map(Arc::new)
 }
 
 /// How a list is refused that cannot be set.
@@ -167,6 +181,9 @@ pub(crate) fn set<K: KvWrite>(
     attr.atime = time(set.atime, attr.atime);
     attr.mtime = time(set.mtime, attr.mtime);
     attr.btime = set.btime.unwrap_or(attr.btime);
+    if set.label.is_some() {
+        attr.label = stored(set.label.as_deref());
+    }
     Ok(Outcome::Done)
 }
 

@@ -8,8 +8,8 @@
 //! - what the directory's access control list passes on is inherited ([`atoll_base::acl::created`]);
 //! - devices are for the superuser only.
 
-use super::attributes::refusal;
-use super::nfs4::delegations;
+use super::attributes::{check_label, refusal, stored};
+use super::nfs4::{delegations, notices};
 use super::{data, names};
 use crate::kv::{KvWrite, Table};
 use crate::limits::DIRECTORY_SIZE;
@@ -69,6 +69,7 @@ pub(crate) fn create<K: KvWrite>(
     attrs: &SetAttr,
 ) -> Step<Outcome> {
     let plan = plan(node)?;
+    check_label(attrs)?;
     let dir = t.load_dir(dir)?;
     names::check(name, FsError::Exists)?;
     let is_file = plan.kind == FileKind::Regular;
@@ -86,7 +87,7 @@ pub(crate) fn create<K: KvWrite>(
     let size = attrs.size.unwrap_or(0);
     require(!is_file || size <= FILE_SIZE_MAX, FsError::TooLarge)?;
     let access = access(t, dir, &plan, how, attrs)?;
-    delegations::check(t, dir, Intrusion::Change)?;
+    delegations::check(t, dir, Intrusion::Add)?;
 
     // Nothing refuses from here on.
     let now = t.data_changed(dir).map(|()| t[dir].attr.ctime)?;
@@ -99,12 +100,18 @@ pub(crate) fn create<K: KvWrite>(
     if is_dir {
         t[dir].attr.nlink += 1;
     }
-    add_name(t, dir, name, attr.ino)?;
+    let cookie = add_name(t, dir, name, attr.ino)?;
+    notices::added(t, dir, name, cookie, false)?;
     Ok(Outcome::Created { attr, new: true })
 }
 
-/// Adds an entry to a directory whose times the caller has moved.
-pub(crate) fn add_name<K: KvWrite>(t: &mut Transaction<'_, K>, dir: At, name: &Bytes, ino: Ino) -> Step<()> {
+/// Adds an entry to a directory whose times the caller has moved; who is told of it is told by the caller.
+pub(crate) fn add_name<K: KvWrite>(
+    t: &mut Transaction<'_, K>,
+    dir: At,
+    name: &Bytes,
+    ino: Ino,
+) -> Step<Cookie> {
     let dir_ino = t[dir].attr.ino;
     let record = t[dir].dir.as_mut().expect("a directory without its part");
     let cookie = Cookie(record.next_cookie);
@@ -112,7 +119,7 @@ pub(crate) fn add_name<K: KvWrite>(t: &mut Transaction<'_, K>, dir: At, name: &B
     record.entries += 1;
     store::put_dirent(t.kv, dir_ino, name, ino, cookie)?;
     t.touch_name(dir_ino, name);
-    Ok(())
+    Ok(cookie)
 }
 
 fn existing<K: KvWrite>(
@@ -218,6 +225,7 @@ fn new_inode<K: KvWrite>(
         btime: attrs.btime.unwrap_or(now),
         change: 1,
         acl: acl.map(Arc::new),
+        label: stored(attrs.label.as_deref()),
         delegated: Delegated::No,
     };
     let verifier = match how {
@@ -231,5 +239,6 @@ fn new_inode<K: KvWrite>(
         xattrs: 0,
         xattr_bytes: 0,
         acl: false,
+        label: false,
     }
 }

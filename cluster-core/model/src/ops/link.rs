@@ -16,7 +16,7 @@
 //! A name that is replaced keeps its cookie, so a listing under way shows it once; a name that moves gets a new one.
 
 use super::create::add_name;
-use super::nfs4::delegations;
+use super::nfs4::{delegations, notices};
 use super::{locks, names, nfs4};
 use crate::kv::{KvWrite, Table};
 use crate::limits::{DEPTH_MAX, RELEASE_ROWS_MAX};
@@ -53,12 +53,13 @@ pub(crate) fn link<K: KvWrite>(
     require(t[at].attr.nlink < LINK_MAX, FsError::TooManyLinks)?;
     // As Linux: a file without a name does not get one again.
     require(t[at].attr.nlink > 0, FsError::NotFound)?;
-    check_delegations(t, [dir, at])?;
+    check_delegations(t, [(dir, Intrusion::Add), (at, Intrusion::Change)])?;
 
     t.data_changed(dir)?;
     t.changed(at)?;
     t[at].attr.nlink += 1;
-    add_name(t, dir, name, ino)?;
+    let cookie = add_name(t, dir, name, ino)?;
+    notices::added(t, dir, name, cookie, false)?;
     Ok(Outcome::Done)
 }
 
@@ -81,10 +82,11 @@ pub(crate) fn remove<K: KvWrite>(
         RemoveKind::Any => {}
     }
     require(is_empty(t, victim), FsError::NotEmpty)?;
-    check_delegations(t, [dir, victim])?;
+    check_delegations(t, [(dir, Intrusion::Remove), (victim, Intrusion::Change)])?;
 
     t.data_changed(dir)?;
     take_name(t, dir, name, cookie)?;
+    notices::removed(t, dir, name, cookie)?;
     drop_link(t, dir, victim)
 }
 
@@ -107,9 +109,12 @@ fn check_unlink<K: KvWrite>(t: &Transaction<'_, K>, dir: At, victim: At) -> Resu
     }
 }
 
-/// That nobody else's delegations are against a change of any of these.
-fn check_delegations<K: KvWrite>(t: &Transaction<'_, K>, changed: impl IntoIterator<Item = At>) -> Step<()> {
-    changed.into_iter().try_for_each(|at| delegations::check(t, at, Intrusion::Change))
+/// That nobody else's delegations are against any of these changes.
+fn check_delegations<K: KvWrite>(
+    t: &Transaction<'_, K>,
+    changes: impl IntoIterator<Item = (At, Intrusion)>,
+) -> Step<()> {
+    changes.into_iter().try_for_each(|(at, intrusion)| delegations::check(t, at, intrusion))
 }
 
 /// Whether it is no directory with entries.
@@ -150,11 +155,10 @@ fn drop_link<K: KvWrite>(t: &mut Transaction<'_, K>, parent: At, at: At) -> Step
 /// Removes a file that lost its last name before, if the last of its states has just gone. One command can do this to many files, so
 /// what is not small is left to Sweep.
 pub(crate) fn closed<K: KvWrite>(t: &mut Transaction<'_, K>, ino: Ino) -> Step<()> {
-    if nfs4::states::any_of(t.kv, ino)? {
-        return Ok(());
-    }
     match t.find(ino)? {
-        Some(at) if t[at].attr.nlink == 0 => destroy(t, at, CLOSED_ROWS_MAX),
+        Some(at) if t[at].attr.nlink == 0 && !nfs4::states::any_of(t.kv, ino)? => {
+            destroy(t, at, CLOSED_ROWS_MAX)
+        }
         _ => Ok(()),
     }
 }
@@ -215,20 +219,30 @@ pub(crate) fn rename<K: KvWrite>(
     };
     let victim = target.map(|(victim, _)| victim);
     check_rename(t, from, to, moved, victim)?;
-    check_delegations(t, [from, to, moved].into_iter().chain(victim))?;
+    let (away, here) =
+        if from == to { (Intrusion::Rename, Intrusion::Rename) } else { (Intrusion::Remove, Intrusion::Add) };
+    check_delegations(t, [(from, away), (to, here)])?;
+    check_delegations(t, [moved].into_iter().chain(victim).map(|at| (at, Intrusion::Change)))?;
 
     t.data_changed(from)?;
     t.data_changed(to)?;
     t.changed(moved)?;
     take_name(t, from, from_name, cookie)?;
     let mut outcome = Outcome::Done;
-    match target {
+    let new_cookie = match target {
         None => add_name(t, to, to_name, ino)?,
         Some((victim, cookie)) => {
             store::put_dirent(t.kv, to_dir, to_name, ino, cookie)?;
             t.touch_name(to_dir, to_name);
             outcome = drop_link(t, to, victim)?;
+            cookie
         }
+    };
+    if from == to {
+        notices::renamed(t, to, (from_name, cookie), (to_name, new_cookie), target.is_some())?;
+    } else {
+        notices::removed(t, from, from_name, cookie)?;
+        notices::added(t, to, to_name, new_cookie, target.is_some())?;
     }
     if t[moved].is_dir() && from != to {
         t[from].attr.nlink -= 1;

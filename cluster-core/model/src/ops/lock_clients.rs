@@ -75,8 +75,10 @@ pub(super) fn index<K: KvWrite>(
     }
     let life =
         life.or(former).unwrap_or_else(|| panic!("file {ino} has locks of {client:?} that are in no index"));
-    if former != Some(life) {
-        t.kv.put(Table::LockClient, &key, &life.to_be_bytes())?;
+    match former {
+        None => t.kv.put_new(Table::LockClient, &key, &life.to_be_bytes())?,
+        Some(former) if former != life => t.kv.put(Table::LockClient, &key, &life.to_be_bytes())?,
+        Some(_) => {}
     }
     if let (None, Some(key)) = (former, by_address) {
         t.kv.put(Table::LockClient, &key, &[])?;

@@ -93,7 +93,8 @@ pub(super) fn require_file<K: KvWrite>(t: &mut Transaction<'_, K>, ino: Ino, gen
 }
 
 fn load<K: KvWrite>(t: &Transaction<'_, K>, ino: Ino) -> Step<Option<FileLocks>> {
-    Ok(store::get(t.kv, Table::Lock, &keys::ino(ino))?)
+    let locks: Option<FileLocks> = store::get(t.kv, Table::Lock, &keys::ino(ino))?;
+    Ok(locks.map(|locks| locks.at(t.now.secs)))
 }
 
 /// The table of a file to which `client` adds something in this `life`; without what it had in an earlier one.
@@ -107,7 +108,7 @@ fn load_for<K: KvWrite>(
         free(t, ino, client)?;
     }
     // The transaction's number is given out once, so this table differs from any former one of the file.
-    Ok(load(t, ino)?.unwrap_or_else(|| FileLocks::new(t.txn)))
+    Ok(load(t, ino)?.unwrap_or_else(|| FileLocks::new(t.txn).at(t.now.secs)))
 }
 
 /// Stores a file's table after an operation of `client`, and what follows from it. `life` is given if the client may have got

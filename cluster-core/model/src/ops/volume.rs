@@ -48,10 +48,12 @@ pub(crate) fn make(
         btime: now,
         change: 1,
         acl: None,
+        label: None,
         delegated: Delegated::No,
     };
     let dir = Dir { parent: root, next_cookie: Cookie::FIRST_ENTRY.0, entries: 0 };
-    let inode = Inode { attr, dir: Some(dir), file: None, xattrs: 0, xattr_bytes: 0, acl: false };
+    let inode =
+        Inode { attr, dir: Some(dir), file: None, xattrs: 0, xattr_bytes: 0, acl: false, label: false };
     store::put_inode(kv, &inode)?;
     model.add_volume(id, VolumeRecord { name, root, inodes: 1, bytes: 0 });
     Ok(id)

@@ -5,12 +5,13 @@ use super::namespace::inode;
 use crate::keys::nfs4 as keys;
 use crate::kv::{KvError, KvRead, Table};
 use crate::once::owners;
-use crate::ops::nfs4::{clients, release, sessions, states};
+use crate::ops::nfs4::{clients, notices as told, release, sessions, states};
 use crate::record::nfs4::{ClientRecord, Delegation, Held, MinorRecord, SessionRecord, StateRecord};
 use crate::store;
 use atoll_base::id::Ino;
 use atoll_lockd::{FileLocks, Share, ShareBits};
 use atoll_meta::FsError;
+use atoll_meta::delegation::{DelegationKind, NoticeKinds, Noticed};
 use atoll_meta::nfs4::{Client, ClientId, Session, SessionId, State, StateError, StateId, StateKind};
 use atoll_meta::once::SlotOutcome;
 use std::ops::{Bound, ControlFlow};
@@ -112,7 +113,11 @@ pub(super) fn shown_state(
             StateKind::Lock { open, share }
         }
         Held::Delegation(Delegation { kind, phase, timestamps, export, change }) => {
-            StateKind::Delegation { kind, phase, timestamps, export, change }
+            let notices = match kind {
+                DelegationKind::Directory => told::covered(kv, id)?,
+                DelegationKind::Read | DelegationKind::Write => NoticeKinds::NONE,
+            };
+            StateKind::Delegation { kind, phase, timestamps, export, change, notices }
         }
     };
     Ok(Some(State {
@@ -121,6 +126,7 @@ pub(super) fn shown_state(
         owner: record.owner,
         ino: record.ino,
         generation: record.generation,
+        since: record.since,
         kind,
     }))
 }
@@ -194,6 +200,11 @@ pub fn states_of(kv: &impl KvRead, ino: Ino, after: StateId, most: usize) -> Res
     indexed(kv, Table::FileState, ino.0, (after, most))
 }
 
+/// Whether there are lock states under an open.
+pub fn has_locks(kv: &impl KvRead, open: StateId) -> Result<bool, KvError> {
+    states::any_under(kv, open)
+}
+
 /// Opens, lock states and delegations of a client, above an id, at most `most`, in order.
 pub fn states_by(
     kv: &impl KvRead,
@@ -209,6 +220,30 @@ pub fn recalled(kv: &impl KvRead, after: StateId, most: usize) -> Result<Vec<Sta
     let table = Table::Recalled;
     let parse = |key: &[u8]| keys::parse_one(table, key);
     listed(kv, table, keys::state, Bound::Unbounded, parse, (after, most))
+}
+
+/// Delegations above an id whose holders are to be told of changes, at most `most`, in order.
+pub fn notices(kv: &impl KvRead, after: StateId, most: usize) -> Result<Vec<Noticed>, KvError> {
+    let mut found: Vec<Noticed> = Vec::new();
+    let mut from = after;
+    while found.len() < most {
+        let (mut id, mut notices) = (None, Vec::new());
+        let start = keys::notice(from, u64::MAX);
+        store::each_from(kv, Table::Notice, Bound::Excluded(&start), Bound::Unbounded, |key, value| {
+            let (delegation, number) = keys::parse_pair(Table::Notice, key)?;
+            if *id.get_or_insert(delegation) != delegation {
+                return Ok(ControlFlow::Break(()));
+            }
+            notices.push((number, store::parse(Table::Notice, key, value)?));
+            Ok(ControlFlow::Continue(()))
+        })?;
+        let Some(id) = id.map(StateId) else { break };
+        from = id;
+        if let Some(state) = shown_state(kv, id, states::follow(kv, id)?)? {
+            found.push(Noticed { state, notices });
+        }
+    }
+    Ok(found)
 }
 
 /// Whether a share reservation denies this access; `Delay` if only what is left of clients that ended may deny it.

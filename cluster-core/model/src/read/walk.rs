@@ -7,7 +7,7 @@ use crate::kv::{KvError, KvRead, Table};
 use crate::record::nfs4::StateRecord;
 use crate::store;
 use atoll_base::id::Ino;
-use atoll_lockd::FileLocks;
+use atoll_lockd::{FileLocks, LockClient, NlmClient};
 use atoll_meta::nfs4::{State, StateId};
 use std::collections::BTreeSet;
 use std::ops::{Bound, ControlFlow};
@@ -58,6 +58,34 @@ pub fn lock_tables(
         }
         let ino = Parts::new(Table::Lock, key).ino()?;
         found.push((ino, store::parse(Table::Lock, key, value)?));
+        Ok(ControlFlow::Continue(()))
+    })?;
+    Ok(Walked { found, next })
+}
+
+/// A file in which a lock client of NLM has something.
+pub type NlmFile = (NlmClient, Ino);
+
+/// Which files each lock client of NLM has something in, in order of clients: the next `most` pairs.
+pub fn nlm_files(
+    kv: &impl KvRead,
+    after: Option<&NlmFile>,
+    most: usize,
+) -> Result<Walked<NlmFile, NlmFile>, KvError> {
+    let mut found: Vec<NlmFile> = Vec::new();
+    let mut next = None;
+    let from =
+        after.map(|(client, ino)| keys::then_ino(keys::client(&LockClient::Nlm(client.clone())), *ino));
+    let from = from.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+    store::each_from(kv, Table::LockClient, from, Bound::Unbounded, |key, _| {
+        let mut parts = Parts::new(Table::LockClient, key);
+        // Those of NLM, by client, come first; then those of NFSv4, and those of NLM by address.
+        let (LockClient::Nlm(client), false) = parts.client()? else { return Ok(ControlFlow::Break(())) };
+        if found.len() >= most {
+            next = found.last().cloned();
+            return Ok(ControlFlow::Break(()));
+        }
+        found.push((client, parts.ino()?));
         Ok(ControlFlow::Continue(()))
     })?;
     Ok(Walked { found, next })

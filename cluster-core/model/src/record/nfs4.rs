@@ -3,7 +3,7 @@
 use atoll_base::id::{ExportId, Ino};
 use atoll_lockd::{Share, ShareBits};
 use atoll_meta::Response;
-use atoll_meta::delegation::{DelegationKind, DelegationPhase};
+use atoll_meta::delegation::{DelegationKind, DelegationPhase, NoticeKinds};
 use atoll_meta::nfs4::{
     Callback40, ClientAbout, ClientId, ClientOutcome, Principal, SessionTerms, StateId, Stateid,
 };
@@ -145,6 +145,8 @@ pub struct StateRecord {
     pub generation: u32,
     /// The stateid's version.
     pub seqid: u32,
+    /// When it was made: seconds since 1970.
+    pub since: i64,
     /// Which kind.
     pub held: Held,
 }
@@ -183,6 +185,17 @@ pub struct Delegation {
     pub export: ExportId,
     /// The file's change counter when it was given: what the holder compares with (RFC 8881 §10.4.3, `sc`).
     pub change: u64,
+}
+
+/// What the holder of a directory delegation is told of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Watch {
+    /// Which changes.
+    pub kinds: NoticeKinds,
+    /// Number of the first that it was not told of, and of the next that comes: there is a row of `Notice` for each between.
+    pub first: u64,
+    /// See `first`.
+    pub next: u64,
 }
 
 impl StateRecord {

@@ -3,10 +3,11 @@
 use super::rig::{ROOT, Rig, at, user};
 use crate::limits::XATTRS_MAX;
 use atoll_base::access::Cred;
-use atoll_base::attr::{Attr, SetAttr, SetTime};
-use atoll_base::limits::{FILE_SIZE_MAX, XATTR_VALUE_MAX};
+use atoll_base::attr::{Attr, Device, FileKind, SetAttr, SetTime};
+use atoll_base::label::Label;
+use atoll_base::limits::{FILE_SIZE_MAX, LABEL_MAX, XATTR_VALUE_MAX};
 use atoll_base::time::Timestamp;
-use atoll_meta::{FsError, NewNode, Op, Outcome, XattrHow};
+use atoll_meta::{CreateHow, FsError, NewNode, Op, Outcome, RemoveKind, XattrHow};
 use bytes::Bytes;
 
 fn owned(rig: &mut Rig, uid: u32, gid: u32, mode: u32) -> Attr {
@@ -25,6 +26,7 @@ const NOTHING: SetAttr = SetAttr {
     mode_mask: None,
     umask: 0,
     acl: None,
+    label: None,
     uid: None,
     gid: None,
     size: None,
@@ -193,6 +195,42 @@ fn access_times_only_go_forward() {
     assert_eq!(rig.attr(f.ino), Attr { atime: f.atime.next(), ..f.clone() });
     rig.root(touch(f.atime)).unwrap();
     assert_eq!(rig.attr(f.ino).atime, f.atime.next());
+}
+
+#[test]
+fn a_label_is_the_owners_and_goes_with_its_inode() {
+    let mut rig = Rig::new();
+    let f = owned(&mut rig, 1, 101, 0o666);
+    let label = |len| Label { format: 0, policy: 3, data: vec![b'x'; len].into() };
+    let set = |len| SetAttr { label: Some(Box::new(label(len))), ..NOTHING };
+    assert_eq!(rig.set(&user(2), &f, set(1)), Err(FsError::NotOwner));
+    assert_eq!(rig.set(&user(1), &f, set(LABEL_MAX + 1)), Err(FsError::Invalid));
+    assert_eq!(rig.set(&user(1), &f, set(LABEL_MAX)), Ok(Outcome::Done));
+    let kept = rig.attr(f.ino);
+    assert_eq!(kept.label.as_deref(), Some(&label(LABEL_MAX)));
+    assert!(kept.change > f.change);
+    rig.root(Op::Touch(vec![(f.ino, kept.atime.next())])).unwrap();
+    rig.set(&user(1), &f, SetAttr { mode: Some(0o600), ..NOTHING }).unwrap();
+    assert_eq!(rig.attr(f.ino).label, kept.label);
+    rig.check();
+    rig.set(&user(1), &f, set(0)).unwrap();
+    assert_eq!(rig.attr(f.ino).label, None);
+    rig.set(&user(1), &f, set(5)).unwrap();
+    rig.check();
+    rig.root(Op::Remove { dir: ROOT, name: "f".into(), kind: RemoveKind::NonDirectory }).unwrap();
+    rig.check();
+    let node = || NewNode::Special(FileKind::Fifo, Device::default());
+    let make = |len| Op::Create {
+        dir: ROOT,
+        name: "n".into(),
+        node: node(),
+        how: CreateHow::Guarded,
+        attrs: set(len),
+    };
+    assert_eq!(rig.root(make(LABEL_MAX + 1)), Err(FsError::Invalid));
+    let Ok(Outcome::Created { attr, .. }) = rig.root(make(9)) else { panic!() };
+    assert_eq!(attr.label.as_deref(), Some(&label(9)));
+    rig.check();
 }
 
 #[test]

@@ -9,6 +9,7 @@ use atoll_base::acl::posix::PosixTag;
 use atoll_base::acl::{PosixList, SetAcl};
 use atoll_base::attr::SetAttr;
 use atoll_base::id::{Epoch, Ino};
+use atoll_base::label::Label;
 use atoll_lockd::{ByteRange, Callback, LockMode, LockOwner, LockRequest, NlmClient, Wait};
 use atoll_meta::export::{AtimePolicy, ClientMatch, SecFlavor, Squash};
 use atoll_meta::lock::LockOp;
@@ -56,7 +57,8 @@ fn rich() -> Rig {
         (PosixTag::Other, 0),
     ];
     let acl = SetAcl::Posix { access: Some(Some(PosixList::new(entries).unwrap())), default: None };
-    rig.set(&Cred::root(), &f, SetAttr { acl: Some(Box::new(acl)), ..SetAttr::default() }).unwrap();
+    let label = Some(Box::new(Label { format: 0, policy: 0, data: "label".into() }));
+    rig.set(&Cred::root(), &f, SetAttr { acl: Some(Box::new(acl)), label, ..SetAttr::default() }).unwrap();
     let gone = rig.file("gone");
     for i in 0..RELEASE_ROWS_MAX as u64 + 1 {
         let piece = rig.block(Epoch(1), 30 * i, &[1; 10]);
@@ -106,6 +108,7 @@ fn rich() -> Rig {
         secure: true,
         manage_gids: false,
         atime: AtimePolicy::Never,
+        security_label: false,
     };
     rig.root(Op::PutExport(spec)).unwrap();
     super::nfs4::fill(&mut rig);

@@ -1,6 +1,6 @@
 //! Locks: the tables in the state, their indexes, releases in steps, reboots. What a table itself does is lockd's to test.
 
-use super::rig::{ROOT, Rig};
+use super::rig::{ROOT, Rig, at};
 use crate::limits::{NSM_CLIENTS_MAX, RELEASE_FILES_MAX};
 use crate::{Table, keys, read, store};
 use atoll_base::attr::Attr;
@@ -363,8 +363,10 @@ proptest! {
             let mut effects = Vec::new();
             // The number of the transaction that comes next.
             let txn = rig.txn + 10;
+            rig.clock += 1_000_000_000;
+            let now = at(rig.clock).secs;
             let table = |tables: &mut BTreeMap<Ino, FileLocks>, file: &Attr| {
-                tables.remove(&file.ino).unwrap_or_else(|| FileLocks::new(txn))
+                tables.remove(&file.ino).unwrap_or_else(|| FileLocks::new(txn)).at(now)
             };
             match act {
                 Do::Lock { file, who: n, first, len, exclusive, wait } => {
@@ -405,17 +407,19 @@ proptest! {
                         continue;
                     }
                     let GrantedWaiter { ino, grant, .. } = pending[which as usize % pending.len()].clone();
-                    let locks = tables.get_mut(&ino).unwrap();
+                    let mut locks = tables.remove(&ino).unwrap().at(now);
                     if accepted {
                         locks.grant_acknowledged(grant);
                     } else {
                         locks.release_grant(grant, &mut effects);
                     }
+                    tables.insert(ino, locks);
                     rig.run_lock(LockOp::Settle { ino, grant, accepted }).unwrap();
                 }
                 Do::Release { who: n } => {
                     let client = ClientMatch::Client(who(n).client().clone());
                     for locks in tables.values_mut() {
+                        *locks = locks.clone().at(now);
                         locks.release_client(&client, &mut effects);
                     }
                     rig.run_lock(LockOp::ReleaseClient(client)).unwrap();
@@ -436,7 +440,7 @@ proptest! {
             prop_assert_eq!(rig.grants().len(), effects.len());
             for file in &files {
                 let stored: Option<FileLocks> = store::get(&rig.kv, Table::Lock, &keys::ino(file.ino)).unwrap();
-                prop_assert_eq!(stored.as_ref(), tables.get(&file.ino));
+                prop_assert_eq!(stored, tables.get(&file.ino).map(|locks| locks.clone().at(0)));
             }
             let pending: usize = tables.values().map(|locks| locks.pending_grants().len()).sum();
             prop_assert_eq!(rig.pending().len(), pending);

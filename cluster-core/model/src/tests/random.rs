@@ -10,6 +10,7 @@ use crate::read;
 use atoll_base::access::Cred;
 use atoll_base::attr::{Attr, Device, FileKind, SetAttr, SetTime};
 use atoll_base::id::{Epoch, FrontendId, Ino};
+use atoll_base::label::Label;
 use atoll_base::time::Timestamp;
 use atoll_meta::nfs4::{ClientId, StateError};
 use atoll_meta::{
@@ -73,14 +74,19 @@ fn small_set() -> impl Strategy<Value = SetAttr> {
     ];
     let who = prop::option::weighted(0.2, prop_oneof![Just(0_u32), Just(1), Just(2), Just(101), Just(7)]);
     let born = prop::option::weighted(0.2, (0..3000_u16).prop_map(|n| at(n.into())));
-    (prop::option::weighted(0.4, 0..0o10000_u32), who.clone(), who, time.clone(), time, born).prop_map(
-        |(mode, uid, gid, atime, mtime, btime)| SetAttr {
+    let label = prop::option::weighted(
+        0.2,
+        (0..3_usize).prop_map(|len| Box::new(Label { format: 1, policy: 2, data: vec![b'l'; len].into() })),
+    );
+    (prop::option::weighted(0.4, 0..0o10000_u32), who.clone(), who, time.clone(), time, born, label).prop_map(
+        |(mode, uid, gid, atime, mtime, btime, label)| SetAttr {
             mode,
             uid,
             gid,
             atime,
             mtime,
             btime,
+            label,
             ..SetAttr::default()
         },
     )

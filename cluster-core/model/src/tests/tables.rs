@@ -23,6 +23,7 @@ fn spec(path: &str) -> ExportSpec {
         secure: true,
         manage_gids: false,
         atime: AtimePolicy::Relative,
+        security_label: false,
     }
 }
 

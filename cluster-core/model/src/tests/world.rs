@@ -1,21 +1,24 @@
 //! A naive file system: trees of structs, files as vectors of bytes, link counts by counting. What the state machine answers
 //! and shows is compared with it.
 
+mod attributes;
+mod data;
 pub(super) mod delegations;
+mod names;
 
 use self::delegations::Delegation;
-use crate::limits::{DIRECTORY_SIZE, LEASE_CHANGES, LEASE_NANOS, LEASES_MAX, XATTRS_MAX};
+use crate::limits::{DIRECTORY_SIZE, LEASE_CHANGES, LEASE_NANOS};
 use atoll_base::access::Cred;
-use atoll_base::attr::{Attr, FileKind, SetAttr, SetTime};
+use atoll_base::attr::{Attr, FileKind};
 use atoll_base::block::BlockId;
 use atoll_base::id::{FrontendId, Ino};
+use atoll_base::label::Label;
 use atoll_base::time::Timestamp;
 use atoll_meta::delegation::Intrusion;
-use atoll_meta::{
-    CreateHow, Flush, FsError, NewNode, Op, Origin, Outcome, Piece, RemoveKind, Source, XattrHow,
-};
+use atoll_meta::{FsError, Op, Origin, Outcome};
 use bytes::Bytes;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 type Answer<T> = Result<T, FsError>;
 
@@ -37,6 +40,7 @@ pub(super) struct Node {
     pub(super) change: u64,
     pub(super) verifier: Option<[u8; 8]>,
     pub(super) xattrs: BTreeMap<Bytes, Bytes>,
+    pub(super) label: Option<Arc<Label>>,
     pub(super) lease: Option<Lease>,
 }
 
@@ -109,6 +113,7 @@ impl World {
             change: attr.change,
             verifier: None,
             xattrs: BTreeMap::new(),
+            label: None,
             lease: None,
         };
         assert!(self.nodes.insert(attr.ino, node).is_none(), "an inode number was given out twice");
@@ -144,6 +149,7 @@ impl World {
             ctime: node.ctime,
             change: node.change,
             generation: node.generation,
+            label: node.label.clone(),
             delegated: self.delegated(ino),
             ..attr.clone()
         };
@@ -219,39 +225,6 @@ impl World {
     fn moved_data(&mut self, ino: Ino) {
         let time = self.moved(ino);
         self.nodes.get_mut(&ino).unwrap().mtime = time;
-    }
-
-    fn written(&mut self, cred: &Cred, ino: Ino) {
-        self.moved_data(ino);
-        self.strip(cred, ino);
-    }
-
-    fn strip(&mut self, cred: &Cred, ino: Ino) -> bool {
-        let mode = &mut self.nodes.get_mut(&ino).unwrap().mode;
-        let former = *mode;
-        if cred.uid != 0 {
-            if *mode & 0o2010 == 0o2010 {
-                *mode -= 0o2000;
-            }
-            *mode &= 0o3777;
-        }
-        former != *mode
-    }
-
-    fn unlink(&mut self, dir: Ino, name: &Bytes) {
-        self.nodes.get_mut(&dir).unwrap().names.retain(|(n, _)| n != name);
-    }
-
-    fn gone_if_unnamed(&mut self, ino: Ino) -> Expect {
-        self.moved(ino);
-        if self.is_named(ino) {
-            return Expect::Done;
-        }
-        if self.nodes[&ino].kind != FileKind::Directory && self.is_delegated(ino) {
-            return Expect::Unnamed;
-        }
-        self.nodes.remove(&ino);
-        Expect::Done
     }
 
     /// Applies an operation; the caller adopts what was made.
@@ -342,453 +315,6 @@ impl World {
             }
             other => panic!("the world knows nothing of {other:?}"),
         }
-    }
-
-    fn lost(&mut self, frontend: FrontendId, inos: &[Ino]) {
-        let mut any = false;
-        let now = self.now;
-        for ino in inos {
-            let Some(node) = self.nodes.get_mut(ino) else { continue };
-            let Some(lease) = node.lease.filter(|l| l.holder == frontend) else { continue };
-            any = true;
-            node.lease = None;
-            node.change = node.change.max(lease.change) + 1;
-            node.ctime = now.max(node.ctime.max(lease.ctime).next());
-            node.mtime = node.ctime;
-        }
-        self.losses += u64::from(any);
-    }
-
-    fn create(
-        &mut self,
-        cred: &Cred,
-        dir: Ino,
-        name: &Bytes,
-        node: &NewNode,
-        how: CreateHow,
-        attrs: &SetAttr,
-    ) -> Answer<Expect> {
-        let parent = self.dir(dir)?.clone();
-        if how != CreateHow::Guarded && *node != NewNode::Regular {
-            return Err(FsError::Invalid);
-        }
-        if !self.may(cred, dir, 1) {
-            return Err(FsError::AccessDenied);
-        }
-        if let Some(ino) = self.named(dir, name) {
-            let found = &self.nodes[&ino];
-            let taken = match how {
-                CreateHow::Guarded => false,
-                CreateHow::Unchecked => found.kind == FileKind::Regular,
-                CreateHow::Exclusive(v) => found.verifier == Some(v),
-            };
-            if !taken {
-                return Err(FsError::Exists);
-            }
-            if let (CreateHow::Unchecked, Some(size)) = (how, attrs.size) {
-                if !self.may(cred, ino, 2) && !self.is_owner(cred, ino) {
-                    return Err(FsError::AccessDenied);
-                }
-                self.allow(ino, Intrusion::Change)?;
-                self.nodes.get_mut(&ino).unwrap().bytes.resize(size as usize, 0);
-                self.written(cred, ino);
-            }
-            return Ok(Expect::Old(ino));
-        }
-        if !self.may(cred, dir, 3) {
-            return Err(FsError::AccessDenied);
-        }
-        if let NewNode::Special(FileKind::BlockDevice | FileKind::CharDevice, _) = node
-            && cred.uid != 0
-        {
-            return Err(FsError::NotOwner);
-        }
-        self.allow(dir, Intrusion::Change)?;
-        self.moved_data(dir);
-        let _ = parent;
-        Ok(Expect::New)
-    }
-
-    /// What a new inode must look like.
-    pub(super) fn created(&mut self, cred: &Cred, op: &Op, attr: &Attr) {
-        let Op::Create { dir, name, node, how, attrs } = op else { panic!("{op:?} makes nothing") };
-        let dir = *dir;
-        let parent = self.nodes[&dir].clone();
-        let is_dir = *node == NewNode::Directory;
-        let set_gid = parent.mode & 0o2000 != 0;
-        let mut mode = attrs.mode.unwrap();
-        if set_gid && is_dir {
-            mode |= 0o2000;
-        }
-        let gid = if set_gid { parent.gid } else { cred.gid };
-        let member = cred.uid == 0 || cred.gid == gid || cred.groups().contains(&gid);
-        if set_gid && !is_dir && !member && mode & 0o2010 == 0o2010 {
-            mode -= 0o2000;
-        }
-        if matches!(node, NewNode::Symlink(_)) {
-            mode = 0o777;
-        }
-        let (uid, gid) =
-            if cred.uid == 0 { (attrs.uid.unwrap_or(0), attrs.gid.unwrap_or(gid)) } else { (cred.uid, gid) };
-        assert_eq!((attr.mode, attr.uid, attr.gid), (mode, uid, gid));
-        assert_eq!(attr.volume.0, parent.volume);
-        assert_eq!((attr.ctime, attr.mtime, attr.btime), (parent.ctime, parent.ctime, parent.ctime));
-        if *node == NewNode::Regular {
-            assert_eq!(attr.size, attrs.size.unwrap_or(0));
-        }
-        self.adopt(attr);
-        if let CreateHow::Exclusive(v) = *how {
-            self.nodes.get_mut(&attr.ino).unwrap().verifier = Some(v);
-        }
-        self.nodes.get_mut(&dir).unwrap().names.push((name.clone(), attr.ino));
-    }
-
-    fn link(&mut self, cred: &Cred, ino: Ino, generation: u32, dir: Ino, name: &Bytes) -> Answer<Expect> {
-        self.of(dir)?;
-        let kind = self.of_generation(ino, generation)?.kind;
-        self.dir(dir)?;
-        if !self.may(cred, dir, 3) {
-            return Err(FsError::AccessDenied);
-        }
-        if kind == FileKind::Directory {
-            return Err(FsError::IsDirectory);
-        }
-        if self.named(dir, name).is_some() {
-            return Err(FsError::Exists);
-        }
-        if self.nodes[&dir].volume != self.nodes[&ino].volume {
-            return Err(FsError::CrossVolume);
-        }
-        if !self.is_named(ino) {
-            return Err(FsError::NotFound);
-        }
-        self.allow(dir, Intrusion::Change)?;
-        self.allow(ino, Intrusion::Change)?;
-        self.moved_data(dir);
-        self.moved(ino);
-        self.nodes.get_mut(&dir).unwrap().names.push((name.clone(), ino));
-        Ok(Expect::Done)
-    }
-
-    fn remove(&mut self, cred: &Cred, dir: Ino, name: &Bytes, kind: RemoveKind) -> Answer<Expect> {
-        self.dir(dir)?;
-        if !self.may(cred, dir, 3) {
-            return Err(FsError::AccessDenied);
-        }
-        let ino = self.named(dir, name).ok_or(FsError::NotFound)?;
-        if self.sticky(cred, dir, ino) {
-            return Err(FsError::NotOwner);
-        }
-        let is_dir = self.nodes[&ino].kind == FileKind::Directory;
-        match kind {
-            RemoveKind::NonDirectory if is_dir => return Err(FsError::IsDirectory),
-            RemoveKind::Directory if !is_dir => return Err(FsError::NotDirectory),
-            _ => {}
-        }
-        if !self.nodes[&ino].names.is_empty() {
-            return Err(FsError::NotEmpty);
-        }
-        self.allow(dir, Intrusion::Change)?;
-        self.allow(ino, Intrusion::Change)?;
-        self.moved_data(dir);
-        self.unlink(dir, name);
-        Ok(self.gone_if_unnamed(ino))
-    }
-
-    fn rename(
-        &mut self,
-        cred: &Cred,
-        (from, from_name): (Ino, &Bytes),
-        (to, to_name): (Ino, &Bytes),
-    ) -> Answer<Expect> {
-        self.of(from)?;
-        self.of(to)?;
-        self.dir(from)?;
-        self.dir(to)?;
-        if !self.may(cred, from, 3) || !self.may(cred, to, 3) {
-            return Err(FsError::AccessDenied);
-        }
-        if self.nodes[&from].volume != self.nodes[&to].volume {
-            return Err(FsError::CrossVolume);
-        }
-        let ino = self.named(from, from_name).ok_or(FsError::NotFound)?;
-        let target = self.named(to, to_name);
-        if target == Some(ino) {
-            return Ok(Expect::Done);
-        }
-        let is_dir = self.nodes[&ino].kind == FileKind::Directory;
-        if is_dir && from != to && self.is_below(to, ino) {
-            return Err(FsError::Invalid);
-        }
-        if self.sticky(cred, from, ino) || target.is_some_and(|t| self.sticky(cred, to, t)) {
-            return Err(FsError::NotOwner);
-        }
-        if let Some(target) = target {
-            match (is_dir, self.nodes[&target].kind == FileKind::Directory) {
-                (true, false) => return Err(FsError::NotDirectory),
-                (false, true) => return Err(FsError::IsDirectory),
-                _ if !self.nodes[&target].names.is_empty() => return Err(FsError::NotEmpty),
-                _ => {}
-            }
-        }
-        if is_dir && from != to && !self.may(cred, ino, 2) {
-            return Err(FsError::AccessDenied);
-        }
-        for changed in [from, to, ino].into_iter().chain(target) {
-            self.allow(changed, Intrusion::Change)?;
-        }
-        self.moved_data(from);
-        self.moved_data(to);
-        self.moved(ino);
-        self.unlink(from, from_name);
-        let names = &mut self.nodes.get_mut(&to).unwrap().names;
-        match target {
-            None => names.push((to_name.clone(), ino)),
-            Some(target) => {
-                names.iter_mut().find(|(n, _)| n == to_name).unwrap().1 = ino;
-                return Ok(self.gone_if_unnamed(target));
-            }
-        }
-        Ok(Expect::Done)
-    }
-
-    fn set(
-        &mut self,
-        cred: &Cred,
-        ino: Ino,
-        generation: u32,
-        set: &SetAttr,
-        guard: Option<Timestamp>,
-    ) -> Answer<Expect> {
-        let node = self.of_generation(ino, generation)?.clone();
-        if guard.is_some_and(|g| g != node.ctime) {
-            return Err(FsError::NotSync);
-        }
-        let mut set = set.clone();
-        if node.kind == FileKind::Symlink {
-            set.mode = None;
-        }
-        if set.is_empty() {
-            return Ok(Expect::Done);
-        }
-        let owner = self.is_owner(cred, ino);
-        let may_write = self.may(cred, ino, 2);
-        if set.size.is_some() {
-            match node.kind {
-                FileKind::Regular if may_write || owner => {}
-                FileKind::Regular => return Err(FsError::AccessDenied),
-                FileKind::Directory => return Err(FsError::IsDirectory),
-                _ => return Err(FsError::Invalid),
-            }
-        }
-        let member = |gid| cred.uid == 0 || cred.gid == gid || cred.groups().contains(&gid);
-        let bad_uid = set.uid.is_some_and(|u| cred.uid != 0 && !(owner && u == node.uid));
-        let bad_gid = set.gid.is_some_and(|g| !(cred.uid == 0 || owner && (g == node.gid || member(g))));
-        if bad_uid || bad_gid || (set.mode.is_some() || set.btime.is_some()) && !owner {
-            return Err(FsError::NotOwner);
-        }
-        for time in [set.atime, set.mtime] {
-            match time {
-                SetTime::Server if !owner && !may_write => return Err(FsError::AccessDenied),
-                SetTime::Client(_) if !owner => return Err(FsError::NotOwner),
-                _ => {}
-            }
-        }
-        self.allow(ino, Intrusion::Change)?;
-        let time = self.moved(ino);
-        let node = self.nodes.get_mut(&ino).unwrap();
-        node.verifier = None;
-        if (set.uid.is_some() || set.gid.is_some()) && node.kind != FileKind::Directory {
-            node.mode &= 0o3777;
-            if node.mode & 0o2000 != 0 && (node.mode & 0o10 != 0 || !member(node.gid)) {
-                node.mode -= 0o2000;
-            }
-        }
-        node.uid = set.uid.unwrap_or(node.uid);
-        node.gid = set.gid.unwrap_or(node.gid);
-        let gid = node.gid;
-        if let Some(size) = set.size {
-            node.bytes.resize(size as usize, 0);
-            node.mtime = time;
-            self.strip(cred, ino);
-        }
-        let node = self.nodes.get_mut(&ino).unwrap();
-        if let Some(mode) = set.mode {
-            node.mode = mode & 0o7777;
-            if !member(gid) {
-                node.mode &= 0o5777;
-            }
-        }
-        node.btime = set.btime.unwrap_or(node.btime);
-        for (field, set) in [(&mut node.atime, set.atime), (&mut node.mtime, set.mtime)] {
-            match set {
-                SetTime::Keep => {}
-                SetTime::Server => *field = time,
-                SetTime::Client(t) => *field = t,
-            }
-        }
-        Ok(Expect::Done)
-    }
-
-    fn file(&self, ino: Ino, generation: u32) -> Answer<&Node> {
-        let node = self.of_generation(ino, generation)?;
-        match node.kind {
-            FileKind::Regular => Ok(node),
-            FileKind::Directory => Err(FsError::IsDirectory),
-            _ => Err(FsError::WrongType),
-        }
-    }
-
-    fn put(&mut self, ino: Ino, pieces: &[Piece]) {
-        let node = self.nodes.get_mut(&ino).unwrap();
-        for piece in pieces {
-            let data = match &piece.source {
-                Source::Inline(data) => data.to_vec(),
-                Source::Block { id, offset } => {
-                    self.blocks[id][*offset as usize..][..piece.len as usize].to_vec()
-                }
-            };
-            let end = piece.end() as usize;
-            if node.bytes.len() < end {
-                node.bytes.resize(end, 0);
-            }
-            node.bytes[piece.offset as usize..end].copy_from_slice(&data);
-        }
-    }
-
-    fn write(&mut self, cred: &Cred, ino: Ino, generation: u32, pieces: &[Piece]) -> Answer<Expect> {
-        self.file(ino, generation)?;
-        if !self.may(cred, ino, 2) && !self.is_owner(cred, ino) {
-            return Err(FsError::AccessDenied);
-        }
-        if !pieces.is_empty() {
-            self.allow(ino, Intrusion::Change)?;
-            self.put(ino, pieces);
-            self.written(cred, ino);
-        }
-        Ok(Expect::Written)
-    }
-
-    fn writable(&self, cred: &Cred, ino: Ino, generation: u32) -> Answer<()> {
-        self.file(ino, generation)?;
-        let may = self.may(cred, ino, 2) || self.is_owner(cred, ino);
-        if may { Ok(()) } else { Err(FsError::AccessDenied) }
-    }
-
-    /// What a clone of so many bytes does.
-    pub(super) fn cloned(&mut self, cred: &Cred, op: &Op, count: u64) {
-        let Op::Clone { from, from_offset, to, to_offset, .. } = op else { panic!("{op:?}") };
-        if count == 0 {
-            return;
-        }
-        let part = self.nodes[from].bytes[*from_offset as usize..][..count as usize].to_vec();
-        let bytes = &mut self.nodes.get_mut(to).unwrap().bytes;
-        let (start, end) = (*to_offset as usize, (*to_offset + count) as usize);
-        bytes.resize(bytes.len().max(end), 0);
-        bytes[start..end].copy_from_slice(&part);
-        self.written(cred, *to);
-    }
-
-    fn begin(&mut self, cred: &Cred, origin: Option<Origin>, ino: Ino, generation: u32) -> Answer<Expect> {
-        self.file(ino, generation)?;
-        let holder = origin.ok_or(FsError::Invalid)?.frontend;
-        if !self.may(cred, ino, 2) && !self.is_owner(cred, ino) {
-            return Err(FsError::AccessDenied);
-        }
-        let held = self.nodes.values().filter(|n| n.lease.is_some_and(|l| l.holder == holder)).count();
-        match self.nodes[&ino].lease {
-            Some(lease) if lease.holder != holder => return Err(FsError::Conflict),
-            None if held as u32 >= LEASES_MAX => return Err(FsError::TableFull),
-            _ => {}
-        }
-        self.allow(ino, Intrusion::Change)?;
-        if self.strip(cred, ino) {
-            self.moved(ino);
-        }
-        let now = self.now;
-        let node = self.nodes.get_mut(&ino).unwrap();
-        let (mut change, mut ctime) = (node.change, now.max(node.ctime).plus_nanos(LEASE_NANOS));
-        if let Some(former) = node.lease {
-            change = change.max(former.change);
-            ctime = ctime.max(former.ctime);
-        }
-        let lease = Lease { holder, change: change + LEASE_CHANGES, ctime };
-        node.lease = Some(lease);
-        Ok(Expect::Dirty(lease.change, lease.ctime))
-    }
-
-    fn flush(
-        &mut self,
-        origin: Option<Origin>,
-        ino: Ino,
-        generation: u32,
-        pieces: &[Piece],
-        flush: &Flush,
-    ) -> Answer<Expect> {
-        let node = self.file(ino, generation)?.clone();
-        let holder = origin.ok_or(FsError::Invalid)?.frontend;
-        let lease = node.lease.filter(|l| l.holder == holder).ok_or(FsError::Conflict)?;
-        if flush.change > lease.change || flush.ctime > lease.ctime {
-            return Err(FsError::Invalid);
-        }
-        self.put(ino, pieces);
-        let now = self.now;
-        let after = self.nodes.get_mut(&ino).unwrap();
-        if flush.change >= node.change && flush.size > after.bytes.len() as u64 {
-            after.bytes.resize(flush.size as usize, 0);
-        }
-        if flush.change > node.change {
-            after.change = flush.change;
-            after.ctime = node.ctime.max(flush.ctime);
-            after.mtime = flush.mtime;
-        }
-        if flush.change < node.change && !pieces.is_empty() {
-            after.change = node.change + 1;
-            after.ctime = now.max(node.ctime.next());
-            after.mtime = node.mtime.max(flush.mtime);
-        }
-        if flush.release {
-            after.lease = None;
-        }
-        Ok(Expect::Written)
-    }
-
-    fn xattr(
-        &mut self,
-        cred: &Cred,
-        ino: Ino,
-        generation: u32,
-        name: &Bytes,
-        value: Option<&Bytes>,
-        how: XattrHow,
-    ) -> Answer<Expect> {
-        let node = self.of_generation(ino, generation)?;
-        let is_dir = node.kind == FileKind::Directory;
-        if node.kind != FileKind::Regular && !is_dir
-            || is_dir && node.mode & 0o1000 != 0 && !self.is_owner(cred, ino)
-        {
-            return Err(FsError::NotOwner);
-        }
-        if !self.may(cred, ino, 2) {
-            return Err(FsError::AccessDenied);
-        }
-        let (has, count) = (node.xattrs.contains_key(name), node.xattrs.len());
-        match value {
-            _ if has && how == XattrHow::Create => return Err(FsError::Exists),
-            _ if !has && how == XattrHow::Replace => return Err(FsError::NoXattr),
-            None if !has => return Err(FsError::NoXattr),
-            Some(value) if node.xattrs.get(name) == Some(value) => return Ok(Expect::Done),
-            Some(_) if !has && count as u32 >= XATTRS_MAX => return Err(FsError::NoSpace),
-            _ => {}
-        }
-        self.allow(ino, Intrusion::Change)?;
-        self.moved(ino);
-        let xattrs = &mut self.nodes.get_mut(&ino).unwrap().xattrs;
-        match value {
-            None => xattrs.remove(name),
-            Some(value) => xattrs.insert(name.clone(), value.clone()),
-        };
-        Ok(Expect::Done)
     }
 }
 

@@ -155,3 +155,38 @@ async fn each_recall_is_told_once_a_life_until_it_is_answered() {
     done(meta.execute(set).await);
     meta.stop().await.unwrap();
 }
+
+/// A CLOSE that nobody waits for comes before what is asked for later, and is done when a stop is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_nobody_waits_for_is_done_in_order_and_before_a_stop() {
+    let disk = SimDisk::new();
+    let meta = start(&disk).await.unwrap();
+    let f = file(&meta).await;
+    let (client, _) = new_client(&meta, "client").await;
+    let open = async || {
+        let share = Share { access: ShareBits::Read, deny: ShareBits::None };
+        let target = OpenTarget::File { ino: f.ino, generation: f.generation };
+        let owner = "owner".into();
+        let op = StateOp::Open { client, owner, share, target, delegate: None, under: None };
+        match on_state(&meta, op).await {
+            StateOutcome::Opened { open, .. } => open,
+            other => panic!("{other:?}"),
+        }
+    };
+    let (told, tells) = std::sync::mpsc::channel();
+    let close = |open| {
+        let told = told.clone();
+        let close = call(Op::State(StateOp::Close { client, open }), None);
+        assert!(meta.execute_aside(&close, Box::new(move || told.send(()).unwrap())));
+    };
+    let first = open().await;
+    close(first);
+    let second = open().await;
+    assert_ne!(first.id, second.id, "the former one is closed");
+    assert_eq!(meta.state(first.id).await, Ok(None));
+    tells.recv().unwrap();
+    close(second);
+    meta.stop().await.unwrap();
+    tells.recv().unwrap();
+    assert_eq!(meta.state(second.id).await, Ok(None));
+}

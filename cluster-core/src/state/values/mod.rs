@@ -35,7 +35,11 @@ pub(super) const SLOT: usize = 4096;
 /// Shorter values stay in redb, where several share a page.
 pub(super) const VALUE_MIN: usize = 2048;
 
-/// Where a value is. Stored in its row: slot (8 bytes, little-endian), length (4), CRC-32C (4).
+/// Longer than any value. What says so is damaged.
+const VALUE_MAX: usize = 64 << 20;
+
+/// Where a value is. Stored in its row: slot (8 bytes, little-endian), length (4), CRC-32C (4), and the CRC-32C of these (4): redb does not
+/// look at its own when it reads, and a wrong slot would let another value's go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Reference {
     slot: u64,
@@ -44,28 +48,39 @@ pub(super) struct Reference {
 }
 
 impl Reference {
-    pub(super) const BYTES: usize = 16;
-
-    fn encode(self) -> [u8; Self::BYTES] {
-        let mut bytes = [0; Self::BYTES];
-        bytes[..8].copy_from_slice(&self.slot.to_le_bytes());
-        bytes[8..12].copy_from_slice(&self.len.to_le_bytes());
-        bytes[12..].copy_from_slice(&self.sum.to_le_bytes());
-        bytes
+    fn encode(self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(20);
+        bytes.extend_from_slice(&self.slot.to_le_bytes());
+        bytes.extend_from_slice(&self.len.to_le_bytes());
+        bytes.extend_from_slice(&self.sum.to_le_bytes());
+        summed(bytes)
     }
 
     fn decode(bytes: &[u8]) -> Option<Self> {
-        let (slot, rest) = bytes.split_first_chunk()?;
+        let (slot, rest) = unsummed(bytes)?.split_first_chunk()?;
         let (len, rest) = rest.split_first_chunk()?;
         let (slot, len) = (u64::from_le_bytes(*slot), u32::from_le_bytes(*len));
         let found = Self { slot, len, sum: u32::from_le_bytes(rest.try_into().ok()?) };
-        // Far beyond any file; what follows need not think of overflow.
-        (slot < 1 << 48).then_some(found)
+        // What follows need not think of overflow.
+        (slot < 1 << 48 && (VALUE_MIN..=VALUE_MAX).contains(&(len as usize))).then_some(found)
     }
 
     fn slots(self) -> Range<u64> {
         self.slot..self.slot + slots_of(self.len as usize)
     }
+}
+
+/// With their CRC-32C behind them.
+fn summed(mut bytes: Vec<u8>) -> Vec<u8> {
+    let sum = crc32c(&bytes);
+    bytes.extend_from_slice(&sum.to_le_bytes());
+    bytes
+}
+
+/// What [`summed`] was given; `None` if it is not that any more.
+fn unsummed(bytes: &[u8]) -> Option<&[u8]> {
+    let (bytes, sum) = bytes.split_last_chunk()?;
+    (crc32c(bytes) == u32::from_le_bytes(*sum)).then_some(bytes)
 }
 
 fn slots_of(len: usize) -> u64 {

@@ -55,12 +55,16 @@ impl Set {
         last.map_or(0, |at| at as u64 * 64 + 64 - u64::from(self.words[at].leading_zeros()))
     }
 
-    /// The gaps before `end`, in order.
-    fn gaps(&self, end: u64) -> Vec<Range<u64>> {
+    /// The gaps before `end` of at least `min` slots, in order.
+    fn gaps(&self, end: u64, min: u64) -> Vec<Range<u64>> {
         let mut gaps: Vec<Range<u64>> = Vec::new();
+        let is_short = |gap: &mut Range<u64>| gap.end - gap.start < min;
         let mut add = |gap: Range<u64>| match gaps.last_mut() {
             Some(last) if last.end == gap.start => last.end = gap.end,
-            _ => gaps.push(gap),
+            _ => {
+                gaps.pop_if(is_short);
+                gaps.push(gap);
+            }
         };
         for (at, word) in self.words.iter().enumerate() {
             let first = at as u64 * 64;
@@ -75,6 +79,7 @@ impl Set {
                 free &= if start + len == 64 { 0 } else { u64::MAX << (start + len) };
             }
         }
+        gaps.pop_if(is_short);
         gaps
     }
 }
@@ -136,9 +141,9 @@ impl Slots {
         std::mem::take(&mut self.changed)
     }
 
-    /// Slots in use.
-    pub(super) fn used(&self) -> u64 {
-        self.used.len
+    /// Slots in use, or held for readers.
+    pub(super) fn taken(&self) -> u64 {
+        self.taken.len
     }
 
     /// Slots up to the last that is taken.
@@ -147,8 +152,8 @@ impl Slots {
     }
 
     /// Gives out again what only readers of states before `oldest` could want, and prepares a flush: long gaps come first, in order of
-    /// place; short ones only if the file would otherwise become too long for what is in it.
-    pub(super) fn release(&mut self, oldest: u64) {
+    /// place; short ones only if the file would otherwise become too long for what is in it, or if the disk is `tight`.
+    pub(super) fn release(&mut self, oldest: u64, tight: bool) {
         while self.held.front().is_some_and(|held| held.until < oldest)
             && let Some(held) = self.held.pop_front()
         {
@@ -157,11 +162,10 @@ impl Slots {
             }
         }
         self.end = self.taken.end();
-        let (long, short): (Vec<_>, Vec<_>) =
-            self.taken.gaps(self.end).into_iter().partition(|gap| gap.end - gap.start >= LONG);
-        self.gaps = if self.end > 2 * self.used.len + SLACK { short } else { Vec::new() };
-        self.gaps.reverse();
-        self.gaps.extend(long.into_iter().rev());
+        let fill = tight || self.end > 2 * self.used.len + SLACK;
+        let gaps = self.taken.gaps(self.end, if fill { 1 } else { LONG });
+        let (long, short): (Vec<_>, Vec<_>) = gaps.into_iter().partition(|gap| gap.end - gap.start >= LONG);
+        self.gaps = short.into_iter().rev().chain(long.into_iter().rev()).collect();
     }
 
     /// Takes `count` slots in a row.
@@ -209,14 +213,17 @@ impl Slots {
 
     /// Another file of redb, which uses none of them, takes the place of the one whose state is `until`.
     pub(super) fn drop_all(&mut self, until: u64) {
-        let words = self.used.words.len() as u64 * 64;
-        let free = self.used.gaps(words);
+        let end = self.used.end();
         let mut from = 0;
-        for gap in free.into_iter().chain([words..words]) {
+        for gap in self.used.gaps(end, 1) {
             if from < gap.start {
                 self.dropped.push(from..gap.start);
             }
             from = gap.end;
+        }
+        // What is last is used, not free.
+        if from < end {
+            self.dropped.push(from..end);
         }
         self.used = Set::default();
         self.changed.clear();
@@ -269,7 +276,7 @@ mod tests {
             let mut read: Vec<(u64, Vec<Range<u64>>)> = vec![(0, Vec::new())];
             let mut rows: std::collections::BTreeMap<u64, Vec<u8>> = Default::default();
             let mut state = 0;
-            slots.release(0);
+            slots.release(0, false);
             for step in steps {
                 match step {
                     Step::Take(count) => {
@@ -294,7 +301,7 @@ mod tests {
                         slots.committed(state);
                         state += 1;
                         read.push((state, used.clone()));
-                        slots.release(read[0].0);
+                        slots.release(read[0].0, state % 3 == 0);
                     }
                     Step::Leave => {
                         if read.len() > 1 {
@@ -310,16 +317,17 @@ mod tests {
                         }
                         state = 0;
                         read = vec![(0, used.clone())];
-                        slots.release(0);
+                        slots.release(0, false);
                     }
                 }
                 let members: BTreeSet<u64> = used.iter().cloned().flatten().collect();
-                prop_assert_eq!(slots.used(), members.len() as u64);
+                prop_assert_eq!(slots.used.len, members.len() as u64);
+                prop_assert!(slots.taken() >= slots.used.len);
                 prop_assert!(members.iter().all(|slot| slots.used.contains(*slot) && slots.taken.contains(*slot)));
             }
             slots.drop_all(state);
-            prop_assert_eq!(slots.used(), 0);
-            slots.release(state + 1);
+            prop_assert_eq!(slots.used.len, 0);
+            slots.release(state + 1, false);
             prop_assert_eq!(slots.end(), 0, "all of them were let go");
         }
 
@@ -328,9 +336,11 @@ mod tests {
             let mut set = Set::default();
             members.iter().for_each(|slot| set.set(*slot..slot + 1, true));
             let last = (set.words.len() as u64 * 64).min(end);
-            let gaps: Vec<u64> = set.gaps(end).into_iter().flatten().collect();
+            let gaps = set.gaps(end, 1);
             let free: Vec<u64> = (0..last).filter(|slot| !members.contains(slot)).collect();
-            prop_assert_eq!(gaps, free);
+            prop_assert_eq!(gaps.iter().cloned().flatten().collect::<Vec<_>>(), free);
+            let long = set.gaps(end, 5);
+            prop_assert!(long.iter().eq(gaps.iter().filter(|gap| gap.end - gap.start >= 5)));
             prop_assert_eq!(set.end(), members.last().map_or(0, |last| last + 1));
         }
     }

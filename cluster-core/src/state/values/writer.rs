@@ -1,7 +1,7 @@
 //! Values on their way into the file, within one flush.
 
-use super::slots::Slots;
-use super::{Reference, SLOT, SYNC_VALUES, Values, slots_of};
+use super::slots::{PER_ROW, Slots};
+use super::{FILE, Reference, SLOT, SYNC_VALUES, Values, slots_of, summed, unsummed};
 use crate::state::error::StateError;
 use atoll_base::checksum::crc32c;
 use atoll_base::disk::{DIRECT_ALIGN, File};
@@ -80,21 +80,34 @@ impl Stage {
 
 impl Writer {
     /// `rows` are those of redb that tell which slots are used, by number.
-    pub(in crate::state) fn new(values: Arc<Values>, rows: impl IntoIterator<Item = (u64, Vec<u8>)>) -> Self {
+    pub(in crate::state) fn new(
+        values: Arc<Values>,
+        rows: impl IntoIterator<Item = (u64, Vec<u8>)>,
+    ) -> Result<Self, StateError> {
+        let len = values.file_len()?;
         let mut slots = Slots::default();
         for (row, bytes) in rows {
-            slots.load(row, &bytes);
+            // The file is as long as what is used: of what lies behind its end a row says nothing, or that it is free.
+            let possible = |bytes: &&[u8]| bytes.is_empty() || row <= len / (SLOT as u64 * PER_ROW);
+            let bytes = unsummed(&bytes).filter(possible);
+            let damaged = || StateError::Damaged(format!("row {row} of the slots of {FILE}"));
+            slots.load(row, bytes.ok_or_else(damaged)?);
         }
-        Self { values, slots, stage: Stage::default(), unsynced: false }
+        let end = slots.end() * SLOT as u64;
+        if len < end {
+            return Err(StateError::Damaged(format!("{FILE} has {len} bytes of at least {end}")));
+        }
+        Ok(Self { values, slots, stage: Stage::default(), unsynced: false })
     }
 
-    /// Begins a flush. Gives room at the end of the file back to the disk, if it is much.
-    pub(in crate::state) fn begin(&mut self) -> Result<(), StateError> {
+    /// Begins a flush. Gives room at the end of the file back to the disk, if it is much. If the disk is `tight`, every gap is filled before the
+    /// file grows.
+    pub(in crate::state) fn begin(&mut self, tight: bool) -> Result<(), StateError> {
         let oldest = {
             let readers = self.values.readers();
             readers.by_commit.first_key_value().map_or(readers.commit, |(commit, _)| *commit)
         };
-        self.slots.release(oldest);
+        self.slots.release(oldest, tight);
         let end = self.slots.end() * SLOT as u64;
         if self.values.file_len()? > end + KEPT_BEYOND {
             self.values.file.set_len(end)?;
@@ -103,7 +116,7 @@ impl Writer {
     }
 
     /// Stores a value. Returns what its row is to say.
-    pub(in crate::state) fn put(&mut self, value: &[u8]) -> Result<[u8; Reference::BYTES], StateError> {
+    pub(in crate::state) fn put(&mut self, value: &[u8]) -> Result<Vec<u8>, StateError> {
         let len = u32::try_from(value.len()).map_err(StateError::store)?;
         let slots = self.slots.take(slots_of(value.len()));
         self.unsynced = true;
@@ -127,7 +140,7 @@ impl Writer {
             self.stage.write_to(&*self.values.file)?;
             self.values.file.sync(SYNC_VALUES)?;
         }
-        Ok(self.slots.take_changed().into_iter().map(|row| (row, self.slots.row(row))).collect())
+        Ok(self.slots.take_changed().into_iter().map(|row| (row, summed(self.slots.row(row)))).collect())
     }
 
     /// The transaction is committed. Who reads redb's file from now on sees it.
@@ -144,17 +157,9 @@ impl Writer {
         readers.commit += 1;
     }
 
-    /// Whether the file is as long as its rows say, and what they say is possible.
-    pub(in crate::state) fn check(&self) -> Result<(), StateError> {
-        let (len, end) = (self.values.file_len()?, self.slots.end() * SLOT as u64);
-        if len >= end {
-            return Ok(());
-        }
-        Err(StateError::Damaged(format!("{} has {len} bytes of at least {end}", super::FILE)))
-    }
-
-    /// Bytes of the file that nothing refers to.
-    pub(in crate::state) fn free_bytes(&self) -> Result<u64, StateError> {
-        Ok(self.values.file_len()?.saturating_sub(self.slots.used() * SLOT as u64))
+    /// Bytes of the file that the next flush can fill, if the disk is tight. Between two flushes.
+    pub(in crate::state) fn free_bytes(&mut self) -> Result<u64, StateError> {
+        self.begin(true)?;
+        Ok(self.values.file_len()?.saturating_sub(self.slots.taken() * SLOT as u64))
     }
 }

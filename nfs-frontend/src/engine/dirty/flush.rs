@@ -268,21 +268,22 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
         keys.iter().for_each(|key| self.dirty.forget(key));
     }
 
-    /// Flushes every dirty file, a few at a time. Returns the number of files of which data were lost.
+    /// Flushes every dirty file, a few at a time. Returns the number of files of which data were lost; a file that is gone has lost nothing.
     pub async fn flush_all(self: &Arc<Self>) -> usize {
         let mut lost = 0;
+        let is_lost = |done| usize::from(!matches!(done, Ok(Ok(()) | Err(FsError::Stale))));
         let mut running = tokio::task::JoinSet::new();
         for file in self.dirty.leased() {
             if running.len() >= self.config.flushes
                 && let Some(done) = running.join_next().await
             {
-                lost += usize::from(!matches!(done, Ok(Ok(()))));
+                lost += is_lost(done);
             }
             let engine = self.clone();
             running.spawn(async move { engine.flush(&file, InRoom::No).await });
         }
         while let Some(done) = running.join_next().await {
-            lost += usize::from(!matches!(done, Ok(Ok(()))));
+            lost += is_lost(done);
         }
         self.send_touches().await;
         lost

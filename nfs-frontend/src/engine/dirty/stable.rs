@@ -24,7 +24,7 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
         let file = self.dirty.pin(ino);
         let room = file.room.enter(Kind::Stable).await;
         if file.state().is_leased() {
-            let _lost_is_told_by_commit = self.flush(&file, InRoom::Yes).await;
+            let _lost_is_told_by_commit = Box::pin(self.flush(&file, InRoom::Yes)).await;
         }
         Settled { _room: room, _file: file }
     }

@@ -4,7 +4,7 @@ use crate::engine::dirty::plan::plan;
 use crate::engine::dirty::{InRoom, Taken, UnstableWrite};
 use crate::engine::resolve::Node;
 use crate::engine::seldom::Seldom;
-use crate::engine::v4::delegations::intrusion;
+use crate::engine::v4::delegations::Intent;
 use crate::engine::{Engine, Interrupt, Met, Refused, status};
 use atoll_base::access::{Cred, may_write};
 use atoll_base::attr::FileKind;
@@ -14,7 +14,7 @@ use atoll_base::limits::INLINE_WRITE_MAX;
 use atoll_meta::delegation::Intrusion;
 use atoll_meta::nfs4::{ClientId, StateError};
 use atoll_meta::once::Once;
-use atoll_meta::{Call, Change, FsError, MetadataService, Op, Outcome, Response};
+use atoll_meta::{Call, Change, FsError, MetadataService, OnceKey, Op, Outcome, Response};
 use bytes::Bytes;
 use std::sync::Arc;
 use std::time::Duration;
@@ -102,7 +102,7 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
     pub(crate) async fn commit_file(&self, ino: Ino) -> Result<u64, FsError> {
         // The whole file is flushed, whatever the range: more than asked is allowed.
         let flushed = match self.dirty.pin_leased(ino) {
-            Some(file) => self.flush(&file, InRoom::No).await,
+            Some(file) => Box::pin(self.flush(&file, InRoom::No)).await,
             None => Ok(()),
         };
         let lost = self.dirty.take_lost(ino);
@@ -154,7 +154,7 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
             }
         }
         let op = Op::Write { ino, generation, pieces: batch.pieces, flush: None };
-        let call = Call { origin: Some(origin), once: Some(once), cred: cred.clone(), client, op };
+        let call = Box::new(Call { origin: Some(origin), once: Some(once), cred: cred.clone(), client, op });
         let answer = self.execute_known(call).await;
         let without_effect = match &answer {
             Ok(response) => response.result.is_err(),
@@ -168,10 +168,21 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
         answer
     }
 
+    /// Runs an operation of a version-3 request.
+    pub(crate) async fn execute_request(
+        &self,
+        key: OnceKey,
+        cred: Cred,
+        op: Op,
+    ) -> Result<Response, Refused> {
+        let origin = Some(self.origin().await);
+        self.execute_known(Box::new(Call { origin, once: Some(key.into()), cred, client: None, op })).await
+    }
+
     /// Runs a call that carries a client's key. If its outcome cannot be known, the client gets no answer: it sends
     /// the request again and gets the outcome then.
-    pub(crate) async fn execute_known(&self, call: Call) -> Result<Response, Refused> {
-        let (intended, client) = (intrusion(&call.op), call.client);
+    pub(crate) async fn execute_known(&self, call: Box<Call>) -> Result<Response, Refused> {
+        let (intended, client) = (Intent::of(&call.op), call.client);
         match self.execute_repeatable(call).await {
             Ok(response) => {
                 if response.result == Err(FsError::State(StateError::Delegated)) {

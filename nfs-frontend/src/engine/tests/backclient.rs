@@ -252,6 +252,8 @@ impl<'a> Client<'a> {
                 Ok(()) => match op {
                     CbArgOp4::NotifyLock(_) => CbResOp4::NotifyLock(Ok(())),
                     CbArgOp4::Recall(_) => CbResOp4::Recall(Ok(())),
+                    CbArgOp4::RecallSlot(_) => CbResOp4::RecallSlot(Ok(())),
+                    CbArgOp4::Notify(_) => CbResOp4::Notify(Ok(())),
                     other => panic!("{other:?}"),
                 },
                 Err(status) => op.op().failed(status),

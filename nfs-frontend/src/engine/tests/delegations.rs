@@ -7,10 +7,11 @@ use crate::server::reverse::Reverse;
 use atoll_proto::nfs3::{DirOpArgs3, NfsStat3, Remove3Args, StableHow, call};
 use atoll_proto::nfs4::callback::{CbArgOp4, CbResOp4};
 use atoll_proto::nfs4::{
-    ArgOp4, Attr4, AttrValue4, Bitmap, DelegReturn4Args, DirFromClient4, DirFromServer4, Fattr4, FileHandle,
-    FreeStateId4Args, GetAttr4Args, GetAttr4Ok, GetDirDelegation4Args, GetDirDelegation4Ok, Name4, NfsStat4,
-    NfsTime4, Open4Ok, OpenClaim4, OpenDelegation4, Read4Args, Remove4Args, ResOp4, SetAttr4Args, StateId4,
-    TestStateId4Args, WhyNoDelegation4, open_result, seq_status, share_access,
+    ArgOp4, Attr4, AttrValue4, Bitmap, Content4, DelegReturn4Args, DirFromClient4, DirFromServer4, Fattr4,
+    FileHandle, FreeStateId4Args, GetAttr4Args, GetAttr4Ok, GetDirDelegation4Args, GetDirDelegation4Ok,
+    IoAdvise4Args, Name4, NfsStat4, NfsTime4, Open4Ok, OpenClaim4, OpenDelegation4, Read4Args, Remove4Args,
+    ResOp4, Seek4Args, SetAttr4Args, StateId4, TestStateId4Args, WhyNoDelegation4, open_result, seq_status,
+    share_access,
 };
 use atoll_xdr::Array;
 use std::time::Duration;
@@ -169,6 +170,38 @@ async fn who_does_not_return_it_loses_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_has_heard_is_not_told_again_when_another_client_ends() {
+    let world = World::new().await;
+    world.create(world.root, "f").await;
+    let mut a = Client::new(&world, "a", BACK).await;
+    let mut b = Client::new(&world, "b", BACK).await;
+    a.delegated("f", READ | WANT_READ).await;
+    let (opened, _) = tokio::join!(b.open_as(root(&world), by_name("f"), BOTH), a.next());
+    assert_eq!(opened, Err(NfsStat4::Delay));
+    world.engine.v4.delegations.client_gone(atoll_meta::nfs4::ClientId(99));
+    let again = tokio::time::timeout(Duration::from_secs(5), a.called()).await;
+    assert!(again.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn whatever_reads_waits_for_a_writer_or_is_told_to_come_again() {
+    let world = World::new().await;
+    let file = handle(&world.create(world.root, "f").await);
+    let mut a = Client::new(&world, "a", BACK).await;
+    let mut b = Client::new(&world, "b", BACK).await;
+    b.minor = 2;
+    a.delegated("f", BOTH | WANT_WRITE).await;
+    let stateid = StateId4::ANONYMOUS;
+    let advise = IoAdvise4Args { stateid, offset: 0, count: 1, hints: Bitmap::of(&[1]) };
+    let read = Read4Args { stateid, offset: 0, count: 10 };
+    let seek = Seek4Args { stateid, offset: 0, what: Content4::Data };
+    for op in [ArgOp4::IoAdvise(advise), ArgOp4::Read(read), ArgOp4::ReadPlus(read), ArgOp4::Seek(seek)] {
+        let res = b.ask(vec![put(file), op]).await;
+        assert_eq!(res[1].status(), Err(NfsStat4::Delay), "{res:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_client_that_is_gone_is_not_waited_for() {
     let world = World::new().await;
     world.create(world.root, "f").await;
@@ -311,7 +344,7 @@ async fn a_directory_is_recalled_when_another_changes_it() {
     let get = || {
         ArgOp4::GetDirDelegation(GetDirDelegation4Args {
             signal_deleg_avail: false,
-            notification_types: Bitmap::of(&[2, 3]),
+            notification_types: Bitmap::of(&[0, 1, 5]),
             child_attr_delay: NfsTime4 { seconds: 0, nseconds: 0 },
             dir_attr_delay: NfsTime4 { seconds: 0, nseconds: 0 },
             child_attributes: Bitmap::EMPTY,

@@ -6,6 +6,7 @@ use atoll_base::id::{Cookie, Ino, VolumeId};
 use atoll_base::time::Timestamp;
 use atoll_lockd::ShareBits;
 use atoll_meta::data::{FileMap, Stretch};
+use atoll_meta::delegation::Noticed;
 use atoll_meta::export::{Exports, Volume};
 use atoll_meta::lock::{Conflict, GrantedWaiter, LockTest};
 use atoll_meta::nfs4::{Client, ClientId, Session, SessionId, State as OpenState, StateId};
@@ -59,6 +60,7 @@ pub(crate) struct Meta {
     /// Delegations of whose recall somebody was told.
     told: Mutex<HashSet<StateId>>,
     applied: Notify,
+    noticed: Notify,
 }
 
 impl Meta {
@@ -75,6 +77,7 @@ impl Meta {
             turns: Turns::new(seed),
             told: Mutex::default(),
             applied: Notify::new(),
+            noticed: Notify::new(),
         })
     }
 
@@ -161,6 +164,9 @@ impl Meta {
         }
         drop(state);
         self.applied.notify_waiters();
+        if applied.touched.notices {
+            self.noticed.notify_one();
+        }
         applied.response
     }
 }
@@ -257,6 +263,10 @@ impl MetadataService for Meta {
         self.read(|kv| Ok(Ok(read::states_of(kv, ino, after, most)?)))
     }
 
+    async fn has_locks(&self, open: StateId) -> Read<bool> {
+        self.read(|kv| Ok(Ok(read::has_locks(kv, open)?)))
+    }
+
     async fn states_by(&self, client: ClientId, after: StateId, most: usize) -> Read<Vec<OpenState>> {
         self.read(|kv| Ok(Ok(read::states_by(kv, client, after, most)?)))
     }
@@ -307,8 +317,26 @@ impl MetadataService for Meta {
         }
     }
 
+    async fn noticed(&self) {
+        self.noticed.notified().await;
+    }
+
+    async fn notices(&self, after: StateId, most: usize) -> Read<Vec<Noticed>> {
+        self.read(|kv| read::notices(kv, after, most).map(Ok))
+    }
+
     async fn granted_waiters(&self) -> Vec<GrantedWaiter> {
         std::future::pending().await
+    }
+
+    fn execute_aside(&self, call: &Call, done: Box<dyn FnOnce() + Send>) -> bool {
+        // What is to go wrong does so where somebody waits.
+        let goes_wrong = self.lock().faults.iter().any(|(applies, _)| applies(&call.op));
+        if !goes_wrong {
+            let _nobody_waits = self.apply(call.clone());
+        }
+        done();
+        !goes_wrong
     }
 
     async fn execute(&self, call: Call) -> Result<Response, FsError> {

@@ -3,12 +3,27 @@
 use super::meta::Fault;
 use super::world::World;
 use crate::engine::Config;
-use atoll_meta::{FsError, Op, Source};
+use atoll_base::access::Cred;
+use atoll_meta::{Call, FsError, Op, RemoveKind, Source};
 use atoll_proto::nfs3::{
     Create3Args, CreateHow3, GetAttr3Args, Link3Args, NfsStat3, Remove3Args, Rename3Args, Sattr3,
     SetAttr3Args, StableHow, call,
 };
 use std::time::Duration;
+
+/// The last open of a file without a name can end where nobody looks for dirty data first.
+#[tokio::test]
+async fn data_of_a_file_that_is_gone_are_not_lost() {
+    let w = World::new().await;
+    let file = w.create(w.root, "f").await;
+    w.write_dirty(file, 0, b"data").await;
+    let dir = w.engine.handle_key.open(w.root.as_slice()).unwrap().ino;
+    let op = Op::Remove { dir, name: "f".into(), kind: RemoveKind::Any };
+    let call = Call { origin: None, once: None, cred: Cred::root(), client: None, op };
+    w.meta.apply(call).result.unwrap();
+    assert_eq!(w.engine.flush_all().await, 0);
+    assert_eq!((w.engine.stats().dirty_files, w.blocks.reserved()), (0, 0));
+}
 
 #[tokio::test]
 async fn data_and_attributes_are_seen_before_they_are_stored() {

@@ -69,6 +69,7 @@ pub(crate) fn open_export() -> ExportSpec {
         secure: false,
         manage_gids: false,
         atime: AtimePolicy::Never,
+        security_label: true,
     }
 }
 

@@ -8,7 +8,7 @@ use atoll_base::access::{Cred, Granted, Perm};
 use atoll_base::attr::{Attr, Delegated, FileKind, SetTime};
 use atoll_base::block::BlockService;
 use atoll_base::limits::FILE_SIZE_MAX;
-use atoll_meta::{Call, FsError, MetadataService, OnceKey, Op, Response};
+use atoll_meta::{FsError, MetadataService, OnceKey, Op, Response};
 use atoll_proto::nfs3::{
     Access3Args, Access3Ok, Failure, GetAttr3Args, GetAttr3Ok, NfsStat3, Path3, PostOpAttr, ReadLink3Args,
     ReadLink3Ok, SetAttr3Args, SetAttr3Ok, SetAttr3Res, WccData, access,
@@ -142,8 +142,7 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
             self.touches.forget(ino).await;
         }
         let op = Op::SetAttr { ino, generation, set, guard };
-        let call = Call { origin: Some(self.origin().await), once: Some(key.into()), cred, client: None, op };
-        let response = attempt!(self.execute_known(call).await);
+        let response = attempt!(self.execute_request(key, cred, op).await);
         Ok(setattr_reply(ino, &response))
     }
 }

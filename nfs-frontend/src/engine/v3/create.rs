@@ -7,7 +7,7 @@ use crate::rpc::RpcCall;
 use atoll_base::attr::{Device, FileKind, SetAttr};
 use atoll_base::block::BlockService;
 use atoll_base::limits::{FILE_SIZE_MAX, SYMLINK_MAX};
-use atoll_meta::{Call, CreateHow, MetadataService, NewNode, OnceKey, Op, Outcome, Response};
+use atoll_meta::{CreateHow, MetadataService, NewNode, OnceKey, Op, Outcome, Response};
 use atoll_proto::nfs3::{
     Create3Args, CreateHow3, CreatedOk, CreatedRes, DeviceData3, DirOpArgs3, Failure, MkDir3Args, MkNod3Args,
     MkNodData3, NfsStat3, Sattr3, SymLink3Args, WccData,
@@ -137,8 +137,7 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
         };
         let Making { node: new, how, attrs } = making;
         let op = Op::Create { dir, name: at.name.into_bytes(), node: new, how, attrs };
-        let call = Call { origin: Some(self.origin().await), once: Some(key.into()), cred, client: None, op };
-        let response = attempt!(self.execute_known(call).await);
+        let response = attempt!(self.execute_request(key, cred, op).await);
         Ok(self.created_reply(&node.handle, &response))
     }
 

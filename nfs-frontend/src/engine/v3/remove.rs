@@ -6,7 +6,7 @@ use crate::engine::{Engine, attrs, status};
 use crate::rpc::RpcCall;
 use atoll_base::block::BlockService;
 use atoll_base::id::Ino;
-use atoll_meta::{Call, MetadataService, OnceKey, Op, RemoveKind, Response};
+use atoll_meta::{MetadataService, OnceKey, Op, RemoveKind, Response};
 use atoll_proto::nfs3::{
     DirOpArgs3, Failure, Link3Args, Link3Ok, Link3Res, NfsStat3, Remove3Args, Removed3Ok, Removed3Res,
     Rename3Args, Rename3Res, RenameWcc, RmDir3Args, WccData,
@@ -96,8 +96,7 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
         // A file that goes with this name takes its dirty data along; one with other names must have them first.
         let _settled = self.settle_linked(dir, &at.name).await;
         let op = Op::Remove { dir, name: at.name.into_bytes(), kind };
-        let call = Call { origin: Some(self.origin().await), once: Some(key.into()), cred, client: None, op };
-        let response = attempt!(self.execute_known(call).await);
+        let response = attempt!(self.execute_request(key, cred, op).await);
         Ok(removed_reply(dir, &response))
     }
 
@@ -147,8 +146,7 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
             to_dir,
             to_name: args.to.name.into_bytes(),
         };
-        let call = Call { origin: Some(self.origin().await), once: Some(key.into()), cred, client: None, op };
-        let response = attempt!(self.execute_known(call).await);
+        let response = attempt!(self.execute_request(key, cred, op).await);
         Ok(renamed_reply(from_dir, to_dir, &response))
     }
 
@@ -185,8 +183,7 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
         let (ino, generation) = (file.handle.ino, file.handle.generation);
         let _settled = self.settle(ino).await;
         let op = Op::Link { ino, generation, dir: dir.handle.ino, name: args.link.name.into_bytes() };
-        let call = Call { origin: Some(self.origin().await), once: Some(key.into()), cred, client: None, op };
-        let response = attempt!(self.execute_known(call).await);
+        let response = attempt!(self.execute_request(key, cred, op).await);
         Ok(linked_reply(ino, dir.handle.ino, &response))
     }
 }

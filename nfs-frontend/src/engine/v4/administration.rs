@@ -1,10 +1,12 @@
-//! What administrators see and do of NFSv4 clients beside what the metadata service tells: leases, and eviction.
+//! What administrators see and do of clients beside what the metadata service tells: leases, and eviction.
 
 use super::leases::Heard;
 use crate::engine::Engine;
 use atoll_base::block::BlockService;
+use atoll_lockd::{ClientMatch, LockClient, NlmClient};
+use atoll_meta::lock::LockOp;
 use atoll_meta::nfs4::{ClientId, StateId, StateKind};
-use atoll_meta::{FsError, MetadataService};
+use atoll_meta::{FsError, MetadataService, Op};
 use std::time::Duration;
 use tracing::warn;
 
@@ -64,5 +66,13 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
         warn!(client = id.0, "an administrator evicts a client; what it had is freed");
         self.end_client(id).await?;
         Ok(Some(freed))
+    }
+
+    /// Frees all locks and share reservations of an NLM client, as its FREE_ALL does. It is not told: NLM has no way to.
+    pub async fn evict_nlm(&self, client: NlmClient) -> Result<(), FsError> {
+        let name = client.name().escape_ascii();
+        warn!(%name, address = ?client.address(), "an administrator frees the locks of an NLM client");
+        let which = ClientMatch::Client(LockClient::Nlm(client));
+        self.alone(Op::Lock(LockOp::ReleaseClient(which))).await
     }
 }

@@ -1,6 +1,7 @@
 //! Attributes between file system and wire (RFC 8881 §5, RFC 7530 §5, RFC 7862 §12.2).
 
 use super::acls;
+use super::labels::{self, LABEL};
 use crate::engine::attrs::free_files;
 use crate::engine::idmap::{Kind, Principals, Shown};
 use atoll_base::access::Cred;
@@ -99,17 +100,22 @@ const OF_FILE_SYSTEM: Bitmap =
 const WRITE_ONLY: Bitmap =
     attributes![TimeAccessSet, TimeModifySet, ModeSetMasked, ModeUmask, TimeDelegAccess, TimeDelegModify];
 
-/// What is supported in a minor version.
-pub(crate) fn supported(minor: u32) -> Bitmap {
+/// What is supported in a minor version. `labelled`: under an export with security labels, of which 4.2 knows.
+pub(crate) fn supported(minor: u32, labelled: bool) -> Bitmap {
     match minor {
         0 => SINCE_0,
         1 => SINCE_0.or(&SINCE_1),
+        _ if labelled => SINCE_0.or(&SINCE_1).or(&SINCE_2).or(&LABEL),
         _ => SINCE_0.or(&SINCE_1).or(&SINCE_2),
     }
 }
 
-fn exclusive(minor: u32) -> Bitmap {
-    if minor < 2 { EXCLUSIVE } else { EXCLUSIVE.or(&EXCLUSIVE_2) }
+fn exclusive(minor: u32, labelled: bool) -> Bitmap {
+    match minor {
+        0 | 1 => EXCLUSIVE,
+        _ if labelled => EXCLUSIVE.or(&EXCLUSIVE_2).or(&LABEL),
+        _ => EXCLUSIVE.or(&EXCLUSIVE_2),
+    }
 }
 
 /// Whether a request for attributes is one of those that can only be set (NFS4ERR_INVAL, RFC 8881 §5.5).
@@ -150,6 +156,8 @@ pub(crate) async fn names_shown(attr: &Attr, asked: &Bitmap, principals: &Princi
 /// An object as GETATTR shows it.
 pub(crate) struct View<'a> {
     pub(crate) minor: u32,
+    /// Whether security labels are supported there.
+    pub(crate) labelled: bool,
     pub(crate) attr: &'a Attr,
     pub(crate) handle: &'a FileHandle,
     /// The export that it is seen through: each is a file system of its own, for rules and handles are its own.
@@ -208,7 +216,12 @@ pub(crate) fn file_type(kind: FileKind) -> FileType4 {
 impl View<'_> {
     /// Those of the attributes asked for that are told.
     pub(crate) fn mask(&self, asked: &Bitmap) -> Bitmap {
-        asked.and(&supported(self.minor)).without(&WRITE_ONLY)
+        let known = self.known(asked);
+        if self.attr.label.is_none() && labels::left_out(asked) { known.without(&LABEL) } else { known }
+    }
+
+    fn known(&self, asked: &Bitmap) -> Bitmap {
+        asked.and(&supported(self.minor, self.labelled)).without(&WRITE_ONLY)
     }
 
     /// Puts the values of a mask.
@@ -218,9 +231,9 @@ impl View<'_> {
         }
     }
 
-    /// Attributes as a value.
+    /// All attributes asked for, as a value to be compared.
     pub(crate) fn fattr(&self, asked: &Bitmap) -> Fattr4 {
-        let mask = self.mask(asked);
+        let mask = self.known(asked);
         let values: Vec<AttrValue4> =
             mask.iter().filter_map(Attr4::from_u32).map(|attr| self.value(attr)).collect();
         Fattr4::build(&values).expect("the values of one object are below the bound, and in order")
@@ -233,7 +246,7 @@ impl View<'_> {
             |f: fn(&FileSystem, u64) -> u64| self.file_system.map_or(0, |fs| f(fs, free_files(&fs.space)));
         let space = |f: fn(&BlockSpace) -> u64| self.file_system.map_or(0, |fs| f(&fs.space));
         match attr {
-            Attr4::SupportedAttrs => V::SupportedAttrs(supported(self.minor)),
+            Attr4::SupportedAttrs => V::SupportedAttrs(supported(self.minor, self.labelled)),
             Attr4::Type => V::Type(file_type(a.kind)),
             Attr4::FhExpireType => V::FhExpireType(fh_expire::PERSISTENT),
             Attr4::Change => V::Change(a.change),
@@ -284,27 +297,29 @@ impl View<'_> {
             Attr4::TimeMetadata => V::TimeMetadata(time(a.ctime)),
             Attr4::TimeModify => V::TimeModify(time(a.mtime)),
             Attr4::MountedOnFileId => V::MountedOnFileId(self.mounted_on),
-            Attr4::SuppAttrExclCreat => V::SuppAttrExclCreat(exclusive(self.minor)),
+            Attr4::SuppAttrExclCreat => V::SuppAttrExclCreat(exclusive(self.minor, self.labelled)),
             Attr4::FsCharsetCap => V::FsCharsetCap(charset::CONTAINS_NON_UTF8),
             Attr4::SpaceFreed => V::SpaceFreed(if a.nlink <= 1 { a.used } else { 0 }),
             // Extents begin and end anywhere.
             Attr4::CloneBlkSize => V::CloneBlkSize(1),
             Attr4::ChangeAttrType => V::ChangeAttrType(ChangeAttrType4::MonotonicIncr),
             Attr4::OpenArguments => V::OpenArguments(open_arguments(self.minor)),
+            Attr4::SecLabel => V::SecLabel(labels::shown(a.label.as_deref())),
             Attr4::XattrSupport => V::XattrSupport(a.volume != super::pseudo::VOLUME),
             other => unreachable!("{other:?} is not among the supported attributes"),
         }
     }
 }
 
-/// Reads what a client wants set. `creating`: with the creation of an object.
+/// Reads what a client wants set. `labelled`: as of [`supported`]. `creating`: with the creation of an object.
 pub(crate) async fn wanted(
     fattr: &Fattr4,
     minor: u32,
+    labelled: bool,
     creating: bool,
     principals: &Principals,
 ) -> Result<SetAttr, NfsStat4> {
-    let set = SetAttrs4::read(fattr, &supported(minor)).map_err(|e| e.status())?;
+    let set = SetAttrs4::read(fattr, &supported(minor, labelled)).map_err(|e| e.status())?;
     // The holder's times stand alone.
     let held = set.deleg_atime.is_some() || set.deleg_mtime.is_some();
     if held || set.mode_umask.is_some() && (!creating || set.mode.is_some()) {
@@ -343,6 +358,7 @@ pub(crate) async fn wanted(
         mode_mask,
         umask,
         acl: acls::wanted(&set, &meant)?,
+        label: set.sec_label.as_ref().map(labels::wanted).transpose()?.map(Box::new),
         uid: set.owner.as_ref().map(|name| meant.id(Kind::User, name)).transpose()?,
         gid: set.group.as_ref().map(|name| meant.id(Kind::Group, name)).transpose()?,
         size: set.size,

@@ -17,7 +17,7 @@ use atoll_base::access::Cred;
 use atoll_base::attr::Attr;
 use atoll_base::block::BlockService;
 use atoll_base::id::Ino;
-use atoll_meta::nfs4::{ClientId, Principal};
+use atoll_meta::nfs4::{ClientId, Principal, StateError};
 use atoll_meta::once::{Once, SLOT_BEFORE_MAX, SlotOutcome};
 use atoll_meta::{Call, FsError, MetadataService, OnceKey, Op, Response, SlotKey};
 use atoll_proto::nfs4::{ChangeInfo4, FileHandle, NfsStat4, StateId4};
@@ -76,6 +76,14 @@ pub(crate) enum Object {
 }
 
 impl Object {
+    /// Whether it can have a security label that is shown.
+    pub(crate) fn labelled(&self) -> bool {
+        match self {
+            Self::Real(node) => node.export.spec.security_label,
+            Self::Pseudo(joints, _) => joints.labelled(),
+        }
+    }
+
     pub(crate) fn handle(&self) -> Handle {
         match self {
             Self::Real(node) => node.handle,
@@ -325,16 +333,43 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
     }
 
     /// Runs a change of the caller's under this operation's key.
-    pub(crate) async fn change(&mut self, cred: Cred, op: Op) -> Done<Arc<Response>> {
+    pub(crate) fn change(&mut self, cred: Cred, op: Op) -> impl Future<Output = Done<Arc<Response>>> + Send {
         let once = self.once();
-        self.change_once(cred, op, once).await
+        self.change_once(cred, op, once)
     }
 
     /// The same under a given key.
-    pub(crate) async fn change_once(&mut self, cred: Cred, op: Op, once: Once) -> Done<Arc<Response>> {
-        let client = self.asking();
-        let call = Call { origin: Some(self.engine.origin().await), once: Some(once), cred, client, op };
+    pub(crate) fn change_once(
+        &mut self,
+        cred: Cred,
+        op: Op,
+        once: Once,
+    ) -> impl Future<Output = Done<Arc<Response>>> + Send {
+        // Put together before anybody waits: a call is large, and would be in the futures around this one, too.
+        let call = self.call_of(cred, op, once);
+        self.run_call(call)
+    }
+
+    /// A call, but for its origin.
+    pub(crate) fn call_of(&self, cred: Cred, op: Op, once: Once) -> Box<Call> {
+        Box::new(Call { origin: None, once: Some(once), cred, client: self.asking(), op })
+    }
+
+    /// Runs a change.
+    pub(crate) async fn run_call(&mut self, mut call: Box<Call>) -> Done<Arc<Response>> {
+        call.origin = Some(self.engine.origin().await);
         let response = Arc::new(self.engine.execute_known(call).await?);
+        self.settled(response)
+    }
+
+    /// What came of a change under this operation's key, remembered for those that follow. Of one that did not happen because the session ended behind
+    /// SEQUENCE, with its client or by another connection, there is no answer: NFS4ERR_BADSESSION is for SEQUENCE to say (RFC 8881 §15.2), and
+    /// does so when the request is sent again.
+    pub(crate) fn settled(&mut self, response: Arc<Response>) -> Done<Arc<Response>> {
+        let ended = response.result == Err(StateError::BadSession.into());
+        if ended && matches!(self.identity, Identity::Slot { .. }) {
+            return Err(Halt::Unknown);
+        }
         self.note(&response);
         Ok(response)
     }

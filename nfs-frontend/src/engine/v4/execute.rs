@@ -28,7 +28,7 @@ const ROOM: usize = 256;
 
 impl<M: MetadataService, B: BlockService> Compound<M, B> {
     /// Executes it and answers.
-    pub(crate) async fn run(mut self, compound: CompoundCall, fingerprint: u64, size: usize) -> Answer {
+    pub(crate) async fn run(&mut self, compound: CompoundCall, fingerprint: u64, size: usize) -> Answer {
         let start = self.reply.mark();
         let status_at = self.reply.reserve_u32();
         self.reply.put(&compound.tag);
@@ -41,7 +41,7 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
             Ok(Ended::Replayed(reply)) => {
                 self.reply.rollback(start);
                 self.reply.raw(&reply);
-                return Answer::Success(self.reply);
+                return Answer::Success(std::mem::take(&mut self.reply));
             }
             Err(_unknown) => return Answer::Disconnect,
         };
@@ -53,7 +53,7 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
             let kept = kept.map(|all| &all[whole..]).filter(|body| body.len() <= self.cached_max.max(1024));
             turn.finish(kept.map(Bytes::copy_from_slice));
         }
-        Answer::Success(self.reply)
+        Answer::Success(std::mem::take(&mut self.reply))
     }
 
     async fn all(&mut self, compound: CompoundCall, fingerprint: u64, size: usize) -> Done<Ended> {
@@ -296,7 +296,7 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
             A::PutPubFh => R::PutPubFh(result!(self.put_root_fh().await)),
             A::PutRootFh => R::PutRootFh(result!(self.put_root_fh().await)),
             A::Read(a) => R::Read(Err(written!(self.read(&a)))),
-            A::ReadDir(a) => R::ReadDir(Err(written!(self.read_dir(&a)))),
+            A::ReadDir(a) => R::ReadDir(Err(written!(Box::pin(self.read_dir(&a))))),
             A::ReadLink => R::ReadLink(result!(self.read_link().await)),
             A::Remove(a) => R::Remove(result!(self.remove(a.target).await)),
             A::Rename(a) => R::Rename(result!(self.rename(a).await)),
@@ -359,7 +359,13 @@ fn may_meet_delegations(op: &ArgOp4) -> bool {
     changes(op)
         || matches!(
             op,
-            A::GetAttr(_) | A::Read(_) | A::ReadPlus(_) | A::Seek(_) | A::Verify(_) | A::NVerify(_)
+            A::GetAttr(_)
+                | A::IoAdvise(_)
+                | A::Read(_)
+                | A::ReadPlus(_)
+                | A::Seek(_)
+                | A::Verify(_)
+                | A::NVerify(_)
         )
 }
 

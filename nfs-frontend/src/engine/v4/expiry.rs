@@ -3,7 +3,7 @@
 //! A lapsed client is courteous: it keeps what it has until that is in somebody's way, or [`COURTESY`] is over. One without
 //! opens and locks, or never confirmed, is forgotten with its lease.
 
-use super::leases::COURTESY;
+use super::leases::{COURTESY, Heard};
 use crate::engine::Engine;
 use atoll_base::block::BlockService;
 use atoll_base::id::Ino;
@@ -59,7 +59,7 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
             holders.sort_unstable();
             holders.dedup();
             for holder in holders {
-                any |= self.expire_if_lapsed(holder).await?;
+                any |= Box::pin(self.expire_if_lapsed(holder)).await?;
             }
         }
     }
@@ -70,7 +70,7 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
             let Some(conflict) = self.meta.test_lock(test.clone()).await? else { return Ok(None) };
             let gone = match conflict.owner.client() {
                 LockClient::V4(holder) if conflict.owner.client() != test.owner.client() => {
-                    self.expire_if_lapsed(ClientId(*holder)).await?
+                    Box::pin(self.expire_if_lapsed(ClientId(*holder))).await?
                 }
                 _ => false,
             };
@@ -100,9 +100,10 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
                 if client.revoked > 0 || self.v4.delegations.has_revoked(client.id) {
                     self.v4.delegations.set_revoked(client.id, client.revoked);
                 }
-                let age = self.v4.leases.age(client.id);
+                let Heard { heard, age } = self.v4.leases.heard(client.id);
                 let useless = !client.confirmed || client.states == 0;
                 if (age > self.lease() && useless || age > self.lease() + COURTESY)
+                    && (heard.is_some() || self.v4.leases.is_unheard_again(client.id))
                     && let Err(error) = self.expire(client.id).await
                 {
                     warn!(client = client.id.0, %error, "a client whose lease ran out cannot be forgotten yet");
@@ -110,6 +111,10 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
                 }
             }
         }
-        self.v4.leases.forget_gone(2 * self.lease(), &there);
+        let unheard = 2 * self.lease();
+        // Sessions of clients that gave way to a new boot would take a share of the slots for ever.
+        let is_there = |client| there.contains(&client) || self.v4.leases.age(client) <= unheard;
+        self.v4.sessions.keep_of(is_there);
+        self.v4.leases.forget_gone(unheard, &there);
     }
 }

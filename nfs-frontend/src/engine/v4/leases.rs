@@ -19,6 +19,8 @@ pub(crate) const COURTESY: Duration = Duration::from_secs(24 * 3600);
 pub(crate) struct Leases {
     started: Instant,
     heard: [Mutex<HashMap<ClientId, Instant>>; SHARDS],
+    /// Those that were not heard since the start when all were looked through.
+    unheard: Mutex<HashSet<ClientId>>,
 }
 
 /// When a client was heard.
@@ -33,7 +35,7 @@ pub(crate) struct Heard {
 impl Leases {
     /// Everybody is heard now.
     pub(crate) fn new() -> Self {
-        Self { started: Instant::now(), heard: Default::default() }
+        Self { started: Instant::now(), heard: Default::default(), unheard: Mutex::default() }
     }
 
     fn shard(&self, client: ClientId) -> MutexGuard<'_, HashMap<ClientId, Instant>> {
@@ -56,9 +58,16 @@ impl Leases {
         Heard { heard, age: heard.unwrap_or_else(|| self.started.elapsed()) }
     }
 
+    /// Whether a client that was not heard since the start was so when all were looked through before: one that is in the state, but whose
+    /// first call is not answered yet, is not heard either.
+    pub(crate) fn is_unheard_again(&self, client: ClientId) -> bool {
+        !self.unheard.lock().unwrap_or_else(PoisonError::into_inner).insert(client)
+    }
+
     /// Forgets who has not been heard for so long and is not among those that are `there`: clients that ended elsewhere, or gave way to
     /// a new boot of theirs.
     pub(crate) fn forget_gone(&self, unheard: Duration, there: &HashSet<ClientId>) {
+        self.unheard.lock().unwrap_or_else(PoisonError::into_inner).retain(|client| there.contains(client));
         for shard in &self.heard {
             let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
             shard.retain(|client, heard| heard.elapsed() <= unheard || there.contains(client));
@@ -85,6 +94,16 @@ mod tests {
         assert_eq!(leases.age(ClientId(1)), Duration::from_secs(2));
         leases.forget(ClientId(1));
         assert_eq!(leases.age(ClientId(1)), Duration::from_secs(7));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_new_is_looked_at_twice() {
+        let leases = Leases::new();
+        tokio::time::advance(Duration::from_secs(1000)).await;
+        assert!(!leases.is_unheard_again(ClientId(1)), "it may have come this moment");
+        assert!(leases.is_unheard_again(ClientId(1)));
+        leases.forget_gone(Duration::from_secs(1), &HashSet::new());
+        assert!(!leases.is_unheard_again(ClientId(1)));
     }
 
     #[tokio::test(start_paused = true)]

@@ -3,7 +3,7 @@
 //! # Where things are
 //!
 //! - [`compound`]: a COMPOUND in execution, and exactly once; `ops`: the operations; this file: their order and the frame around them;
-//! - [`slots`]: sessions and slots; [`leases`]: who was heard when;
+//! - [`slots`]: sessions and slots; [`shares`]: how many slots each session may use; [`slot_recalls`]: getting some back; [`leases`]: who was heard when;
 //! - [`delegations`]: who may do locally what others would have to be asked for;
 //! - [`administration`]: what administrators see and do of clients;
 //! - [`back`]: calls to clients; [`offers`]: locks that have become free for who waits;
@@ -23,11 +23,14 @@ mod compound;
 pub(crate) mod delegations;
 mod execute;
 mod expiry;
+mod labels;
 mod leases;
 mod offers;
 mod opening;
 mod ops;
 mod pseudo;
+pub(crate) mod shares;
+pub(crate) mod slot_recalls;
 mod slots;
 mod status;
 
@@ -85,6 +88,8 @@ pub(crate) struct State {
     pub(crate) joints: pseudo::Cache,
     /// OPENs of each client that are being executed.
     pub(crate) opening: opening::Opening,
+    /// Opens of which a CLOSE was answered early.
+    pub(crate) closing: opening::Closing,
     pub(crate) offers: offers::Offers,
     pub(crate) delegations: delegations::Delegations,
     /// `so_major_id` and server scope: the same at every frontend of the cluster (RFC 8881 §2.10.4, §2.10.5).
@@ -99,6 +104,7 @@ impl State {
             sessions: slots::Sessions::default(),
             joints: pseudo::Cache::default(),
             opening: opening::Opening::default(),
+            closing: opening::Closing::default(),
             offers: offers::Offers::default(),
             delegations: delegations::Delegations::default(),
             server_identity,

@@ -1,28 +1,35 @@
-//! Which clients have an OPEN under way at this frontend: a CLOSE of theirs may then be out of date before it is applied, so it
-//! is not answered early.
+//! Which open owners have an OPEN under way at this frontend: a CLOSE of theirs may then be out of date before it is applied, so it
+//! is not answered early. An OPEN of another owner makes another open.
+//!
+//! And which opens were closed by a CLOSE that was answered early: until the state shows it, nobody may use them any more.
 
-use atoll_meta::nfs4::ClientId;
-use std::collections::HashMap;
+use atoll_meta::nfs4::{ClientId, StateId};
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use xxhash_rust::xxh3::xxh3_64;
 
-/// Number of OPENs under way, by client. No entry is zero.
+/// An owner of a client, by its hash: of two with the same hash, one only waits for the other.
+type Owner = (ClientId, u64);
+
+/// Number of OPENs under way, by owner. No entry is zero.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Opening(Arc<Mutex<HashMap<ClientId, u32>>>);
+pub(crate) struct Opening(Arc<Mutex<HashMap<Owner, u32>>>);
 
 impl Opening {
-    fn lock(&self) -> MutexGuard<'_, HashMap<ClientId, u32>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Owner, u32>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Marks an OPEN as under way as long as what is returned lives.
-    pub(crate) fn enter(&self, client: ClientId) -> Entered {
-        *self.lock().entry(client).or_default() += 1;
-        Entered { opening: self.clone(), client }
+    pub(crate) fn enter(&self, client: ClientId, owner: &[u8]) -> Entered {
+        let owner = (client, xxh3_64(owner));
+        *self.lock().entry(owner).or_default() += 1;
+        Entered { opening: self.clone(), owner }
     }
 
-    /// Whether the client has one under way.
-    pub(crate) fn any(&self, client: ClientId) -> bool {
-        self.lock().contains_key(&client)
+    /// Whether the owner has one under way.
+    pub(crate) fn any(&self, client: ClientId, owner: &[u8]) -> bool {
+        self.lock().contains_key(&(client, xxh3_64(owner)))
     }
 }
 
@@ -30,17 +37,42 @@ impl Opening {
 #[derive(Debug)]
 pub(crate) struct Entered {
     opening: Opening,
-    client: ClientId,
+    owner: Owner,
 }
 
 impl Drop for Entered {
     fn drop(&mut self) {
         let mut all = self.opening.lock();
-        if let Some(count) = all.get_mut(&self.client) {
+        if let Some(count) = all.get_mut(&self.owner) {
             *count -= 1;
             if *count == 0 {
-                all.remove(&self.client);
+                all.remove(&self.owner);
             }
         }
+    }
+}
+
+/// Opens whose CLOSE is answered and not yet in the state. As many as the store's queue takes.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Closing(Arc<Mutex<HashSet<StateId>>>);
+
+impl Closing {
+    fn lock(&self) -> MutexGuard<'_, HashSet<StateId>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Its CLOSE will be answered.
+    pub(crate) fn enter(&self, open: StateId) {
+        self.lock().insert(open);
+    }
+
+    /// Its CLOSE is in the state, or was not taken.
+    pub(crate) fn leave(&self, open: StateId) {
+        self.lock().remove(&open);
+    }
+
+    /// Whether an open that the state still shows is closed.
+    pub(crate) fn has(&self, open: StateId) -> bool {
+        self.lock().contains(&open)
     }
 }

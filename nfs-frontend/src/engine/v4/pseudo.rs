@@ -41,6 +41,8 @@ pub(crate) struct Node {
 pub(crate) struct Joints {
     version: u64,
     born: Timestamp,
+    /// Whether some export has security labels: then their support is discovered at the root (RFC 7862 §9.4).
+    labelled: bool,
     /// The first is the root.
     nodes: Vec<Node>,
     by_ino: HashMap<Ino, usize>,
@@ -96,6 +98,7 @@ impl Joints {
         Self {
             version: exports.version,
             born,
+            labelled: exports.list.iter().any(|export| export.spec.security_label),
             nodes,
             by_ino,
             by_export,
@@ -111,6 +114,11 @@ impl Joints {
     /// A node.
     pub(crate) fn node(&self, index: usize) -> &Node {
         &self.nodes[index]
+    }
+
+    /// Whether security labels are supported by some export.
+    pub(crate) fn labelled(&self) -> bool {
+        self.labelled
     }
 
     /// The node that a handle names.
@@ -177,6 +185,7 @@ impl Joints {
             btime: self.born,
             change: self.version + 1,
             acl: None,
+            label: None,
             delegated: Delegated::No,
         }
     }

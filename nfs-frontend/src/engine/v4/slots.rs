@@ -9,14 +9,27 @@
 //!
 //! Invariant: of one slot at most one request runs. A request that is given up before it changed anything leaves the slot as it
 //! was, so that its retransmission is executed.
+//!
+//! # Fewer slots, and more again
+//!
+//! A session may use as many of its slots as its share is ([`super::shares`]): its *target*, which every SEQUENCE tells. When the target falls, what is kept
+//! for the slots above stays until the client has shown that it has let go of them: by a new request whose `sa_highest_slotid` is below the target, on a slot whose
+//! last reply told that target, so the client had it when it sent this (§2.10.6.1). Then their outcomes and replies are removed, and the numbers alone remain: an old request
+//! that comes once more is not executed, but told that its reply is not kept. After a start such a slot takes any number, for then no old request is on its way.
+//!
+//! The other number that SEQUENCE tells, the highest slot that is accepted, stays as it was agreed. Clients take targets from replies in whatever order these come, so one
+//! that has complied may use a slot above all the same, and has it again; and a client that heard late that a slot is gone would begin it anew, at 1, which nobody could
+//! tell from an old request. What cannot be exceeded is what was agreed, and with new sessions it is agreed upon with the bounds in view.
 
 use super::back::Backchannel;
+use super::shares::{Moved, Shares};
 use atoll_meta::nfs4::{ClientId, Session, SessionId};
 use atoll_meta::once::SlotOutcome;
 use bytes::Bytes;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::Notify;
 
 /// Sessions kept here, of some KiB each; one that was forgotten is read again from the replicated state, and its slots begin anew.
 const SESSIONS_MAX: usize = 1 << 14;
@@ -60,6 +73,38 @@ struct Slot {
     seqid: Option<u32>,
     busy: bool,
     last: Last,
+    /// The request whose reply told the target last, and which target that was, by its number.
+    told: Option<(u32, u32)>,
+}
+
+/// How many slots a session has.
+#[derive(Debug)]
+struct Extent {
+    /// From here on, nothing is kept, and the client has no use of it as far as it has said.
+    kept: u32,
+    /// Below this, they are wanted.
+    target: u32,
+    /// Counts each time that the target fell.
+    number: u32,
+    /// The one that the client was called about.
+    called: u32,
+    /// Slots from here on are being removed from the replicated state; they take no requests meanwhile.
+    retiring: Option<u32>,
+}
+
+#[derive(Debug)]
+struct Slots {
+    all: Vec<Slot>,
+    extent: Extent,
+}
+
+/// What a client is told of its slots, and what follows of its request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Flow {
+    /// `sr_target_highest_slotid`
+    pub(crate) target: u32,
+    /// The client has let go of the slots from this one on: they are to be removed from the replicated state ([`Active::retired`]).
+    pub(crate) retire: Option<u32>,
 }
 
 /// A session in use.
@@ -69,7 +114,7 @@ pub(crate) struct Active {
     pub(crate) session: Session,
     /// Calls to the client.
     pub(crate) back: Backchannel,
-    slots: Mutex<Vec<Slot>>,
+    slots: Mutex<Slots>,
     room: Arc<AtomicUsize>,
     /// That it is there was seen when so many clients and sessions had ended ([`atoll_meta::MetadataService::ended`]).
     seen: AtomicU64,
@@ -86,7 +131,7 @@ pub(crate) enum Refusal {
     Misordered,
     /// NFS4ERR_SEQ_FALSE_RETRY
     FalseRetry,
-    /// NFS4ERR_DELAY: it is being executed.
+    /// NFS4ERR_DELAY: it is being executed, or the slot is being removed.
     InProgress,
 }
 
@@ -105,7 +150,7 @@ pub(crate) enum Begun {
 }
 
 impl Active {
-    fn slots(&self) -> MutexGuard<'_, Vec<Slot>> {
+    fn slots(&self) -> MutexGuard<'_, Slots> {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -124,9 +169,65 @@ impl Active {
         self.reclaimed.store(true, Ordering::Relaxed);
     }
 
-    /// How many slots there are.
-    pub(crate) fn slot_count(&self) -> u32 {
-        self.session.terms.fore.max_requests
+    /// What the reply to a request tells of slots. A `new` request, which has begun, may show that its client has let go of some.
+    pub(crate) fn flow(&self, slot: u32, seqid: u32, highest: u32, new: bool) -> Flow {
+        let mut slots = self.slots();
+        let Slots { all, extent } = &mut *slots;
+        let target = extent.retiring.unwrap_or(u32::MAX).min(extent.target);
+        let mut retire = None;
+        if let Some(record) = all.get_mut(slot as usize).filter(|_| new) {
+            let heard = record.told == Some((seqid.wrapping_sub(1), extent.number));
+            record.told = Some((seqid, extent.number));
+            let above = all.get(target as usize..).unwrap_or_default();
+            if heard && highest < target && target < extent.kept && !above.iter().any(|slot| slot.busy) {
+                // Of those that are gone or going already there is nothing to say.
+                retire = extent.retiring.is_none().then_some(target);
+                extent.retiring = extent.retiring.or(retire);
+            }
+        }
+        Flow { target: target.max(1) - 1, retire }
+    }
+
+    /// The slots from `keep` on have been removed from the replicated state, or could not be: then the client is believed anew.
+    pub(crate) fn retired(&self, keep: u32, done: bool) {
+        let mut slots = self.slots();
+        let Slots { all, extent } = &mut *slots;
+        extent.retiring = None;
+        if !done {
+            extent.kept = extent.kept.max(extent.target);
+            return;
+        }
+        for slot in all.iter_mut().take(extent.kept as usize).skip(keep as usize) {
+            slot.last.reply = None;
+        }
+        // The target may have risen meanwhile.
+        extent.kept = keep.max(extent.target);
+    }
+
+    /// How many slots are wanted from now on.
+    fn set_target(&self, target: u32) -> bool {
+        let mut slots = self.slots();
+        let extent = &mut slots.extent;
+        let falls = target < extent.target;
+        extent.number = extent.number.wrapping_add(falls.into());
+        extent.target = target;
+        if extent.retiring.is_none() {
+            extent.kept = extent.kept.max(target);
+        }
+        falls
+    }
+
+    /// What CB_RECALL_SLOT is to say, if the client may have more slots than are wanted and was not called about it: `rsa_target_highest_slotid`, and
+    /// the number of this target.
+    pub(crate) fn to_recall(&self) -> Option<(u32, u32)> {
+        let extent = &self.slots().extent;
+        let is_news = extent.kept > extent.target && extent.called != extent.number;
+        is_news.then(|| (extent.target.max(1) - 1, extent.number))
+    }
+
+    /// The client has heard CB_RECALL_SLOT, or refuses it.
+    pub(crate) fn called(&self, number: u32) {
+        self.slots().extent.called = number;
     }
 
     /// Begins a request. `stored` is what the replicated state keeps of the slot, if that was asked.
@@ -138,8 +239,13 @@ impl Active {
         stored: Option<Option<SlotOutcome>>,
     ) -> Result<Begun, Refusal> {
         let mut slots = self.slots();
+        let Slots { all, extent } = &mut *slots;
         let index = slot as usize;
-        let record = slots.get_mut(index).ok_or(Refusal::BadSlot)?;
+        let record = all.get_mut(index).ok_or(Refusal::BadSlot)?;
+        if extent.retiring.is_some_and(|keep| slot >= keep) {
+            return Err(Refusal::InProgress);
+        }
+        extent.kept = extent.kept.max(slot + 1);
         let Some(last) = record.seqid else {
             let Some(stored) = stored else { return Ok(Begun::Unknown) };
             if record.busy {
@@ -184,10 +290,10 @@ impl Active {
     }
 
     fn turn(self: &Arc<Self>, slot: &mut Slot, index: usize, seqid: u32, fingerprint: u64) -> Turn {
-        slot.busy = true;
-        let former = slot.seqid.replace(seqid);
-        let last = std::mem::replace(&mut slot.last, Last { fingerprint, reply: None });
-        Turn { session: self.clone(), index, former: Some((former, last)) }
+        let last = Last { fingerprint, reply: None };
+        let taken = Slot { seqid: Some(seqid), busy: true, last, told: slot.told };
+        let former = std::mem::replace(slot, taken);
+        Turn { session: self.clone(), index, former: Some(former) }
     }
 }
 
@@ -197,7 +303,7 @@ pub(crate) struct Turn {
     session: Arc<Active>,
     index: usize,
     /// What the slot goes back to if the request is given up.
-    former: Option<(Option<u32>, Last)>,
+    former: Option<Slot>,
 }
 
 impl Turn {
@@ -210,7 +316,7 @@ impl Turn {
     pub(crate) fn finish(mut self, reply: Option<Bytes>) {
         self.former = None;
         let mut slots = self.session.slots();
-        if let Some(slot) = slots.get_mut(self.index) {
+        if let Some(slot) = slots.all.get_mut(self.index) {
             slot.busy = false;
             slot.last.reply = reply.and_then(|reply| Kept::new(reply, &self.session.room));
         }
@@ -219,44 +325,69 @@ impl Turn {
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        let Some((seqid, last)) = self.former.take() else { return };
+        let Some(former) = self.former.take() else { return };
         let mut slots = self.session.slots();
-        if let Some(slot) = slots.get_mut(self.index) {
-            *slot = Slot { seqid, busy: false, last };
+        if let Some(slot) = slots.all.get_mut(self.index) {
+            // What it was told of slots, the client has not heard.
+            *slot = Slot { busy: false, ..former };
         }
     }
+}
+
+#[derive(Debug, Default)]
+struct All {
+    by_id: HashMap<SessionId, Arc<Active>>,
+    shares: Shares,
 }
 
 /// All sessions in use at this frontend.
 #[derive(Debug)]
 pub(crate) struct Sessions {
-    all: Mutex<HashMap<SessionId, Arc<Active>>>,
+    all: Mutex<All>,
     room: Arc<AtomicUsize>,
+    /// Told when a target has fallen, or a client that was to be called can be.
+    pub(crate) fallen: Arc<Notify>,
 }
 
 impl Default for Sessions {
     fn default() -> Self {
-        Self { all: Mutex::default(), room: Arc::new(AtomicUsize::new(KEPT_MAX)) }
+        Self { all: Mutex::default(), room: Arc::new(AtomicUsize::new(KEPT_MAX)), fallen: Arc::default() }
     }
 }
 
 impl Sessions {
-    fn lock(&self) -> MutexGuard<'_, HashMap<SessionId, Arc<Active>>> {
+    fn lock(&self) -> MutexGuard<'_, All> {
         self.all.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn set_bounds(&self, bounds: super::shares::Bounds) {
+        self.lock().shares.set_bounds(bounds);
+    }
+
+    /// How many slots a new session of a client gets of those that it asks for.
+    pub(crate) fn room_for(&self, client: ClientId, asked: u32) -> u32 {
+        self.lock().shares.room(client, asked)
     }
 
     /// Takes a session in. One that was made just now has slots at 0; of others they are unknown.
     pub(crate) fn enter(&self, session: Session, new: bool) -> Arc<Active> {
         let mut all = self.lock();
-        if let Some(known) = all.get(&session.id) {
+        if let Some(known) = all.by_id.get(&session.id) {
             return known.clone();
         }
-        if all.len() >= SESSIONS_MAX {
+        if all.by_id.len() >= SESSIONS_MAX {
             // Those without a request in progress can be read again.
-            all.retain(|_, active| Arc::strong_count(active) > 1);
+            let idle = all.by_id.iter().filter(|(_, active)| Arc::strong_count(active) == 1);
+            let idle: Vec<_> = idle.map(|(id, _)| *id).collect();
+            self.forget(&mut all, &idle);
         }
+        let count = session.terms.fore.max_requests;
         let slot = || Slot { seqid: new.then_some(0), ..Slot::default() };
-        let slots = (0..session.terms.fore.max_requests).map(|_| slot()).collect();
+        let slots = Slots {
+            all: (0..count).map(|_| slot()).collect(),
+            extent: Extent { kept: count, target: count, number: 0, called: 0, retiring: None },
+        };
         let back = Backchannel::new(&session, new);
         let active = Arc::new(Active {
             session,
@@ -266,137 +397,80 @@ impl Sessions {
             seen: AtomicU64::new(u64::MAX),
             reclaimed: AtomicBool::new(false),
         });
-        all.insert(active.session.id, active.clone());
+        all.by_id.insert(active.session.id, active.clone());
+        let moved = all.shares.joined(active.session.client, count);
+        self.share_out(&all, active.session.client, moved);
         active
+    }
+
+    /// Tells sessions their targets.
+    fn share_out(&self, all: &All, client: ClientId, moved: Moved) {
+        if moved == Moved::Nobodys {
+            return;
+        }
+        let mut falls = false;
+        for active in all.by_id.values() {
+            let session = &active.session;
+            if moved == Moved::All || session.client == client {
+                falls |=
+                    active.set_target(all.shares.target(session.client, session.terms.fore.max_requests));
+            }
+        }
+        if falls {
+            self.fallen.notify_one();
+        }
+    }
+
+    fn forget(&self, all: &mut All, gone: &[SessionId]) {
+        let mut moves = Moved::Nobodys;
+        let mut client = None;
+        for active in gone.iter().filter_map(|id| all.by_id.remove(id)) {
+            let session = &active.session;
+            moves = moves.max(all.shares.left(session.client, session.terms.fore.max_requests));
+            if client.replace(session.client).is_some_and(|other| other != session.client) {
+                moves = moves.max(Moved::All);
+            }
+        }
+        if let Some(client) = client {
+            self.share_out(all, client, moves);
+        }
+    }
+
+    /// Sessions whose clients are to be called for slots.
+    pub(crate) fn to_recall(&self) -> Vec<Arc<Active>> {
+        let all = self.lock();
+        all.by_id.values().filter(|active| active.to_recall().is_some()).cloned().collect()
     }
 
     /// A session that is there for certain, if no client or session has ended since it was seen last.
     pub(crate) fn seen(&self, id: SessionId, ended: u64) -> Option<Arc<Active>> {
-        self.lock().get(&id).filter(|active| active.seen.load(Ordering::Relaxed) == ended).cloned()
+        self.lock().by_id.get(&id).filter(|active| active.seen.load(Ordering::Relaxed) == ended).cloned()
     }
 
     /// Whether any session of a client has a path for callbacks.
     pub(crate) fn any_path(&self, client: ClientId) -> bool {
-        self.lock().values().any(|active| active.session.client == client && active.back.has_path())
+        self.lock().by_id.values().any(|active| active.session.client == client && active.back.has_path())
     }
 
     /// Forgets a session that is gone.
     pub(crate) fn remove(&self, id: SessionId) {
-        self.lock().remove(&id);
+        let mut all = self.lock();
+        self.forget(&mut all, &[id]);
     }
 
     /// Forgets all sessions of a client that is gone.
     pub(crate) fn remove_all(&self, client: ClientId) {
-        self.lock().retain(|_, active| active.session.client != client);
+        self.keep_of(|other| other != client);
+    }
+
+    /// Forgets sessions of all clients but of these.
+    pub(crate) fn keep_of(&self, is_there: impl Fn(ClientId) -> bool) {
+        let mut all = self.lock();
+        let gone = all.by_id.iter().filter(|(_, active)| !is_there(active.session.client));
+        let gone: Vec<_> = gone.map(|(id, _)| *id).collect();
+        self.forget(&mut all, &gone);
     }
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-    use atoll_meta::Response;
-    use atoll_meta::nfs4::{ChannelLimits, SessionTerms};
-
-    fn session(new: bool) -> Arc<Active> {
-        let limits = ChannelLimits {
-            header_pad: 0,
-            max_request: 1,
-            max_response: 1,
-            max_response_cached: 1,
-            max_operations: 1,
-            max_requests: 2,
-        };
-        let terms = SessionTerms {
-            fore: limits,
-            back: limits,
-            persist: true,
-            backchannel: false,
-            callback_program: 0,
-            callback_security: Bytes::new(),
-        };
-        Sessions::default().enter(Session { id: SessionId(1), client: ClientId(1), terms }, new)
-    }
-
-    fn turn(begun: Result<Begun, Refusal>) -> Turn {
-        match begun {
-            Ok(Begun::Fresh(turn)) => turn,
-            _ => panic!("not fresh"),
-        }
-    }
-
-    fn stored(seqid: u32) -> SlotOutcome {
-        let response = Response::refused(atoll_meta::FsError::Io);
-        SlotOutcome { seqid, fingerprint: 7, index: 1, before: Bytes::new(), response }
-    }
-
-    #[test]
-    fn a_new_session_counts_from_one() {
-        let s = session(true);
-        assert_eq!(s.begin(2, 1, 0, None).err(), Some(Refusal::BadSlot));
-        assert_eq!(s.begin(0, 2, 0, None).err(), Some(Refusal::Misordered));
-        let first = turn(s.begin(0, 1, 9, None));
-        assert_eq!(s.begin(0, 1, 9, None).err(), Some(Refusal::InProgress));
-        first.finish(Some(Bytes::from_static(b"r")));
-        assert!(matches!(s.begin(0, 1, 9, None), Ok(Begun::Replay(r)) if r == "r"));
-        assert_eq!(s.begin(0, 1, 8, None).err(), Some(Refusal::FalseRetry));
-        turn(s.begin(0, 2, 5, None)).finish(None);
-        assert!(matches!(s.begin(0, 2, 5, None), Ok(Begun::Unknown)));
-        assert!(matches!(s.begin(0, 2, 5, Some(None)), Ok(Begun::Uncached)));
-        assert!(matches!(s.begin(0, 2, 5, Some(Some(stored(1)))), Ok(Begun::Uncached)));
-        assert_eq!(s.begin(0, 1, 9, None).err(), Some(Refusal::Misordered));
-        // The other slot has its own sequence.
-        turn(s.begin(1, 1, 9, None)).finish(None);
-    }
-
-    #[test]
-    fn a_request_that_was_given_up_is_executed_when_it_comes_again() {
-        let s = session(true);
-        turn(s.begin(0, 1, 9, None)).finish(Some(Bytes::from_static(b"r")));
-        drop(turn(s.begin(0, 2, 5, None)));
-        assert!(matches!(s.begin(0, 1, 9, None), Ok(Begun::Replay(_))));
-        turn(s.begin(0, 2, 5, None)).finish(None);
-    }
-
-    #[test]
-    fn a_reply_that_found_no_room_is_made_again_from_the_stored_outcome() {
-        let s = session(true);
-        s.room.store(3, Ordering::Relaxed);
-        turn(s.begin(0, 1, 7, None)).finish(Some(Bytes::from_static(b"long")));
-        assert!(matches!(s.begin(0, 1, 7, None), Ok(Begun::Unknown)));
-        assert!(matches!(s.begin(0, 1, 7, Some(Some(stored(1)))), Ok(Begun::Resume(..))));
-        turn(s.begin(0, 2, 7, None)).finish(Some(Bytes::from_static(b"r")));
-        assert_eq!(s.room.load(Ordering::Relaxed), 2);
-        turn(s.begin(0, 3, 7, None)).finish(None);
-        assert_eq!(s.room.load(Ordering::Relaxed), 3, "given back with the next request");
-    }
-
-    #[test]
-    fn after_a_start_a_slot_begins_where_the_state_says() {
-        let s = session(false);
-        assert!(matches!(s.begin(0, 5, 7, None), Ok(Begun::Unknown)));
-        assert_eq!(s.begin(0, 4, 7, Some(Some(stored(5)))).err(), Some(Refusal::Misordered));
-        assert_eq!(s.begin(0, 5, 8, Some(Some(stored(5)))).err(), Some(Refusal::FalseRetry));
-        match s.begin(0, 5, 7, Some(Some(stored(5)))) {
-            Ok(Begun::Resume(turn, outcome)) => {
-                assert_eq!(outcome.seqid, 5);
-                turn.finish(Some(Bytes::from_static(b"r")));
-            }
-            _ => panic!("not resumed"),
-        }
-        assert!(matches!(s.begin(0, 5, 7, None), Ok(Begun::Replay(_))));
-        turn(s.begin(0, 6, 7, None)).finish(None);
-        // Requests that changed nothing left no record: a later number is accepted once.
-        turn(s.begin(1, 1000, 7, Some(Some(stored(5))))).finish(None);
-        assert_eq!(s.begin(1, 1002, 7, None).err(), Some(Refusal::Misordered));
-    }
-
-    #[test]
-    fn numbers_wrap_around() {
-        let s = session(false);
-        turn(s.begin(0, 1, 7, Some(Some(stored(u32::MAX))))).finish(None);
-        let t = session(false);
-        turn(t.begin(0, u32::MAX, 7, Some(None))).finish(None);
-        turn(t.begin(0, 0, 7, None)).finish(None);
-    }
-}
+mod tests;

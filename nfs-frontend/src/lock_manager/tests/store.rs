@@ -207,6 +207,9 @@ impl MetadataService for Store {
     async fn states_of(&self, ino: Ino, after: StateId, most: usize) -> Read<Vec<OpenState>> {
         Ok(self.read(|kv| read::states_of(kv, ino, after, most)).unwrap())
     }
+    async fn has_locks(&self, open: StateId) -> Read<bool> {
+        Ok(self.read(|kv| read::has_locks(kv, open)).unwrap())
+    }
     async fn states_by(&self, client: ClientId, after: StateId, most: usize) -> Read<Vec<OpenState>> {
         Ok(self.read(|kv| read::states_by(kv, client, after, most)).unwrap())
     }

@@ -4,6 +4,7 @@
 //! gives way when there are too many. A client that ends is unknown at once; what it had is freed by [`super::release`].
 
 use super::release;
+use crate::codec::Skipped;
 use crate::keys::nfs4 as keys;
 use crate::kv::{KvError, KvRead, KvWrite, Table};
 use crate::limits::{CLIENTS_MAX, EXPIRED_MAX, OPAQUE_MAX, UNCONFIRMED_MAX};
@@ -11,7 +12,9 @@ use crate::record::nfs4::{ClientRecord, Counts, Names};
 use crate::store;
 use crate::transaction::{Step, Transaction, require};
 use atoll_meta::FsError;
-use atoll_meta::nfs4::{Callback40, ClientAbout, ClientId, ClientOutcome, StateError};
+use atoll_meta::nfs4::{Callback40, ClientAbout, ClientId, ClientOutcome, Principal, StateError};
+use serde::Deserialize;
+use std::net::IpAddr;
 use std::ops::{Bound, ControlFlow};
 
 // ---- records
@@ -30,22 +33,59 @@ pub(crate) fn exists(kv: &impl KvRead, id: ClientId) -> Result<bool, KvError> {
     store::has(kv, Table::Client4, &keys::client(id))
 }
 
+/// What every operation of a client needs of its record.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Caller {
+    /// As [`ClientRecord::minor`].
+    pub(crate) minor: u8,
+}
+
+/// What a [`ClientRecord`] begins with.
+#[derive(Deserialize)]
+struct Head {
+    _owner: Skipped,
+    _verifier: [u8; 8],
+    _principal: Principal,
+    confirmed: bool,
+    _reclaimed: bool,
+    _about: AboutHead,
+    minor: MinorHead,
+}
+
+/// A [`ClientAbout`].
+#[derive(Deserialize)]
+struct AboutHead {
+    _address: Option<IpAddr>,
+    _implementation: Skipped,
+}
+
+/// Which [`MinorRecord`](crate::record::nfs4::MinorRecord) follows.
+#[derive(Deserialize)]
+enum MinorHead {
+    V40,
+    V41,
+}
+
 /// A confirmed client (of this minor version), or why there is none.
 pub(crate) fn confirmed(
     kv: &impl KvRead,
     id: ClientId,
     minor: Option<u8>,
-) -> Result<Result<ClientRecord, FsError>, KvError> {
-    let found = load(kv, id)?.filter(|c| c.confirmed && minor.is_none_or(|minor| c.minor() == minor));
-    if let Some(record) = found {
-        return Ok(Ok(record));
+) -> Result<Result<Caller, FsError>, KvError> {
+    let found: Option<Head> = store::head(kv, Table::Client4, &keys::client(id))?;
+    let caller = found.filter(|found| found.confirmed).map(|found| match found.minor {
+        MinorHead::V40 => Caller { minor: 0 },
+        MinorHead::V41 => Caller { minor: 1 },
+    });
+    if let Some(caller) = caller.filter(|caller| minor.is_none_or(|minor| caller.minor == minor)) {
+        return Ok(Ok(caller));
     }
     let expired = store::has(kv, Table::ExpiredClient, &keys::client(id))?;
     Ok(Err(if expired { StateError::Expired } else { StateError::StaleClient }.into()))
 }
 
 /// The same within an operation.
-pub(super) fn demand<K: KvWrite>(t: &Transaction<'_, K>, id: ClientId) -> Step<ClientRecord> {
+pub(super) fn demand<K: KvWrite>(t: &Transaction<'_, K>, id: ClientId) -> Step<Caller> {
     Ok(confirmed(t.kv, id, None)??)
 }
 
@@ -215,7 +255,8 @@ pub(super) fn destroy<K: KvWrite>(t: &mut Transaction<'_, K>, id: ClientId) -> S
 
 /// RECLAIM_COMPLETE.
 pub(super) fn reclaim_complete<K: KvWrite>(t: &mut Transaction<'_, K>, id: ClientId) -> Step<ClientOutcome> {
-    let mut record = demand(t, id)?;
+    demand(t, id)?;
+    let mut record = follow(t.kv, id)?;
     require(!record.reclaimed, StateError::CompleteAlready.into())?;
     record.reclaimed = true;
     put(t.kv, id, &record)?;

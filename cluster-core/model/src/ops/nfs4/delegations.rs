@@ -4,6 +4,7 @@
 //!
 //! - in `FileDelegation` while it is in force (not revoked), so that those of a file are found among however many opens it has. An
 //!   inode's [`Attr::delegated`](atoll_base::attr::Attr::delegated) is the strongest of these: where it is `No`, no row is read;
+//! - in `Watch`, of a directory, while its holder is told of changes ([`super::notices`]);
 //! - in `Recalled` while its holder is to return it, so that a new leader finds whom to tell.
 //!
 //! A revoked one leaves the file's indexes: it is its client's memory of a loss, and keeps no removed file.
@@ -16,7 +17,7 @@
 //! as another's. Nobody is given one while one is being recalled, nor while a frontend holds the write lease: it may have acknowledged data
 //! that are not here, and would take more without asking.
 
-use super::{clients, release, states};
+use super::{clients, notices, release, states};
 use crate::keys::nfs4 as keys;
 use crate::kv::{KvError, KvRead, KvWrite, Table};
 use crate::limits::{CLIENT_DELEGATIONS_MAX, DELEGATION_LOOK_MAX, FILE_DELEGATIONS_MAX, STATES_MAX};
@@ -27,11 +28,13 @@ use crate::store;
 use crate::transaction::{At, Step, Transaction, require};
 use atoll_base::access::{Perm, permits};
 use atoll_base::attr::Delegated;
-use atoll_base::id::Ino;
+use atoll_base::id::{ExportId, Ino};
 use atoll_base::time::Timestamp;
 use atoll_lockd::{FileLocks, LockClient, LockMode, LockOwner, Share, ShareBits};
 use atoll_meta::FsError;
-use atoll_meta::delegation::{DelegationKind, DelegationOutcome, DelegationPhase, DelegationWish, Intrusion};
+use atoll_meta::delegation::{
+    DelegationKind, DelegationOutcome, DelegationPhase, DelegationWish, Intrusion, NoticeKinds,
+};
 use atoll_meta::nfs4::{ClientId, StateError, StateId, StateOutcome, Stateid};
 use bytes::Bytes;
 use std::ops::ControlFlow;
@@ -81,6 +84,7 @@ pub(super) fn unlist(
 
 fn leave_file(kv: &mut impl KvWrite, id: StateId, record: &StateRecord) -> Result<(), KvError> {
     kv.delete(Table::FileDelegation, &keys::file_delegation(record.ino, id))?;
+    notices::end(kv, id)?;
     kv.delete(Table::Recalled, &keys::state(id))
 }
 
@@ -113,7 +117,7 @@ pub(crate) fn intrusion_of(share: Share) -> Intrusion {
 }
 
 fn forbids(kind: DelegationKind, intrusion: Intrusion) -> bool {
-    kind == DelegationKind::Write || intrusion == Intrusion::Change
+    kind == DelegationKind::Write || intrusion != Intrusion::Read
 }
 
 /// Refuses what a delegation of another client than the caller forbids; to be called before anything changes.
@@ -123,8 +127,9 @@ pub(crate) fn check<K: KvWrite>(t: &Transaction<'_, K>, at: At, intrusion: Intru
         _ => {}
     }
     let mut remains = false;
-    for (_, record, delegation) in of_file(t.kv, t[at].attr.ino)? {
-        if Some(record.client) == t.client || !forbids(delegation.kind, intrusion) {
+    for (id, record, delegation) in of_file(t.kv, t[at].attr.ino)? {
+        let is_in_the_way = Some(record.client) != t.client && forbids(delegation.kind, intrusion);
+        if !is_in_the_way || notices::cover(t.kv, id, intrusion)? {
             continue;
         }
         require(release::is_over(t.kv, record.client)?, StateError::Delegated.into())?;
@@ -301,7 +306,8 @@ pub(super) fn carry_out<K: KvWrite>(
         Plan::Answer(outcome) => return Ok(outcome),
         Plan::Give(wish) => {
             let held = Held::Delegation(of(wish));
-            let record = StateRecord { client, owner: Bytes::new(), ino, generation, seqid: 1, held };
+            let (owner, since) = (Bytes::new(), t.now.secs);
+            let record = StateRecord { client, owner, ino, generation, seqid: 1, since, held };
             let id = states::insert(t, &record)?;
             given(record.stateid(id), of(wish))
         }
@@ -312,6 +318,23 @@ pub(super) fn carry_out<K: KvWrite>(
         }
     };
     settle(t, ino)?;
+    Ok(outcome)
+}
+
+/// GET_DIR_DELEGATION with notifications.
+pub(super) fn delegate_directory<K: KvWrite>(
+    t: &mut Transaction<'_, K>,
+    client: ClientId,
+    dir: (Ino, u32),
+    export: ExportId,
+    kinds: NoticeKinds,
+) -> Step<StateOutcome> {
+    let kind = DelegationKind::Directory;
+    let wish = DelegationWish { kind, timestamps: false, instead_of_open: false, export };
+    let outcome = delegate(t, client, dir, wish)?;
+    if let StateOutcome::Delegation(DelegationOutcome::Given { stateid, .. }) = &outcome {
+        notices::begin(t.kv, stateid.id, kinds)?;
+    }
     Ok(outcome)
 }
 
@@ -417,17 +440,41 @@ pub(super) fn recall<K: KvWrite>(
     intrusion: Intrusion,
     except: Option<ClientId>,
 ) -> Step<StateOutcome> {
-    for (id, mut record, delegation) in of_file(t.kv, ino)? {
+    for (id, record, delegation) in of_file(t.kv, ino)? {
         let concerned = Some(record.client) != except && forbids(delegation.kind, intrusion);
-        if !concerned || delegation.phase != DelegationPhase::Held || release::is_over(t.kv, record.client)? {
-            continue;
+        if concerned && !notices::cover(t.kv, id, intrusion)? {
+            call_back(t, id, record, delegation)?;
         }
-        record.held = Held::Delegation(Delegation { phase: DelegationPhase::Recalled, ..delegation });
-        states::put(t.kv, id, &record)?;
-        t.kv.put(Table::Recalled, &keys::state(id), &[])?;
-        t.touched.recalls = true;
     }
     Ok(StateOutcome::Released)
+}
+
+/// One is.
+pub(super) fn recall_one<K: KvWrite>(t: &mut Transaction<'_, K>, id: StateId) -> Step<StateOutcome> {
+    if let Some(record) = states::load(t.kv, id)?
+        && let Some(delegation) = record.delegation()
+    {
+        call_back(t, id, record, delegation)?;
+    }
+    Ok(StateOutcome::Released)
+}
+
+/// Has one returned, if it is held by somebody who is there. Its holder is not told of changes any more.
+pub(super) fn call_back<K: KvWrite>(
+    t: &mut Transaction<'_, K>,
+    id: StateId,
+    mut record: StateRecord,
+    delegation: Delegation,
+) -> Step<()> {
+    if delegation.phase != DelegationPhase::Held || release::is_over(t.kv, record.client)? {
+        return Ok(());
+    }
+    record.held = Held::Delegation(Delegation { phase: DelegationPhase::Recalled, ..delegation });
+    states::put(t.kv, id, &record)?;
+    t.kv.put(Table::Recalled, &keys::state(id), &[])?;
+    notices::end(t.kv, id)?;
+    t.touched.recalls = true;
+    Ok(())
 }
 
 /// One that was recalled is taken away.

@@ -39,20 +39,20 @@ fn share_of(open: &StateRecord) -> Step<Share> {
 fn place<K: KvWrite>(t: &Transaction<'_, K>, client: ClientId, state: &LockState) -> Step<Place> {
     match state {
         LockState::Held(sent) => {
-            let (caller, record) = states::demand(t, client, *sent)?;
+            let (caller, record) = states::demand_held(t, client, *sent)?;
             let Held::Lock { open } = record.held else { return Err(StateError::BadStateid.into()) };
             let share = share_of(&states::follow(t.kv, open)?)?;
-            Ok(Place { minor: caller.minor(), id: Some(sent.id), record, share })
+            Ok(Place { minor: caller.minor, id: Some(sent.id), record, share })
         }
         LockState::New { open, owner, seqid } => {
-            let (caller, opened) = states::demand(t, client, *open)?;
+            let (caller, opened) = states::demand_held(t, client, *open)?;
             let share = share_of(&opened)?;
             require(
                 matches!(opened.held, Held::Open { confirmed: true, .. }),
                 StateError::BadStateid.into(),
             )?;
             require(owner.len() <= OPAQUE_MAX, FsError::Invalid)?;
-            let minor = caller.minor();
+            let minor = caller.minor;
             if minor == 0
                 && let Some(known) = owners::load(t.kv, client, OwnerKind::Lock, owner)?
                 && let Some(last) = known.last
@@ -69,6 +69,7 @@ fn place<K: KvWrite>(t: &Transaction<'_, K>, client: ClientId, state: &LockState
                 ino: opened.ino,
                 generation: opened.generation,
                 seqid: 0,
+                since: t.now.secs,
                 held: Held::Lock { open: open.id },
             };
             Ok(Place { minor, id: None, record, share })
@@ -156,7 +157,7 @@ pub(super) fn unlock<K: KvWrite>(
     sent: Stateid,
     range: ByteRange,
 ) -> Step<StateOutcome> {
-    let (_, mut record) = states::demand(t, client, sent)?;
+    let (_, mut record) = states::demand_held(t, client, sent)?;
     require(record.kind() == OwnerKind::Lock, StateError::BadStateid.into())?;
     locks::require_file(t, record.ino, record.generation)?;
     locks::unlock(t, record.ino, &states::lock_owner(client, &record.owner)?, range)?;
@@ -185,7 +186,7 @@ pub(super) fn free<K: KvWrite>(
     require(!held, StateError::LocksHeld.into())?;
     let last = states::last_stateid(sent.id, &record);
     let states = states::with_locks(t, sent.id, record)?;
-    states::remove_of(t, caller.minor(), &states, None)?;
+    states::remove_of(t, caller.minor, &states, None)?;
     Ok(StateOutcome::State(last))
 }
 
@@ -204,6 +205,6 @@ pub(super) fn release_owner<K: KvWrite>(
     for (_, record) in &its {
         require(!holds(t, record)?, StateError::LocksHeld.into())?;
     }
-    states::remove_of(t, caller.minor(), &its, None)?;
+    states::remove_of(t, caller.minor, &its, None)?;
     Ok(StateOutcome::Released)
 }

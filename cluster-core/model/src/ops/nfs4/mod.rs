@@ -9,6 +9,7 @@ pub(crate) mod clients;
 pub(crate) mod delegations;
 mod exchange_id;
 mod lock_states;
+pub(crate) mod notices;
 mod opens;
 pub(crate) mod release;
 pub(crate) mod sessions;
@@ -43,6 +44,7 @@ pub(super) fn client<K: KvWrite>(t: &mut Transaction<'_, K>, op: &ClientOp) -> S
         ClientOp::DestroyClient(client) => clients::destroy(t, *client),
         ClientOp::ReclaimComplete(client) => clients::reclaim_complete(t, *client),
         ClientOp::Expire(client) => clients::expire(t, *client),
+        ClientOp::RetireSlots { session, keep } => sessions::retire_slots(t, *session, *keep),
     }
 }
 
@@ -74,6 +76,11 @@ pub(super) fn state<K: KvWrite>(t: &mut Transaction<'_, K>, op: &StateOp) -> Ste
             delegations::set_times(t, *client, *delegation, *atime, *mtime)
         }
         StateOp::HolderChanged(delegation) => delegations::holder_changed(t, *delegation),
+        StateOp::DelegateDirectory { client, ino, generation, export, notices } => {
+            delegations::delegate_directory(t, *client, (*ino, *generation), *export, *notices)
+        }
+        StateOp::Noticed { delegation, upto } => notices::told(t, *delegation, *upto),
+        StateOp::RecallOne(delegation) => delegations::recall_one(t, *delegation),
         StateOp::Refuse(error) => Err((*error).into()),
     }
 }

@@ -12,11 +12,12 @@
 //!
 //! A wish is decided about when nothing can refuse the open any more, as of before it, for what the client itself has open is no hindrance; and carried out after it.
 
-use super::{clients, delegations, release, states};
+use super::clients::{self, Caller};
+use super::{delegations, release, states};
 use crate::kv::{KvWrite, Table};
 use crate::limits::OPAQUE_MAX;
 use crate::ops::{create, names};
-use crate::record::nfs4::{ClientRecord, Held, Opened, OwnerKind, StateRecord};
+use crate::record::nfs4::{Held, Opened, OwnerKind, StateRecord};
 use crate::transaction::{At, Step, Transaction, require};
 use crate::{keys, once, store};
 use atoll_base::access::{Perm, may_write, permits};
@@ -217,7 +218,7 @@ pub(super) fn open<K: KvWrite>(t: &mut Transaction<'_, K>, what: &Wanted<'_>) ->
     let (at, created, plan) = resolve(t, what)?;
 
     // Nothing refuses from here on.
-    let confirmed = caller.minor() != 0 || once::owners::is_confirmed(t.kv, client, owner)?;
+    let confirmed = caller.minor != 0 || once::owners::is_confirmed(t.kv, client, owner)?;
     let is_new = plan.former.is_none();
     let delegation = match what.delegate {
         None => delegations::Plan::Answer(DelegationOutcome::NotAsked),
@@ -230,7 +231,7 @@ pub(super) fn open<K: KvWrite>(t: &mut Transaction<'_, K>, what: &Wanted<'_>) ->
         && is_new
         && what.under.is_none()
         && delegation.covers(wanted);
-    let open = if instead { None } else { Some(take(t, &caller, what, at, created, plan, confirmed)?) };
+    let open = if instead { None } else { Some(take(t, caller, what, at, created, plan, confirmed)?) };
     let delegation = delegations::carry_out(t, client, at, delegation)?;
     let open = match (open, delegation) {
         (None, DelegationOutcome::Given { stateid, .. }) => stateid,
@@ -243,7 +244,7 @@ pub(super) fn open<K: KvWrite>(t: &mut Transaction<'_, K>, what: &Wanted<'_>) ->
 /// Makes or upgrades an open as planned.
 fn take<K: KvWrite>(
     t: &mut Transaction<'_, K>,
-    caller: &ClientRecord,
+    caller: Caller,
     what: &Wanted<'_>,
     at: At,
     created: bool,
@@ -272,9 +273,10 @@ fn take<K: KvWrite>(
                 ino,
                 generation,
                 seqid: 1,
+                since: t.now.secs,
                 held: Held::Open { share: plan.share, opened, confirmed },
             };
-            let id = states::add(t, caller.minor(), &record)?;
+            let id = states::add(t, caller.minor, &record)?;
             Ok(record.stateid(id))
         }
     }
@@ -286,11 +288,11 @@ fn demand<K: KvWrite>(
     client: ClientId,
     sent: Stateid,
 ) -> Step<(u8, StateRecord, Share, Opened, bool)> {
-    let (caller, record) = states::demand(t, client, sent)?;
+    let (caller, record) = states::demand_held(t, client, sent)?;
     let Held::Open { share, opened, confirmed } = record.held else {
         return Err(StateError::BadStateid.into());
     };
-    Ok((caller.minor(), record, share, opened, confirmed))
+    Ok((caller.minor, record, share, opened, confirmed))
 }
 
 /// OPEN_CONFIRM.

@@ -8,8 +8,11 @@ use crate::record::nfs4::{MinorRecord, SessionRecord};
 use crate::store;
 use crate::transaction::{Step, Transaction, require};
 use atoll_meta::FsError;
-use atoll_meta::nfs4::{ClientId, ClientOutcome, Principal, SessionId, SessionTerms, StateError};
+use atoll_meta::nfs4::{
+    ChannelLimits, ClientId, ClientOutcome, Principal, SessionId, SessionTerms, StateError,
+};
 use bytes::Bytes;
+use serde::Deserialize;
 use std::ops::ControlFlow;
 
 /// A session; none of a client that has ended.
@@ -18,6 +21,20 @@ pub(crate) fn load(kv: &impl KvRead, id: SessionId) -> Result<Option<SessionReco
         return Ok(None);
     };
     Ok(clients::exists(kv, record.client)?.then_some(record))
+}
+
+/// What a [`SessionRecord`] begins with.
+#[derive(Deserialize)]
+struct Head {
+    client: ClientId,
+    fore: ChannelLimits,
+}
+
+/// How many slots a session has; `None` also of a client that has ended.
+pub(crate) fn slots(kv: &impl KvRead, id: SessionId) -> Result<Option<u32>, KvError> {
+    let head: Option<Head> = store::head(kv, Table::Session, &keys::session(id))?;
+    let Some(Head { client, fore }) = head else { return Ok(None) };
+    Ok(clients::exists(kv, client)?.then_some(fore.max_requests))
 }
 
 /// CREATE_SESSION (§18.36.4).
@@ -79,6 +96,27 @@ pub(super) fn set_callback<K: KvWrite>(
     record.terms.callback_program = program;
     record.terms.callback_security = security.clone();
     store::put(t.kv, Table::Session, &keys::session(id), &record)?;
+    Ok(ClientOutcome::Done)
+}
+
+/// Removes what slots keep that their client has let go. The caller knows that no request of theirs is on its way.
+pub(super) fn retire_slots<K: KvWrite>(
+    t: &mut Transaction<'_, K>,
+    id: SessionId,
+    keep: u32,
+) -> Step<ClientOutcome> {
+    demand(t, id)?;
+    let (session, first) = (keys::session(id), keys::slot(id, keep));
+    let mut slots = Vec::new();
+    store::each_prefixed(t.kv, Table::Slot, &session, |key, _| {
+        if *key >= first[..] {
+            slots.push(key.to_vec());
+        }
+        Ok(ControlFlow::Continue(()))
+    })?;
+    for slot in slots {
+        t.kv.delete(Table::Slot, &slot)?;
+    }
     Ok(ClientOutcome::Done)
 }
 

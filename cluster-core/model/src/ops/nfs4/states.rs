@@ -1,12 +1,14 @@
 //! Opens, lock states and delegations as rows, with their indexes.
 
-use super::{clients, delegations};
+use super::clients::{self, Caller};
+use super::delegations;
+use crate::codec;
 use crate::keys::nfs4 as keys;
 use crate::kv::{KvError, KvRead, KvWrite, Table};
 use crate::limits::STATES_MAX;
 use crate::once::owners;
 use crate::ops::{link, locks};
-use crate::record::nfs4::{ClientRecord, Held, OwnerKind, StateRecord};
+use crate::record::nfs4::{Held, OwnerKind, StateRecord};
 use crate::store;
 use crate::transaction::{Step, Stop, Transaction, require};
 use atoll_base::id::Ino;
@@ -35,12 +37,24 @@ pub(super) fn put(kv: &mut impl KvWrite, id: StateId, record: &StateRecord) -> R
     store::put(kv, Table::State, &keys::state(id), record)
 }
 
-/// The state that a client means (RFC 8881 §8.2.4), and the client. It is not revoked.
+/// The open or lock state that a client means (RFC 8881 §8.2.4), and the client. What wants one of these has no word for a delegation that was revoked
+/// (§15.2): it is not one of these.
+pub(super) fn demand_held<K: KvWrite>(
+    t: &Transaction<'_, K>,
+    client: ClientId,
+    sent: Stateid,
+) -> Step<(Caller, StateRecord)> {
+    let found = demand_any(t, client, sent)?;
+    require(!found.1.is_revoked(), FsError::State(StateError::BadStateid))?;
+    Ok(found)
+}
+
+/// The state that a client means, and the client. It is not revoked.
 pub(super) fn demand<K: KvWrite>(
     t: &Transaction<'_, K>,
     client: ClientId,
     sent: Stateid,
-) -> Step<(ClientRecord, StateRecord)> {
+) -> Step<(Caller, StateRecord)> {
     let found = demand_any(t, client, sent)?;
     require(!found.1.is_revoked(), StateError::DelegationRevoked.into())?;
     Ok(found)
@@ -51,7 +65,7 @@ pub(super) fn demand_any<K: KvWrite>(
     t: &Transaction<'_, K>,
     client: ClientId,
     sent: Stateid,
-) -> Step<(ClientRecord, StateRecord)> {
+) -> Step<(Caller, StateRecord)> {
     let caller = clients::demand(t, client)?;
     let record = load(t.kv, sent.id)?.filter(|record| record.client == client);
     let record = record.ok_or(FsError::State(StateError::BadStateid))?;
@@ -135,6 +149,11 @@ pub(super) fn locks_under(kv: &impl KvRead, open: StateId) -> Result<Vec<StateId
     Ok(found)
 }
 
+/// Whether there is any lock state under an open.
+pub(crate) fn any_under(kv: &impl KvRead, open: StateId) -> Result<bool, KvError> {
+    store::any_prefixed(kv, Table::OpenLocks, &keys::state(open))
+}
+
 /// Adds an open or lock state with its rows.
 pub(super) fn add<K: KvWrite>(t: &mut Transaction<'_, K>, minor: u8, record: &StateRecord) -> Step<StateId> {
     let id = insert(t, record)?;
@@ -148,14 +167,14 @@ pub(super) fn add<K: KvWrite>(t: &mut Transaction<'_, K>, minor: u8, record: &St
 pub(super) fn insert<K: KvWrite>(t: &mut Transaction<'_, K>, record: &StateRecord) -> Step<StateId> {
     let id = StateId(t.model.meta.nfs4.last_state + 1);
     t.model.meta.nfs4.last_state = id.0;
-    put(t.kv, id, record)?;
-    t.kv.put(Table::FileState, &keys::file_state(record.ino, id), &[])?;
-    t.kv.put(Table::ClientState, &keys::client_state(record.client, id), &[])?;
+    t.kv.put_new(Table::State, &keys::state(id), &codec::encode(record))?;
+    t.kv.put_new(Table::FileState, &keys::file_state(record.ino, id), &[])?;
+    t.kv.put_new(Table::ClientState, &keys::client_state(record.client, id), &[])?;
     let row = keys::owner_state(record.client, record.kind(), &record.owner, record.ino);
-    t.kv.put(Table::OwnerState, &row, &keys::state(id))?;
+    t.kv.put_new(Table::OwnerState, &row, &keys::state(id))?;
     match record.held {
         Held::Open { .. } => {}
-        Held::Lock { open } => t.kv.put(Table::OpenLocks, &keys::open_lock(open, id), &[])?,
+        Held::Lock { open } => t.kv.put_new(Table::OpenLocks, &keys::open_lock(open, id), &[])?,
         Held::Delegation(_) => delegations::list(t.kv, id, record)?,
     }
     clients::count(t.kv, record.client, |c| c.states += 1)?;
@@ -164,12 +183,7 @@ pub(super) fn insert<K: KvWrite>(t: &mut Transaction<'_, K>, record: &StateRecor
 
 /// Whether anybody has opens, locks or delegations of a file.
 pub(crate) fn any_of(kv: &impl KvRead, ino: Ino) -> Result<bool, KvError> {
-    let mut any = false;
-    store::each_prefixed(kv, Table::FileState, &crate::keys::ino(ino), |_, _| {
-        any = true;
-        Ok(ControlFlow::Break(()))
-    })?;
-    Ok(any)
+    store::any_prefixed(kv, Table::FileState, &crate::keys::ino(ino))
 }
 
 /// Removes states with their rows, and what they have in their files; each file's table is loaded once, for it can be long.

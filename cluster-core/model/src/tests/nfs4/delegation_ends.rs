@@ -60,7 +60,7 @@ fn recall_and_revocation() {
     let times = StateOp::DelegatedTimes { client: a, delegation: first, atime: None, mtime: None };
     assert_eq!(rig.on_state(times), refusal(StateError::DelegationRevoked));
     let close = StateOp::Close { client: a, open: first };
-    assert_eq!(rig.on_state(close), refusal(StateError::DelegationRevoked));
+    assert_eq!(rig.on_state(close), refusal(StateError::BadStateid));
     rig.on_state(StateOp::Free { client: a, state: first }).unwrap();
     rig.on_state(StateOp::Return { client: b, delegation: second }).unwrap();
     assert_eq!(read::client(&rig.kv, a).unwrap().unwrap().revoked, 0);

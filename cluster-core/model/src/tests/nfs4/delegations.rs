@@ -10,7 +10,9 @@ use atoll_base::access::Cred;
 use atoll_base::attr::{Attr, Delegated, SetAttr};
 use atoll_base::id::ExportId;
 use atoll_lockd::{Callback, LockMode, LockOwner, LockRequest, NlmClient, Share, ShareBits, Wait};
-use atoll_meta::delegation::{DelegationKind, DelegationOutcome, DelegationPhase, DelegationWish, Intrusion};
+use atoll_meta::delegation::{
+    DelegationKind, DelegationOutcome, DelegationPhase, DelegationWish, Intrusion, NoticeKinds,
+};
 use atoll_meta::lock::{LockOp, LockOutcome};
 use atoll_meta::nfs4::{
     ClientId, ClientOp, OpenTarget, StateError, StateId, StateKind, StateOp, StateOutcome, Stateid,
@@ -342,7 +344,14 @@ fn an_open_with_a_delegation_or_instead_of_it() {
     let export = ExportId(1);
     assert_eq!(
         its.kind,
-        StateKind::Delegation { kind, phase, timestamps: true, export, change: attr.change }
+        StateKind::Delegation {
+            kind,
+            phase,
+            timestamps: true,
+            export,
+            change: attr.change,
+            notices: NoticeKinds::NONE
+        }
     );
     rig.check();
 }

@@ -5,6 +5,7 @@ mod delegation_ends;
 mod delegations;
 mod intrusions;
 mod locks;
+mod notices;
 mod opens;
 mod owners;
 mod random;
@@ -20,8 +21,9 @@ use super::rig::{ROOT, Rig, rows_of};
 use crate::Table;
 use atoll_base::access::Cred;
 use atoll_base::attr::Attr;
+use atoll_base::id::ExportId;
 use atoll_lockd::{ByteRange, LockMode, Share, ShareBits};
-use atoll_meta::delegation::Intrusion;
+use atoll_meta::delegation::{Intrusion, NoticeKinds};
 use atoll_meta::nfs4::{
     Callback40, ChannelLimits, ClientAbout, ClientId, ClientOp, ClientOutcome, LockState, OpenTarget,
     Principal, SessionId, SessionTerms, StateError, StateId, StateOp, StateOutcome, Stateid,
@@ -248,7 +250,7 @@ impl Rig {
     pub(super) fn check_nothing_left(&self) {
         let of_nfs4 =
             Table::ALL.into_iter().filter(|table| (Table::Client4..=Table::ClosedState).contains(table));
-        let of_nfs4 = of_nfs4.chain([Table::FileDelegation, Table::Recalled]);
+        let of_nfs4 = of_nfs4.chain([Table::FileDelegation, Table::Recalled, Table::Watch, Table::Notice]);
         for table in of_nfs4.filter(|table| *table != Table::ExpiredClient) {
             assert_eq!(self.rows(table), 0, "{}", table.name());
         }
@@ -337,5 +339,15 @@ pub(super) fn fill(rig: &mut Rig) {
             rig.on_state(StateOp::Revoke(delegation)).unwrap();
         }
     }
+    let watched = rig.dir(ROOT, "watched");
+    let watch = StateOp::DelegateDirectory {
+        client,
+        ino: watched,
+        generation: rig.attr(watched).generation,
+        export: ExportId(1),
+        notices: NoticeKinds { adds: true, ..NoticeKinds::NONE },
+    };
+    rig.on_state(watch).unwrap();
+    rig.dir(watched, "added");
     rig.on_client(ClientOp::Expire(gone)).unwrap();
 }

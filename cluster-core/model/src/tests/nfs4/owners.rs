@@ -170,6 +170,25 @@ fn refusals_of_the_frontend_count_as_others_do() {
     rig.check();
 }
 
+/// RFC 7530 §9.1.7: BAD_STATEID does not count, so it is said again.
+#[test]
+fn nothing_else_is_refused_of_a_state_that_is_closed() {
+    let mut rig = Rig::new();
+    let f = rig.file("f");
+    let client = rig.v40("c");
+    let (mut owner, open) = established(&mut rig, client, "o", &f);
+    let close = StateOp::Close { client, open: Stateid { id: open, seqid: 2 } };
+    let closing = owner.of(open);
+    let closed = rig.step(closing.clone(), close.clone());
+    assert!(closed.is_ok(), "{closed:?}");
+    let once = owner.of(open);
+    for _ in 0..2 {
+        assert_eq!(rig.step(once.clone(), StateOp::Refuse(FsError::Invalid)), Err(BAD_STATEID));
+    }
+    assert_eq!(rig.step(closing, close), closed);
+    rig.check();
+}
+
 #[test]
 fn a_key_must_fit_its_operation() {
     let mut rig = Rig::new();

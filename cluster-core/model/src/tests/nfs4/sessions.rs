@@ -133,6 +133,27 @@ fn a_slots_sequence_wraps() {
 }
 
 #[test]
+fn slots_that_were_let_go_begin_anew() {
+    let mut rig = Rig::new();
+    let (_, id) = rig.v41("c");
+    let (_, other) = rig.v41("d");
+    let at = |session, slot, seqid| SlotKey { slot, ..key(session, seqid, 0) };
+    for (session, slot, name) in [(id, 0, "a"), (id, 1, "b"), (id, 2, "c"), (other, 2, "d")] {
+        assert!(rig.on_slot(at(session, slot, 500), make(name)).result.is_ok());
+    }
+    let retire = |session, keep| ClientOp::RetireSlots { session, keep };
+    rig.on_client(retire(id, 1)).unwrap();
+    rig.on_client(retire(id, 1)).unwrap();
+    let kept = |rig: &Rig, session, slot| read::slot(&rig.kv, session, slot).unwrap().unwrap().is_some();
+    assert_eq!([0, 1, 2].map(|slot| kept(&rig, id, slot)), [true, false, false]);
+    assert!(kept(&rig, other, 2));
+    rig.check();
+    assert!(rig.on_slot(at(id, 1, 1), make("e")).result.is_ok());
+    assert_eq!(rig.on_slot(at(id, 0, 1), make("f")).result, refusal(StateError::Misordered));
+    assert_eq!(rig.on_client(retire(SessionId(77), 1)), refusal(StateError::BadSession));
+}
+
+#[test]
 fn bad_slots() {
     let mut rig = Rig::new();
     let (client, id) = rig.v41("c");

@@ -2,18 +2,19 @@
 
 use super::{Client40, Session41, compound, identity, name, put};
 use crate::engine::tests::world::{World, sys};
+use crate::rpc::Answer;
 use atoll_base::access::Cred;
 use atoll_lockd::{ByteRange, LockMode, LockOwner, NlmClient};
 use atoll_meta::lock::LockTest;
 use atoll_meta::nfs4::{ClientId, ClientOp};
 use atoll_meta::{Call, MetadataService, Op};
 use atoll_proto::nfs4::{
-    ArgOp4, Attr4, AttrValue4, Bitmap, ClientId4Args, Close4Args, Create4Args, CreateHow4, CreateType4,
-    DestroySession4Args, Fattr4, FileHandle, LinkText4, Lock4Args, LockType4, Locker4, NfsStat4, Open4Args,
-    OpenFlag4, OpenToLockOwner4, Payload, ReadDir4Args, ResOp4, SetAttr4Args, StableHow4, StateId4,
-    StateOwner4, Write4Args,
+    ArgOp4, Attr4, AttrValue4, Bitmap, ClientId4Args, Close4Args, Compound4Args, Create4Args, CreateHow4,
+    CreateType4, DestroySession4Args, Fattr4, FileHandle, GetAttr4Args, LinkText4, Lock4Args, LockType4,
+    Locker4, NfsStat4, Open4Args, OpenFlag4, OpenToLockOwner4, Payload, ReadDir4Args, ReclaimComplete4Args,
+    Remove4Args, Rename4Args, ResOp4, SetAttr4Args, StableHow4, StateId4, StateOwner4, Write4Args, call,
 };
-use atoll_xdr::Opaque;
+use atoll_xdr::{Array, Opaque};
 use std::time::Duration;
 
 /// RFC 8881 §18.23.2.
@@ -151,6 +152,58 @@ async fn a_lock_of_a_lapsed_client_makes_way() {
     assert_eq!(living.send(ops).await.status, Ok(()));
 }
 
+/// RFC 8881 §18.25.4, §18.26.4: a file that is open and denies writing keeps its name.
+#[tokio::test(start_paused = true)]
+async fn what_is_open_and_denies_writing_is_not_removed() {
+    let w = World::new().await;
+    let mut holder = Client40::new(&w, "a").await;
+    let (fh, open_stateid) = holder.open("kept", 3, 2).await;
+    for (file, access, deny) in [("read", 1, 1), ("other", 3, 0), ("old", 3, 2)] {
+        holder.open(file, access, deny).await;
+    }
+    let living = Client40::new(&w, "b").await;
+    let mut remover = Session41::new(&w, "c").await;
+    let remove = |file: &str| vec![ArgOp4::PutRootFh, ArgOp4::Remove(Remove4Args { target: name(file) })];
+    let rename = |from: &str, to: &str| {
+        let args = Rename4Args { oldname: name(from), newname: name(to) };
+        vec![ArgOp4::PutRootFh, ArgOp4::SaveFh, ArgOp4::Rename(args)]
+    };
+    assert_eq!(remover.send(remove("kept")).await.status, Err(NfsStat4::FileOpen));
+    assert_eq!(remover.send(rename("other", "kept")).await.status, Err(NfsStat4::FileOpen));
+    assert_eq!(remover.send(rename("kept", "kept")).await.status, Err(NfsStat4::FileOpen));
+    assert_eq!(remover.send(remove("read")).await.status, Ok(()));
+    assert_eq!(remover.send(rename("kept", "moved")).await.status, Ok(()), "it has a name all the time");
+    assert_eq!(remover.send(remove("moved")).await.status, Err(NfsStat4::FileOpen));
+    assert_eq!(living.send(remove("old")).await.status, Ok(()), "clients of v4.0 are not used to it");
+    let seqid = holder.next();
+    let close = ArgOp4::Close(Close4Args { seqid, open_stateid });
+    assert_eq!(holder.send(vec![put(&fh), close]).await.status, Ok(()));
+    assert_eq!(remover.send(remove("moved")).await.status, Ok(()));
+    holder.open("left", 3, 3).await;
+    outlive(&w, &living).await;
+    let mut remover = Session41::new(&w, "d").await;
+    assert_eq!(remover.send(remove("left")).await.status, Ok(()), "its holder is not heard any more");
+}
+
+/// RFC 7530 §9.1.9: the step's stored reply, although the file went with it. A handle is not looked up before an operation needs its object.
+#[tokio::test]
+async fn a_close_that_was_the_end_of_its_file_is_answered_again() {
+    let mut w = World::new().await;
+    let mut holder = Client40::new(&w, "a").await;
+    let (fh, open_stateid) = holder.open("f", 3, 0).await;
+    let remove = ArgOp4::Remove(Remove4Args { target: name("f") });
+    assert_eq!(holder.send(vec![ArgOp4::PutRootFh, remove]).await.status, Ok(()));
+    let seqid = holder.next();
+    let close = || vec![put(&fh), ArgOp4::Close(Close4Args { seqid, open_stateid })];
+    let first = holder.send(close()).await;
+    assert_eq!(first.status, Ok(()));
+    assert_eq!(holder.send(close()).await, first);
+    let gone = vec![put(&fh), ArgOp4::GetAttr(GetAttr4Args { attr_request: Bitmap::of(&[1]) })];
+    assert_eq!(holder.send(gone).await.status, Err(NfsStat4::Stale));
+    w.crash().await;
+    assert_eq!(compound(&w, 0, close()).await, first);
+}
+
 /// And for a lock of NLM, whose clients know nothing of leases.
 #[tokio::test(start_paused = true)]
 async fn a_lock_of_a_lapsed_client_makes_way_for_nlm() {
@@ -239,6 +292,49 @@ async fn a_session_is_not_destroyed_in_the_middle_of_its_request() {
     assert_eq!(one.send(vec![]).await.status, Err(NfsStat4::BadSession));
 }
 
+/// RFC 8881 §15.2: BADSESSION is for SEQUENCE to say. Who meets it behind SEQUENCE gets no answer, and hears it when it asks again.
+#[tokio::test]
+async fn a_session_that_ends_under_its_request_is_told_of_by_sequence() {
+    let w = World::new().await;
+    for (file, size) in [("small", 10), ("large", 200_000), ("read", 0)] {
+        let mut session = Session41::new(&w, file).await;
+        let fh = FileHandle::new(w.create(w.root, file).await.as_slice()).unwrap();
+        let data = Payload::copy_from(&vec![1; size]).unwrap();
+        let write =
+            Write4Args { stateid: StateId4::ANONYMOUS, offset: 0, stable: StableHow4::FileSync, data };
+        let attr_request = Bitmap::of(&[Attr4::Size as u32]);
+        let ops = match file {
+            "read" => vec![
+                put(&fh),
+                ArgOp4::GetAttr(GetAttr4Args { attr_request }),
+                ArgOp4::ReclaimComplete(ReclaimComplete4Args { one_fs: false }),
+            ],
+            _ => vec![put(&fh), ArgOp4::Write(write)],
+        };
+        let ops = Array::new(session.next(ops)).unwrap();
+        let args = Compound4Args { tag: Default::default(), minorversion: 1, ops };
+        let gate = w.meta.hold_next_read();
+        let behind_sequence = async {
+            gate.reached.notified().await;
+            expire_first(&w).await;
+            gate.go_on.notify_one();
+        };
+        let (answer, ()) = tokio::join!(w.raw::<call::Compound>(1, &args), behind_sequence);
+        assert!(matches!(answer, Answer::Disconnect), "{answer:?}");
+        assert_eq!(w.call::<call::Compound>(args).await.status, Err(NfsStat4::BadSession));
+        assert_eq!(w.getattr(w.lookup(w.root, file).await.unwrap().object).await.size, 0);
+        assert_eq!(w.blocks.count(), 0, "nothing is left of it");
+    }
+}
+
+/// Has the oldest client forgotten, by another frontend.
+async fn expire_first(w: &World) {
+    let client = w.meta.clients(ClientId(0), 1).await.unwrap().pop().unwrap();
+    let op = Op::Client(ClientOp::Expire(client.id));
+    let call = Call { origin: None, once: None, cred: Cred::root(), client: None, op };
+    assert_eq!(w.meta.apply(call).result.map(drop), Ok(()));
+}
+
 /// What this frontend has seen of a session does not outlive it, whoever ended it.
 #[tokio::test]
 async fn a_session_that_ended_elsewhere_is_unknown() {
@@ -248,15 +344,7 @@ async fn a_session_that_ended_elsewhere_is_unknown() {
     for _ in 0..2 {
         assert_eq!(session.send(vec![]).await.status, Ok(()));
     }
-    let client = w.meta.clients(ClientId(0), 1).await.unwrap().pop().unwrap();
-    let op = Op::Client(ClientOp::Expire(client.id));
-    assert_eq!(
-        w.meta
-            .apply(Call { origin: None, once: None, cred: Cred::root(), client: None, op })
-            .result
-            .map(drop),
-        Ok(())
-    );
+    expire_first(&w).await;
     assert_eq!(session.send(vec![]).await.status, Err(NfsStat4::BadSession));
     assert_eq!(other.send(vec![]).await.status, Ok(()));
 }

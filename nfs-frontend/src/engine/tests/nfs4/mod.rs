@@ -4,6 +4,7 @@ mod acls;
 mod attributes;
 mod callbacks;
 mod conformance;
+mod labels;
 mod namespace;
 
 use super::world::World;
@@ -157,7 +158,13 @@ impl<'w> Session41<'w> {
     }
 
     /// Sends the slot's next request.
-    async fn send(&mut self, mut ops: Vec<ArgOp4>) -> Compound4Res {
+    async fn send(&mut self, ops: Vec<ArgOp4>) -> Compound4Res {
+        let ops = self.next(ops);
+        compound(self.w, 1, ops).await
+    }
+
+    /// The operations of the slot's next request.
+    fn next(&mut self, mut ops: Vec<ArgOp4>) -> Vec<ArgOp4> {
         self.seqid += 1;
         let sequence = Sequence4Args {
             sessionid: self.id,
@@ -167,7 +174,7 @@ impl<'w> Session41<'w> {
             cachethis: true,
         };
         ops.insert(0, ArgOp4::Sequence(sequence));
-        compound(self.w, 1, ops).await
+        ops
     }
 }
 

@@ -10,13 +10,41 @@ use atoll_proto::nfs4::callback::{CbArgOp4, CbResOp4};
 use atoll_proto::nfs4::{FileHandle, StateId4};
 use std::time::Duration;
 
+/// Whether a callback may be sent again that may have been executed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Times {
+    Any,
+    /// Only what was certainly not sent by one session is sent by another.
+    Once,
+}
+
 impl<M: MetadataService, B: BlockService> Engine<M, B> {
-    /// Sends one operation to a client and returns its result.
+    /// Sends one operation to a client and returns its result. It may be executed several times.
     pub(crate) async fn call_back(
         &self,
         client: ClientId,
         op: CbArgOp4,
         patience: Duration,
+    ) -> Result<CbResOp4, BackError> {
+        self.call_back_times(client, op, patience, Times::Any).await
+    }
+
+    /// The same; executed once at most, and of a failure it is not known whether.
+    pub(super) async fn call_back_once(
+        &self,
+        client: ClientId,
+        op: CbArgOp4,
+        patience: Duration,
+    ) -> Result<CbResOp4, BackError> {
+        self.call_back_times(client, op, patience, Times::Once).await
+    }
+
+    async fn call_back_times(
+        &self,
+        client: ClientId,
+        op: CbArgOp4,
+        patience: Duration,
+        times: Times,
     ) -> Result<CbResOp4, BackError> {
         let known = self.meta.client(client).await.ok().flatten().ok_or(BackError::NoPath)?;
         if known.minor == 0 {
@@ -29,6 +57,7 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
             let active = self.v4.sessions.enter(session, false);
             match active.back.call(self.wire_session(active.session.id), op.clone(), patience).await {
                 Ok(result) => return Ok(result),
+                Err(error) if times == Times::Once && error != BackError::NoPath => return Err(error),
                 Err(error) => last = error,
             }
         }

@@ -36,8 +36,45 @@ impl Met {
     }
 }
 
+/// What a call intends.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Intent {
+    files: Intrusion,
+    /// Directories whose entries it changes.
+    entries: [Option<(Ino, Intrusion)>; 2],
+}
+
+impl Intent {
+    pub(crate) fn of(op: &Op) -> Self {
+        let (first, second) = match op {
+            Op::Create { dir, .. } | Op::Link { dir, .. } => (Some((*dir, Intrusion::Add)), None),
+            Op::State(StateOp::Open { target: OpenTarget::Name { dir, create: Some(_), .. }, .. }) => {
+                (Some((*dir, Intrusion::Add)), None)
+            }
+            Op::Remove { dir, .. } => (Some((*dir, Intrusion::Remove)), None),
+            Op::Rename { from_dir, to_dir, .. } if from_dir == to_dir => {
+                (Some((*from_dir, Intrusion::Rename)), None)
+            }
+            Op::Rename { from_dir, to_dir, .. } => {
+                (Some((*from_dir, Intrusion::Remove)), Some((*to_dir, Intrusion::Add)))
+            }
+            _ => (None, None),
+        };
+        Self { files: intrusion(op), entries: [first, second] }
+    }
+
+    /// With one of the inodes that it concerns.
+    fn with(&self, attr: &Attr) -> Intrusion {
+        if attr.kind != FileKind::Directory {
+            return self.files;
+        }
+        let its = self.entries.iter().flatten().find(|(dir, _)| *dir == attr.ino);
+        its.map_or(Intrusion::Change, |(_, intrusion)| *intrusion)
+    }
+}
+
 /// What a call intends with the file that it names.
-pub(crate) fn intrusion(op: &Op) -> Intrusion {
+fn intrusion(op: &Op) -> Intrusion {
     let Op::State(StateOp::Open { share, target, .. }) = op else { return Intrusion::Change };
     let cuts = matches!(target, OpenTarget::Name { create: Some((_, attrs)), .. } if attrs.size.is_some());
     let writes = share.access.contains(ShareBits::Write) || share.deny != ShareBits::None;
@@ -65,10 +102,11 @@ impl Patience {
 
 /// Whether a delegation forbids somebody what it intends.
 fn forbids(state: &State, intrusion: Intrusion, asking: Option<ClientId>) -> bool {
-    let StateKind::Delegation { kind, phase, .. } = state.kind else { return false };
+    let StateKind::Delegation { kind, phase, notices, .. } = state.kind else { return false };
     phase != DelegationPhase::Revoked
         && Some(state.client) != asking
-        && (intrusion == Intrusion::Change || kind == DelegationKind::Write)
+        && (intrusion != Intrusion::Read || kind == DelegationKind::Write)
+        && !notices.cover(intrusion)
 }
 
 impl<M: MetadataService, B: BlockService> Engine<M, B> {
@@ -105,18 +143,10 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
     }
 
     /// What a call met that was refused for delegations.
-    pub(crate) async fn met(
-        &self,
-        of_files: Intrusion,
-        asking: Option<ClientId>,
-        response: &Response,
-    ) -> Met {
+    pub(crate) async fn met(&self, intent: Intent, asking: Option<ClientId>, response: &Response) -> Met {
         let mut met = None;
         for change in response.changes.iter().filter(|c| c.after.delegated != Delegated::No) {
-            let intrusion = match change.after.kind {
-                FileKind::Directory => Intrusion::Change,
-                _ => of_files,
-            };
+            let intrusion = intent.with(&change.after);
             let ino = change.after.ino;
             let it = Met { ino, intrusion };
             met.get_or_insert(it);

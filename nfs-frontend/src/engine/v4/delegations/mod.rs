@@ -3,7 +3,8 @@
 //!
 //! - [`policy`]: when one is given; [`conflict`]: what is in somebody's way, and waiting for its return;
 //! - [`recall`]: CB_RECALL until the delegation is back, or revoked; [`call`]: callbacks to a client, whichever version it speaks;
-//!   [`callbacks40`]: connections to clients of v4.0; [`query`]: CB_GETATTR.
+//!   [`callbacks40`]: connections to clients of v4.0; [`query`]: CB_GETATTR;
+//! - [`notify`]: CB_NOTIFY, to who rather hears of changes of a directory than returns its delegation.
 //!
 //! # The way of a conflict
 //!
@@ -15,11 +16,13 @@
 mod call;
 pub(crate) mod callbacks40;
 pub(crate) mod conflict;
+mod notify;
 pub(crate) mod policy;
 mod query;
 mod recall;
 
-pub(crate) use conflict::{Met, Patience, intrusion};
+pub(crate) use conflict::{Intent, Met, Patience};
+pub(crate) use notify::run as run_notices;
 pub(crate) use recall::run as run_recalls;
 
 use atoll_base::id::Ino;

@@ -22,8 +22,9 @@ use tracing::{debug, info, warn};
 /// Recalls on their way at a time; more stay in the replicated state until these are done.
 const RECALLS_MAX: usize = 1024;
 
-/// Time for the answer to CB_RECALL.
+/// Time for the answer to CB_RECALL: what is left of the lease, but within these. A connection on which none comes counts as dead.
 const ANSWER: Duration = Duration::from_secs(10);
+const ANSWER_MIN: Duration = Duration::from_secs(1);
 
 /// First and longest pause before a client is told again.
 const RETRY_MIN: Duration = Duration::from_millis(100);
@@ -68,6 +69,7 @@ pub(crate) async fn run<M: MetadataService, B: BlockService>(
 async fn tell<M: MetadataService, B: BlockService>(engine: Weak<Engine<M, B>>, state: State) {
     let begin = Instant::now();
     let mut pause = RETRY_MIN;
+    let mut told = false;
     loop {
         let Some(wait) = engine.upgrade().map(|engine| engine.v4.delegations.wait(state.ino)) else { return };
         let mut returned = std::pin::pin!(wait.notified());
@@ -85,7 +87,7 @@ async fn tell<M: MetadataService, B: BlockService>(engine: Weak<Engine<M, B>>, s
                 }
                 pause
             } else {
-                let told = engine.tell_once(&state, left.min(ANSWER)).await;
+                told = told || engine.tell_once(&state, left.clamp(ANSWER_MIN, ANSWER)).await;
                 let left = engine.lease().saturating_sub(begin.elapsed());
                 if told { left } else { pause.min(left) }
             }
@@ -155,7 +157,7 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
     pub(crate) async fn alone(&self, op: Op) -> Result<(), FsError> {
         let call =
             Call { origin: Some(self.origin().await), once: None, cred: Cred::root(), client: None, op };
-        self.execute_repeatable(call).await?.result.map(|_| ())
+        self.execute_repeatable(Box::new(call)).await?.result.map(|_| ())
     }
 
     /// Takes note of how many revoked delegations a client has.

@@ -3,7 +3,7 @@
 
 use crate::engine::resolve::Node;
 use crate::engine::v3::cookie_verifier;
-use crate::engine::v4::compound::{Compound, Done, Identity};
+use crate::engine::v4::compound::{Compound, Done, Halt, Identity};
 use crate::engine::v4::delegations::policy::Want;
 use crate::engine::v4::status;
 use atoll_base::access::Cred;
@@ -12,9 +12,10 @@ use atoll_base::block::BlockService;
 use atoll_base::id::{ExportId, Ino};
 use atoll_base::limits::FILE_SIZE_MAX;
 use atoll_base::time::{NANOS_PER_SEC, Timestamp};
-use atoll_meta::delegation::{DelegationKind, DelegationOutcome, DelegationWish};
+use atoll_meta::delegation::{DelegationKind, DelegationOutcome, DelegationWish, NoticeKinds};
 use atoll_meta::nfs4::{ClientId, StateId, StateOp, StateOutcome};
 use atoll_meta::{MetadataService, Op, Outcome, Response};
+use atoll_proto::nfs4::callback::notify_type;
 use atoll_proto::nfs4::{
     Ace4, Attr4, Bitmap, DelegClaim4, DelegReturn4Args, DirDelegation4, GetDirDelegation4Args,
     GetDirDelegation4Ok, NfsStat4, NfsTime4, OpenDelegation4, Principal4, ReadDelegation4, SetAttr4Args,
@@ -22,6 +23,9 @@ use atoll_proto::nfs4::{
     share_access, who,
 };
 use std::sync::Arc;
+
+/// Changes of a directory that can be told of. Not those of attributes: they are recalled for.
+const SERVED: [u32; 3] = [notify_type::REMOVE_ENTRY, notify_type::ADD_ENTRY, notify_type::RENAME_ENTRY];
 
 /// What of an OPEN decides about a delegation.
 pub(crate) struct Asked {
@@ -215,6 +219,25 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
         self.delegated(response)
     }
 
+    /// The same of a directory, with notices.
+    async fn delegate_directory(
+        &mut self,
+        node: &Node,
+        client: ClientId,
+        notices: NoticeKinds,
+    ) -> Done<DelegationOutcome> {
+        let (ino, generation, export) = (node.handle.ino, node.handle.generation, node.export.id);
+        if notices == NoticeKinds::NONE {
+            let kind = DelegationKind::Directory;
+            let wish = DelegationWish { kind, timestamps: false, instead_of_open: false, export };
+            return self.delegate(node, wish).await;
+        }
+        let cred = self.cred(&node.export).await;
+        let op = Op::State(StateOp::DelegateDirectory { client, ino, generation, export, notices });
+        let response = self.change(cred, op).await?;
+        self.delegated(response)
+    }
+
     fn delegated(&self, response: Arc<Response>) -> Done<DelegationOutcome> {
         match &response.result {
             Ok(Outcome::State(StateOutcome::Delegation(outcome))) => Ok(*outcome),
@@ -225,15 +248,12 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
 
     /// WANT_DELEGATION: what cannot be given now is not given later, either.
     pub(crate) async fn want_delegation(&mut self, args: &WantDelegation4Args) -> Done<OpenDelegation4> {
-        let node = self.node(NfsStat4::IsDir)?;
+        let node = self.node(NfsStat4::WrongType)?;
         let want = Want::of(args.want).ok_or(NfsStat4::Inval)?;
         if want == Want::NoPreference {
             return Err(NfsStat4::Inval.into());
         }
-        let known = match self.known().await? {
-            Some(response) => Some(self.delegated(response)?),
-            None => None,
-        };
+        let known = self.known().await?.map(|response| self.delegated(response));
         let attr = self.node_attr(&node).await?;
         let none = |why| Ok(OpenDelegation4::NoneExt(why));
         let outcome = match known {
@@ -246,7 +266,7 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
                     DelegClaim4::DelegPrevFh => return Err(NfsStat4::NotSupp.into()),
                 }
                 match (attr.kind, want) {
-                    (FileKind::Directory, _) => return Err(NfsStat4::IsDir.into()),
+                    (FileKind::Directory, _) => return Err(NfsStat4::WrongType.into()),
                     (FileKind::Regular, _) => {}
                     (_, Want::Write) => return none(WhyNoDelegation4::WriteDelegNotSuppFtype),
                     _ => return none(WhyNoDelegation4::NotSuppFtype),
@@ -270,20 +290,31 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
                 let timestamps = self.minor >= 2 && args.want & share_access::WANT_DELEG_TIMESTAMPS != 0;
                 let export = node.export.id;
                 let wish = DelegationWish { kind, timestamps, instead_of_open: false, export };
-                self.delegate(&node, wish).await?
+                self.delegate(&node, wish).await
             }
+        };
+        let outcome = match outcome {
+            // There is no status for it (§15.2).
+            Err(Halt::Status(NfsStat4::Access)) => return none(WhyNoDelegation4::Resource(false)),
+            other => other?,
         };
         self.note_delegation(&outcome);
         Ok(self.delegation_told(args.want, &outcome, &attr))
     }
 
-    /// GET_DIR_DELEGATION: recalled when others change the directory; no notifications are sent, which is the server's choice
-    /// (§18.39.3).
+    /// GET_DIR_DELEGATION: recalled when others change the directory, but for changes of entries that the client wants to be told of. Of attributes nobody
+    /// is told, which is the server's choice (§18.39.3).
     pub(crate) async fn get_dir_delegation(
         &mut self,
-        _args: &GetDirDelegation4Args,
+        args: &GetDirDelegation4Args,
     ) -> Done<GetDirDelegation4Ok> {
         let unavailable = Ok(GetDirDelegation4Ok::Unavailable(false));
+        let wanted = |kind| args.notification_types.contains(kind);
+        let notices = NoticeKinds {
+            adds: wanted(notify_type::ADD_ENTRY),
+            removes: wanted(notify_type::REMOVE_ENTRY),
+            renames: wanted(notify_type::RENAME_ENTRY),
+        };
         let Ok(node) = self.node(NfsStat4::NotSupp) else {
             self.object()?;
             return unavailable;
@@ -297,20 +328,14 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
             None => {
                 let attr = self.node_attr(&node).await?;
                 if attr.kind != FileKind::Directory {
-                    return Err(self.not_a_directory(&node).await?.into());
+                    return Err(NfsStat4::NotDir.into());
                 }
                 let client = self.client.ok_or(NfsStat4::OpNotInSession)?;
                 let secs = self.engine.meta().now().secs;
                 if self.engine.v4.delegations.history.was_recalled(attr.ino, secs) || !self.has_path(client) {
                     return unavailable;
                 }
-                let wish = DelegationWish {
-                    kind: DelegationKind::Directory,
-                    timestamps: false,
-                    instead_of_open: false,
-                    export: node.export.id,
-                };
-                self.delegate(&node, wish).await?
+                self.delegate_directory(&node, client, notices).await?
             }
         };
         let DelegationOutcome::Given { stateid, .. } = outcome else { return unavailable };
@@ -320,7 +345,7 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
         Ok(GetDirDelegation4Ok::Granted(DirDelegation4 {
             cookieverf: cookie_verifier(&node.handle),
             stateid,
-            notification: Bitmap::EMPTY,
+            notification: args.notification_types.and(&Bitmap::of(&SERVED)),
             child_attributes: Bitmap::EMPTY,
             dir_attributes: Bitmap::EMPTY,
         }))

@@ -75,7 +75,8 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
         }
     }
 
-    async fn look_up_in(&self, node: &Node, name: &Name4) -> Done<Attr> {
+    /// The same in a directory of a volume.
+    pub(crate) async fn look_up_in(&self, node: &Node, name: &Name4) -> Done<Attr> {
         let found = match self.engine.find(node.handle.ino, name.as_bytes()).await {
             Ok(found) => found,
             Err(FsError::NotDirectory) => return Err(self.not_a_directory(node).await?.into()),

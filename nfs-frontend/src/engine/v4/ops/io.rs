@@ -115,9 +115,7 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
                         engine.write_stable(ino, generation, &cred, client, offset, data, once).await;
                     written.map(Into::into)
                 };
-                let response = written?;
-                self.note(&response);
-                response
+                self.settled(written?)?
             }
         };
         match &response.result {

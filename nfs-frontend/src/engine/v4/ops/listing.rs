@@ -48,7 +48,7 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
         if matches!(args.cookie, 1 | 2) {
             return Err(NfsStat4::BadCookie.into());
         }
-        let asked = args.attr_request.and(&supported(self.minor));
+        let asked = args.attr_request.and(&supported(self.minor, true));
         let shown = Shown {
             minor: self.minor,
             file_system: self.file_system_asked(&object, &asked).await?,
@@ -230,6 +230,7 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
         let handle = self.wire_handle(object);
         let view = View {
             minor: shown.minor,
+            labelled: object.labelled(),
             attr,
             handle: &handle,
             export: object.handle().export,

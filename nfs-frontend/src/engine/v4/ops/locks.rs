@@ -11,8 +11,8 @@ use atoll_base::block::BlockService;
 use atoll_lockd::{ByteRange, Callback, Conflict, LockMode, LockOwner, RangeError};
 use atoll_meta::delegation::DelegationPhase;
 use atoll_meta::lock::LockTest;
-use atoll_meta::nfs4::{ClientId, LockState, State, StateKind, StateOp, StateOutcome};
-use atoll_meta::once::Once;
+use atoll_meta::nfs4::{LockState, State, StateKind, StateOp, StateOutcome};
+use atoll_meta::once::{Once, OwnerKey};
 use atoll_meta::{MetadataService, Op, Outcome, Response};
 use atoll_proto::nfs4::{
     Failure, Identity as Name, Lock4Args, Lock4Ok, LockDenied4, LockT4Args, LockType4, LockU4Args, Locker4,
@@ -81,7 +81,7 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
                     Locker4::New(new) => {
                         let open = self.stateid_of(&new.open_stateid)?;
                         let step = self
-                            .step_of(&new.open_stateid, new.open_seqid, fingerprint(OpNum4::Lock, args))
+                            .step_of(&new.open_stateid, new.open_seqid, || fingerprint(OpNum4::Lock, args))
                             .await?;
                         if let Some(step) = &step
                             && new.lock_owner.clientid != step.client.0
@@ -96,7 +96,7 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
                     Locker4::Exist(held) => {
                         let lock = self.stateid_of(&held.lock_stateid)?;
                         let step = self
-                            .step_of(&held.lock_stateid, held.lock_seqid, fingerprint(OpNum4::Lock, args))
+                            .step_of(&held.lock_stateid, held.lock_seqid, || fingerprint(OpNum4::Lock, args))
                             .await?;
                         (LockState::Held(lock), step)
                     }
@@ -115,10 +115,7 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
                             LockType4::Read | LockType4::Write => None,
                         };
                         let mode = mode(args.locktype);
-                        // Before, since a refusal is an answer that is kept, and in v4.0 the owner's step.
-                        self.clear_way(&node, client, &state, range, mode).await?;
-                        let op = StateOp::Lock { client, state, range, mode, wait };
-                        self.change_state(Cred::root(), op, step).await?
+                        self.run_lock(&node, StateOp::Lock { client, state, range, mode, wait }, step).await?
                     }
                     Err(status) => self.refuse_step(status, step).await?,
                 }
@@ -135,6 +132,24 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
             Ok(other) => unreachable!("LOCK ended as {other:?}"),
             Err(e) => Err(status::of(*e).into()),
         }
+    }
+
+    /// LOCK. Clients whose lease has run out make way.
+    async fn run_lock(&mut self, node: &Node, op: StateOp, step: Option<OwnerKey>) -> Done<Arc<Response>> {
+        // In v4.0 a refusal would be the owner's step, so they go before it.
+        if step.is_some() {
+            Box::pin(self.clear_way(node, &op)).await?;
+            return self.change_state(Cred::root(), op, step).await;
+        }
+        let response = self.change_state(Cred::root(), op.clone(), None).await?;
+        if !matches!(response.result, Ok(Outcome::State(StateOutcome::Denied(_)))) {
+            return Ok(response);
+        }
+        if !Box::pin(self.clear_way(node, &op)).await? {
+            return Ok(response);
+        }
+        self.attempt += 1;
+        self.change_state(Cred::root(), op, None).await
     }
 
     /// How the client is told when a lock that it is denied becomes free; `None` if it cannot be.
@@ -173,25 +188,19 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
         }
     }
 
-    /// Has lapsed clients make way for a lock.
-    async fn clear_way(
-        &self,
-        node: &Node,
-        client: ClientId,
-        state: &LockState,
-        range: ByteRange,
-        mode: LockMode,
-    ) -> Done<()> {
+    /// Has lapsed clients make way for a LOCK. Whether nobody is in its way now.
+    async fn clear_way(&self, node: &Node, op: &StateOp) -> Done<bool> {
+        let StateOp::Lock { client, state, range, mode, .. } = op else { return Ok(false) };
         let owner = match state {
             LockState::New { owner, .. } => Some(owner.clone()),
             LockState::Held(held) => self.engine.meta().state(held.id).await?.map(|state| state.owner),
         };
-        let Some(owner) = owner else { return Ok(()) };
+        let Some(owner) = owner else { return Ok(false) };
         let owner = LockOwner::v4(client.0, owner.to_vec()).map_err(|_| NfsStat4::Inval)?;
         let (ino, generation) = (node.handle.ino, node.handle.generation);
+        let test = LockTest { ino, generation, owner, range: *range, mode: *mode };
         // What else is wrong is told by the operation itself.
-        let _held = self.engine.clear_way(&LockTest { ino, generation, owner, range, mode }).await;
-        Ok(())
+        Ok(matches!(self.engine.clear_way(&test).await, Ok(None)))
     }
 
     pub(crate) async fn lock_test(&mut self, args: &LockT4Args) -> Result<(), Refused> {
@@ -220,7 +229,7 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
             None => {
                 let lock = self.stateid_of(&args.lock_stateid)?;
                 let step =
-                    self.step_of(&args.lock_stateid, args.seqid, fingerprint(OpNum4::LockU, args)).await?;
+                    self.step_of(&args.lock_stateid, args.seqid, || fingerprint(OpNum4::LockU, args)).await?;
                 let client = self.client_of(&step)?;
                 match range(args.offset, args.length) {
                     Ok(range) => {

@@ -138,6 +138,7 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
     ) -> Done<View<'a>> {
         Ok(View {
             minor: self.minor,
+            labelled: object.labelled(),
             attr,
             handle,
             export: object.handle().export,
@@ -158,7 +159,7 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
         if !given.mask.and(&attr_error).is_empty() {
             return Err(NfsStat4::Inval.into());
         }
-        if !given.mask.without(&attributes::supported(self.minor)).is_empty() {
+        if !given.mask.without(&attributes::supported(self.minor, object.labelled())).is_empty() {
             return Err(NfsStat4::AttrNotSupp.into());
         }
         given.read().map_err(|e| e.status())?;
@@ -196,7 +197,8 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
                     };
                 }
                 let principals = &self.engine.principals;
-                let set = wanted(&args.obj_attributes, self.minor, false, principals).await?;
+                let labelled = node.export.spec.security_label;
+                let set = wanted(&args.obj_attributes, self.minor, labelled, false, principals).await?;
                 Self::check_writable(&node)?;
                 let cred = self.cred(&node.export).await;
                 if set.acl.is_some() {

@@ -174,13 +174,13 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
                 let (how, attrs) = match how {
                     CreateHow4::Unchecked(fattr) => {
                         mask = fattr.mask.clone();
-                        let attrs = self.creation(fattr, FileKind::Regular, &cred).await?;
+                        let attrs = self.creation(fattr, FileKind::Regular, node, &cred).await?;
                         cuts = attrs.size == Some(0);
                         (CreateHow::Unchecked, attrs)
                     }
                     CreateHow4::Guarded(fattr) => {
                         mask = fattr.mask.clone();
-                        (CreateHow::Guarded, self.creation(fattr, FileKind::Regular, &cred).await?)
+                        (CreateHow::Guarded, self.creation(fattr, FileKind::Regular, node, &cred).await?)
                     }
                     // The reply cache of a persistent session does what verifiers are for (§18.16.3).
                     CreateHow4::Exclusive(_) | CreateHow4::Exclusive41(_) if persistent => {
@@ -189,7 +189,7 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
                     CreateHow4::Exclusive(verifier) => (CreateHow::Exclusive(*verifier), SetAttr::default()),
                     CreateHow4::Exclusive41(both) => {
                         mask = both.attrs.mask.clone();
-                        let attrs = self.creation(&both.attrs, FileKind::Regular, &cred).await?;
+                        let attrs = self.creation(&both.attrs, FileKind::Regular, node, &cred).await?;
                         (CreateHow::Exclusive(both.verf), attrs)
                     }
                 };
@@ -248,7 +248,7 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
         }
         let cred = self.cred(&node.export).await;
         let engine = self.engine.clone();
-        let _opening = engine.v4.opening.enter(client);
+        let _opening = engine.v4.opening.enter(client, args.owner.owner.as_bytes());
         // Clients whose lease has run out make way. In v4.0 a refusal would be the owner's step, so they go before it.
         let file = self.file_of(&plan.target).await;
         if step.is_some()

@@ -4,30 +4,25 @@
 //! frontend refuses by its own checks goes through the state machine, too.
 //!
 //! CLOSE in a session is answered before it is durable if it can only succeed and nothing hangs on it: the open denies nobody
-//! anything and has no locks under it, the file has a name, and no OPEN of the client is under way that could move its stateid on. Should the entry be lost in a
-//! crash, an open comes back that conflicts with nothing, until the client opens the file again or its lease ends.
+//! anything and has no locks under it, the file has a name, and no OPEN of its owner is under way that could move its stateid on. Should the entry be lost in a
+//! crash, an open comes back that denies nobody anything (and that a deny of others may meet), until the client opens the file again or its lease ends.
 
 use crate::engine::resolve::Node;
-use crate::engine::shield::shield;
 use crate::engine::v4::compound::{Compound, Done, Halt};
 use crate::engine::v4::status;
 use atoll_base::access::Cred;
 
 use atoll_base::block::BlockService;
 use atoll_lockd::{Share, ShareBits};
-use atoll_meta::nfs4::{ClientId, State, StateError, StateId, StateKind, StateOp, StateOutcome};
+use atoll_meta::nfs4::{ClientId, State, StateError, StateKind, StateOp, StateOutcome};
 use atoll_meta::once::{Once, OwnerKey, OwnerSequence};
-use atoll_meta::{Call, FsError, MetadataService, Op, Outcome, Response};
+use atoll_meta::{FsError, MetadataService, Op, Outcome, Response};
 use atoll_proto::nfs4::{
     Close4Args, NfsStat4, OpNum4, OpenConfirm4Args, OpenDowngrade4Args, StateId4, share_access,
 };
 use atoll_xdr::{Encode, Encoder};
 use std::sync::Arc;
-use std::task::Poll;
 use xxhash_rust::xxh3::xxh3_64;
-
-/// States of a file among which CLOSE looks for locks.
-const FEW_STATES: usize = 16;
 
 /// Hash of an operation's arguments.
 pub(crate) fn fingerprint(op: OpNum4, args: &impl Encode) -> u64 {
@@ -39,24 +34,28 @@ pub(crate) fn fingerprint(op: OpNum4, args: &impl Encode) -> u64 {
 
 impl<M: MetadataService, B: BlockService> Compound<M, B> {
     /// Runs a change of opens or locks: on the session's slot, or as a step of an owner's sequence.
-    pub(crate) async fn change_state(
+    pub(crate) fn change_state(
         &mut self,
         cred: Cred,
         op: StateOp,
         step: Option<OwnerKey>,
-    ) -> Done<Arc<Response>> {
+    ) -> impl Future<Output = Done<Arc<Response>>> + Send {
         let once = match step {
             Some(step) => Once::Owner(step),
             None => self.once(),
         };
         let in_sequence = matches!(once, Once::Owner(_));
-        let response = self.change_once(cred, Op::State(op), once).await?;
-        self.stepped = true;
-        match response.result {
-            // DELAY would count in the client's sequence, and the state machine does not count this (RFC 7530 §9.1.7).
-            Err(FsError::TableFull) if in_sequence => Err(NfsStat4::Resource.into()),
-            Err(FsError::Fenced) if in_sequence => Err(Halt::Unknown),
-            _ => Ok(response),
+        // As in `change_once`: not in the future.
+        let call = self.call_of(cred, Op::State(op), once);
+        async move {
+            let response = self.run_call(call).await?;
+            self.stepped = true;
+            match response.result {
+                // DELAY would count in the client's sequence, and the state machine does not count this (RFC 7530 §9.1.7).
+                Err(FsError::TableFull) if in_sequence => Err(NfsStat4::Resource.into()),
+                Err(FsError::Fenced) if in_sequence => Err(Halt::Unknown),
+                _ => Ok(response),
+            }
         }
     }
 
@@ -93,11 +92,12 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
         &mut self,
         wire: &StateId4,
         seqid: u32,
-        fingerprint: u64,
+        fingerprint: impl FnOnce() -> u64,
     ) -> Done<Option<OwnerKey>> {
         if self.minor > 0 {
             return Ok(None);
         }
+        let fingerprint = fingerprint();
         let (client, state) = self.holder(wire).await?;
         self.acts_for = Some(client);
         Ok(Some(OwnerKey { client, sequence: OwnerSequence::Of(state), seqid, fingerprint }))
@@ -116,7 +116,7 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
         self.changed = true;
         let open = self.stateid_of(&args.open_stateid)?;
         let step =
-            self.step_of(&args.open_stateid, args.seqid, fingerprint(OpNum4::OpenConfirm, args)).await?;
+            self.step_of(&args.open_stateid, args.seqid, || fingerprint(OpNum4::OpenConfirm, args)).await?;
         let client = step.as_ref().map(|s| s.client).ok_or(NfsStat4::NotSupp)?;
         let response = self.change_state(Cred::root(), StateOp::Confirm { client, open }, step).await?;
         self.state_reply(&response)
@@ -129,7 +129,7 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
             None => {
                 let open = self.stateid_of(&args.open_stateid)?;
                 let step = self
-                    .step_of(&args.open_stateid, args.seqid, fingerprint(OpNum4::OpenDowngrade, args))
+                    .step_of(&args.open_stateid, args.seqid, || fingerprint(OpNum4::OpenDowngrade, args))
                     .await?;
                 let client = self.client_of(&step)?;
                 let access = args.share_access & if self.minor == 0 { u32::MAX } else { share_access::BOTH };
@@ -155,17 +155,28 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
             None => {
                 let open = self.stateid_of(&args.open_stateid)?;
                 let step =
-                    self.step_of(&args.open_stateid, args.seqid, fingerprint(OpNum4::Close, args)).await?;
+                    self.step_of(&args.open_stateid, args.seqid, || fingerprint(OpNum4::Close, args)).await?;
                 let client = self.client_of(&step)?;
                 let op = StateOp::Close { client, open };
-                if step.is_none() && self.closes_without_doubt(&node, &args.open_stateid, client).await? {
-                    match self.begin_change(op).await? {
-                        Some(response) => response,
-                        None => {
-                            self.stateid = None;
-                            return Ok(StateId4::INVALID);
-                        }
+                let sure = match step {
+                    None => self.closes_without_doubt(&node, &args.open_stateid, client).await?,
+                    Some(_) => None,
+                };
+                if let Some(state) = sure {
+                    let mut call = self.call_of(Cred::root(), Op::State(op), self.once());
+                    call.origin = Some(self.engine.origin().await);
+                    // Nobody may use it from here on, whatever the state shows.
+                    let closing = self.engine.v4.closing.clone();
+                    closing.enter(open.id);
+                    let done = move || closing.leave(open.id);
+                    // An OPEN that began while this was found out may be queued already; one that begins now comes behind.
+                    if self.engine.v4.opening.any(client, &state.owner) {
+                        done();
+                    } else if self.engine.meta().execute_aside(&call, Box::new(done)) {
+                        self.stateid = None;
+                        return Ok(StateId4::INVALID);
                     }
+                    self.run_call(call).await?
                 } else {
                     self.change_state(Cred::root(), op, step).await?
                 }
@@ -177,40 +188,23 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
         Ok(if self.minor == 0 { stateid } else { StateId4::INVALID })
     }
 
-    /// Whether a CLOSE will succeed, and nobody waits for it.
-    async fn closes_without_doubt(&self, node: &Node, wire: &StateId4, client: ClientId) -> Done<bool> {
+    /// What a CLOSE closes, if it will succeed and nobody waits for it.
+    async fn closes_without_doubt(
+        &self,
+        node: &Node,
+        wire: &StateId4,
+        client: ClientId,
+    ) -> Done<Option<State>> {
         let state = self.state(wire).await?;
-        let StateKind::Open { share, confirmed: true } = state.kind else { return Ok(false) };
-        if share.deny != ShareBits::None || self.engine.v4.opening.any(client) {
-            return Ok(false);
+        let StateKind::Open { share, confirmed: true } = state.kind else { return Ok(None) };
+        if share.deny != ShareBits::None || self.engine.v4.opening.any(client, &state.owner) {
+            return Ok(None);
         }
         // A removed file would come back with its open, and stay as long as the client.
         if self.node_attr(node).await?.nlink == 0 {
-            return Ok(false);
+            return Ok(None);
         }
-        // Of a file that many have open it is not worth looking for locks.
-        let of_file = self.engine.meta().states_of(state.ino, StateId(0), FEW_STATES).await?;
-        let locked =
-            |s: &State| matches!(s.kind, StateKind::Lock { open: under, .. } if under == state.stateid.id);
-        Ok(of_file.len() < FEW_STATES && !of_file.iter().any(locked))
-    }
-
-    /// Begins a change of state, which then goes on by itself. `None` if it is not done at once.
-    async fn begin_change(&mut self, op: StateOp) -> Done<Option<Arc<Response>>> {
-        let call = Call {
-            origin: Some(self.engine.origin().await),
-            once: Some(self.once()),
-            cred: Cred::root(),
-            client: None,
-            op: Op::State(op),
-        };
-        let engine = self.engine.clone();
-        let mut change = shield(async move { engine.execute_known(call).await });
-        // The first poll puts it in the queue: what the client asks next comes behind it.
-        match futures_util::poll!(&mut change) {
-            Poll::Ready(response) => Ok(Some(Arc::new(response?))),
-            Poll::Pending => Ok(None),
-        }
+        Ok((!self.engine.meta().has_locks(state.stateid.id).await?).then_some(state))
     }
 
     /// The outcome of an earlier execution on the session's slot; in v4.0 the owner's sequence has it.

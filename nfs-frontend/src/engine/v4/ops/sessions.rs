@@ -70,6 +70,17 @@ fn wire(limits: &ChannelLimits) -> ChannelAttrs4 {
     }
 }
 
+/// What came of a change of the request's own client or session. That these ended behind SEQUENCE is not for the operation to say (see
+/// [`Compound::settled`]).
+fn of_living(done: Done<()>) -> Done<()> {
+    match done {
+        Err(Halt::Status(NfsStat4::Expired | NfsStat4::StaleClientId | NfsStat4::BadSession)) => {
+            Err(Halt::Unknown)
+        }
+        done => done,
+    }
+}
+
 impl<M: MetadataService, B: BlockService> Engine<M, B> {
     /// A session's id on the wire.
     pub(crate) fn wire_session(&self, id: SessionId) -> SessionId4 {
@@ -89,13 +100,13 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
     /// Runs a change of clients or sessions: nobody's request by a key, for each can be repeated.
     pub(crate) async fn change_client(&mut self, op: ClientOp) -> Done<ClientOutcome> {
         self.changed = true;
-        let call = Call {
+        let call = Box::new(Call {
             origin: Some(self.engine.origin().await),
             once: None,
             cred: Cred::root(),
             client: None,
             op: Op::Client(op),
-        };
+        });
         let response = self.engine.execute_known(call).await?;
         match response.result {
             Ok(Outcome::Client(outcome)) => Ok(outcome),
@@ -241,8 +252,11 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
             && args.back_chan_attrs.maxrequests > 0
             && args.back_chan_attrs.maxoperations >= 2
             && credential(&security).is_some();
+        let mut agreed = agree(fore, &v4::FORE);
+        agreed.max_requests =
+            self.engine.v4.sessions.room_for(ClientId(args.clientid), agreed.max_requests).max(1);
         let terms = SessionTerms {
-            fore: agree(fore, &v4::FORE),
+            fore: agreed,
             back: agree(back, &v4::BACK),
             persist: args.flags & create_session::PERSIST != 0,
             backchannel,
@@ -313,14 +327,6 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
         if self.engine.v4.delegations.has_revoked(active.session.client) {
             status_flags |= seq_status::RECALLABLE_STATE_REVOKED;
         }
-        let ok = Sequence4Ok {
-            sessionid: args.sessionid,
-            sequenceid: args.sequenceid,
-            slotid: args.slotid,
-            highest_slotid: active.slot_count() - 1,
-            target_highest_slotid: active.slot_count() - 1,
-            status_flags,
-        };
         let refused = |refusal| {
             Halt::Status(match refusal {
                 Refusal::BadSlot => NfsStat4::BadSlot,
@@ -334,6 +340,19 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
             let stored = self.engine.meta().slot(active.session.id, args.slotid).await?;
             begun = active.begin(args.slotid, args.sequenceid, fingerprint, Some(stored)).map_err(refused)?;
         }
+        let new = matches!(begun, Begun::Fresh(_));
+        let flow = active.flow(args.slotid, args.sequenceid, args.highest_slotid, new);
+        if let Some(keep) = flow.retire {
+            tokio::spawn(self.engine.clone().retire_slots(active, keep));
+        }
+        let ok = Sequence4Ok {
+            sessionid: args.sessionid,
+            sequenceid: args.sequenceid,
+            slotid: args.slotid,
+            highest_slotid: limits.max_requests - 1,
+            target_highest_slotid: flow.target,
+            status_flags,
+        };
         let identity = |turn| Identity::Slot { turn, slot: args.slotid, seqid: args.sequenceid, fingerprint };
         Ok(match begun {
             Begun::Fresh(turn) => {
@@ -360,6 +379,9 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
         let wants_back = !matches!(args.dir, DirFromClient4::Fore);
         let connection = self.call.connection.as_ref().filter(|_| wants_back);
         let bound = connection.is_some_and(|connection| active.back.bind(connection, self.minor));
+        if bound && active.to_recall().is_some() {
+            self.engine.v4.sessions.fallen.notify_one();
+        }
         let dir = match (args.dir, bound) {
             (DirFromClient4::Fore, _) | (DirFromClient4::ForeOrBoth, false) => DirFromServer4::Fore,
             (DirFromClient4::Back, true) => DirFromServer4::Back,
@@ -377,7 +399,8 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
         let security = security.into_bytes();
         let accepted = credential(&security);
         let session = active.session.id;
-        self.settle_client(ClientOp::SetCallback { session, program: args.cb_program, security }).await?;
+        let op = ClientOp::SetCallback { session, program: args.cb_program, security };
+        of_living(self.settle_client(op).await)?;
         active.back.set(args.cb_program, accepted);
         Ok(())
     }
@@ -402,6 +425,6 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
             self.object()?;
             return Ok(());
         }
-        self.settle_client(ClientOp::ReclaimComplete(client)).await
+        of_living(self.settle_client(ClientOp::ReclaimComplete(client)).await)
     }
 }

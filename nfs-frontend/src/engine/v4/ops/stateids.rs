@@ -8,6 +8,7 @@ use crate::engine::Met;
 use crate::engine::resolve::Node;
 use crate::engine::v4::compound::{Compound, Done, Halt};
 use atoll_base::block::BlockService;
+use atoll_base::id::Ino;
 use atoll_lockd::{Share, ShareBits};
 use atoll_meta::delegation::{DelegationKind, DelegationPhase, Intrusion};
 use atoll_meta::nfs4::{ClientId, State, StateError, StateId, StateKind, Stateid};
@@ -107,6 +108,9 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
             Some(state) if self.actual(wire)?.other.ends_with(&whose(state.client)) => state,
             _ => return Err(self.gone(wire).await?.into()),
         };
+        if self.engine.v4.closing.has(stateid.id) {
+            return Err(NfsStat4::BadStateId.into());
+        }
         let ahead = stateid.seqid.wrapping_sub(state.stateid.seqid) as i32;
         match stateid.seqid {
             0 => {}
@@ -131,6 +135,17 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
         }
     }
 
+    /// Whether somebody denies access to whoever has no open, after lapsed clients have made way.
+    pub(crate) async fn is_denied_to_all(&self, ino: Ino, access: ShareBits) -> Done<bool> {
+        let meta = self.engine.meta();
+        if !meta.is_denied(ino, access).await? {
+            return Ok(false);
+        }
+        let share = Share { access, deny: ShareBits::None };
+        let freed = self.engine.make_way(ino, self.client.unwrap_or(ClientId(0)), share).await?;
+        Ok(!freed || meta.is_denied(ino, access).await?)
+    }
+
     /// Whether a stateid allows its use on a file. The caller's permission is another matter.
     pub(crate) async fn check_use(&self, wire: &StateId4, node: &Node, what: Use) -> Done<()> {
         let wire = self.actual(wire)?;
@@ -141,13 +156,8 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
             };
             // §9.1.2: reads past locks are past share reservations too.
             let bypass = wire == StateId4::READ_BYPASS && what == Use::Read;
-            if !bypass && self.engine.meta().is_denied(node.handle.ino, access).await? {
-                let share = Share { access, deny: ShareBits::None };
-                let asking = self.client.unwrap_or(ClientId(0));
-                let freed = self.engine.make_way(node.handle.ino, asking, share).await?;
-                if !freed || self.engine.meta().is_denied(node.handle.ino, access).await? {
-                    return Err(NfsStat4::Locked.into());
-                }
+            if !bypass && self.is_denied_to_all(node.handle.ino, access).await? {
+                return Err(NfsStat4::Locked.into());
             }
             // A change is refused by the store itself.
             if what == Use::Read {

@@ -7,7 +7,7 @@ use atoll_base::attr::Delegated;
 use atoll_base::id::{ExportId, Ino};
 use atoll_lockd::{LockMode, LockOwner, NlmClient};
 use atoll_meta::FsError;
-use atoll_meta::delegation::{DelegationKind, DelegationPhase};
+use atoll_meta::delegation::{DelegationKind, DelegationPhase, NoticeKinds};
 use atoll_meta::lock::LockTest;
 use atoll_meta::nfs4::{StateId, StateKind};
 use std::collections::BTreeSet;
@@ -16,7 +16,7 @@ use std::collections::BTreeSet;
 fn without_change(kind: StateKind) -> StateKind {
     match kind {
         StateKind::Delegation { kind, phase, timestamps, export, .. } => {
-            StateKind::Delegation { kind, phase, timestamps, export, change: 0 }
+            StateKind::Delegation { kind, phase, timestamps, export, change: 0, notices: NoticeKinds::NONE }
         }
         other => other,
     }
@@ -40,7 +40,14 @@ impl World {
             }
             for (file, delegation) in &life.delegations {
                 let Delegation { kind, phase, timestamps, .. } = *delegation;
-                let kind = StateKind::Delegation { kind, phase, timestamps, export: ExportId(1), change: 0 };
+                let kind = StateKind::Delegation {
+                    kind,
+                    phase,
+                    timestamps,
+                    export: ExportId(1),
+                    change: 0,
+                    notices: NoticeKinds::NONE,
+                };
                 let ino = self.files[*file].ino;
                 expected.push((delegation.id.0, delegation.seqid, ino, Vec::new(), kind));
             }
