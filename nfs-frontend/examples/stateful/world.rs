@@ -298,7 +298,9 @@ impl World {
         if again {
             let then = self.raw(0, xid, what, args_bytes).await?;
             if then != bytes {
-                return Err(Failed(format!("a retransmission of {what:?} is answered otherwise | {args:?}")));
+                return Err(Failed(format!(
+                    "a retransmission of {what:?} is answered otherwise | {args:?}\n first {bytes:02x?}\n then {then:02x?}"
+                )));
             }
         }
         let mut d = Decoder::new(bytes);
