@@ -5,7 +5,7 @@
 //! aligned addresses, which those of a network's buffers do not: they are copied into memory that is used again and again,
 //! and so stays in the processor's cache and mapped.
 
-use atoll_base::disk::{DIRECT_ALIGN, File};
+use atoll_base::disk::{Aligned, DIRECT_ALIGN, File};
 use std::io;
 
 /// Bytes of one write: enough for a fast disk to stream at its full rate.
@@ -22,8 +22,7 @@ pub(crate) fn align(at: u64) -> u64 {
 /// The memory.
 #[derive(Default)]
 pub(crate) struct Staging {
-    /// Empty until the first use.
-    memory: Vec<u8>,
+    memory: Aligned<STAGE>,
 }
 
 impl Staging {
@@ -35,11 +34,7 @@ impl Staging {
         offset: u64,
         parts: impl Iterator<Item = &'a [u8]>,
     ) -> io::Result<()> {
-        if self.memory.is_empty() {
-            self.memory = vec![0; STAGE + DIRECT_ALIGN];
-        }
-        let start = self.memory.as_ptr().align_offset(DIRECT_ALIGN);
-        let stage = &mut self.memory[start..start + STAGE];
+        let stage = self.memory.bytes();
         let (mut at, mut len) = (offset, 0);
         for mut part in parts {
             while !part.is_empty() {

@@ -3,6 +3,7 @@
 use super::Service;
 use super::states::{Growing, STEP, hex, protocol, text};
 use crate::admin::states::{Client, Evicted, Listing, Range};
+use crate::data_dir;
 use anyhow::{Context, Result};
 use atoll_base::id::Ino;
 use atoll_lockd::NlmClient;
@@ -157,7 +158,7 @@ fn nlm_id(client: &NlmClient) -> String {
 
 /// A place in the listing of clients, after one of NLM: whatever bytes its name has, the place is a word.
 fn place_of(client: &NlmClient) -> String {
-    let name: String = client.name().iter().map(|byte| format!("{byte:02x}")).collect();
+    let name = data_dir::hex(client.name());
     format!("n{name}/{}", client.address().map(|a| a.to_string()).unwrap_or_default())
 }
 

@@ -10,6 +10,7 @@
 //! Each sync names its *site*, a constant such as `"wal.append"`. Production ignores it. The simulator can be told
 //! to skip one site, and the crash campaign must then fail: this shows that each sync is both needed and tested.
 
+mod aligned;
 mod direct;
 mod real;
 #[cfg(feature = "sim")]
@@ -18,6 +19,7 @@ mod subdir;
 #[cfg(feature = "sim")]
 pub mod wrap;
 
+pub use aligned::Aligned;
 pub use real::RealDisk;
 pub use subdir::Subdir;
 

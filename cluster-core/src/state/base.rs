@@ -357,11 +357,11 @@ impl Rows<'_> {
 }
 
 /// Runs `f` in one transaction, of which nothing remains on an error. [`Durability::Immediate`] waits for the disk and makes
-/// everything before durable, too. With `values` large values go there, whatever gaps they find if the disk is tight (the flag); after an error
-/// that is not to be used any more.
+/// everything before durable, too. With `values`, whose flush has [begun](values::Writer::begin), large values go there; after an error that is
+/// not to be used any more.
 pub(super) fn transact<R>(
     db: &Database,
-    values: Option<(&mut values::Writer, bool)>,
+    mut values: Option<&mut values::Writer>,
     durability: Durability,
     f: impl FnOnce(&mut Rows<'_>) -> Result<R, StateError>,
 ) -> Result<R, StateError> {
@@ -369,10 +369,6 @@ pub(super) fn transact<R>(
     txn.set_durability(durability).map_err(StateError::store)?;
     // Saves the allocator's state too: opening after a crash must not walk the whole file.
     txn.set_quick_repair(matches!(durability, Durability::Immediate));
-    let mut values = match values {
-        Some((values, tight)) => values.begin(tight).map(|()| Some(values))?,
-        None => None,
-    };
     let result = {
         let table = txn.open_table(STATE).map_err(StateError::store)?;
         let mut rows = Rows { table, values: values.as_deref_mut(), row: Vec::new() };

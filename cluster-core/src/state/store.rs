@@ -265,7 +265,9 @@ impl Inner {
             rows.set_place(&frozen.place)
         };
         let OnDisk { redb, values } = &mut *db;
-        let base = transact(redb, Some((values, tight)), Durability::Immediate, write)
+        let base = values
+            .begin(tight)
+            .and_then(|()| transact(redb, Some(values), Durability::Immediate, write))
             .and_then(|()| Base::open(redb, self.values.pin()))
             .map_err(|error| self.fail(error))?;
         let Place { applied, .. } = frozen.place;

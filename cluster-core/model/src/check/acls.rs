@@ -3,7 +3,6 @@
 use super::Checker;
 use crate::kv::{KvError, KvRead, Table};
 use crate::record::Inode;
-use crate::{codec, keys};
 use atoll_base::acl::Acl;
 use atoll_base::attr::FileKind;
 use atoll_base::id::Ino;
@@ -17,17 +16,14 @@ impl<K: KvRead> Checker<'_, K> {
         if !inode.acl {
             return;
         }
-        let read = self.kv.get(Table::Acl, &keys::ino(ino), |value| value.map(codec::decode::<Acl>));
-        match self.noted(read).flatten() {
-            None => self.about(ino, "its access control list is missing"),
-            Some(Err(e)) => self.about(ino, format!("its access control list: {e}")),
-            Some(Ok(_)) if inode.attr.kind == FileKind::Symlink => {
+        match self.apart::<Acl>(ino, Table::Acl, "access control list") {
+            Some(_) if inode.attr.kind == FileKind::Symlink => {
                 self.about(ino, "it is a symbolic link with an access control list");
             }
-            Some(Ok(acl)) if !acl.is_sound(inode.is_dir(), inode.attr.mode) => {
+            Some(acl) if !acl.is_sound(inode.is_dir(), inode.attr.mode) => {
                 self.about(ino, "its access control list is malformed, or its mode is not the list's");
             }
-            Some(Ok(_)) => {}
+            _ => {}
         }
     }
 
@@ -35,10 +31,7 @@ impl<K: KvRead> Checker<'_, K> {
     pub(super) fn stray_acls(&mut self) -> Result<(), KvError> {
         self.rows(Table::Acl, |c, key, _| {
             let Some(ino) = c.ino_key(Table::Acl, key) else { return };
-            let knows = c.kv.get(Table::Inode, &keys::ino(ino), |value| {
-                value.and_then(|value| codec::decode::<Inode>(value).ok()).is_some_and(|inode| inode.acl)
-            });
-            match c.noted(knows) {
+            match c.says(ino, |inode| inode.acl) {
                 Some(false) if c.nodes.contains_key(&ino) => {
                     c.about(ino, "there is an access control list that it does not know of");
                 }

@@ -3,7 +3,6 @@
 use super::Checker;
 use crate::kv::{KvError, KvRead, Table};
 use crate::record::Inode;
-use crate::{codec, keys};
 use atoll_base::id::Ino;
 use atoll_base::label::Label;
 use atoll_base::limits::LABEL_MAX;
@@ -17,14 +16,9 @@ impl<K: KvRead> Checker<'_, K> {
         if !inode.label {
             return;
         }
-        let read = self.kv.get(Table::Label, &keys::ino(ino), |value| value.map(codec::decode::<Label>));
-        match self.noted(read).flatten() {
-            None => self.about(ino, "its security label is missing"),
-            Some(Err(e)) => self.about(ino, format!("its security label: {e}")),
-            Some(Ok(label)) if !(1..=LABEL_MAX).contains(&label.data.len()) => {
-                self.about(ino, "its security label is empty or too long");
-            }
-            Some(Ok(_)) => {}
+        let label = self.apart::<Label>(ino, Table::Label, "security label");
+        if label.is_some_and(|label| !(1..=LABEL_MAX).contains(&label.data.len())) {
+            self.about(ino, "its security label is empty or too long");
         }
     }
 
@@ -32,10 +26,7 @@ impl<K: KvRead> Checker<'_, K> {
     pub(super) fn stray_labels(&mut self) -> Result<(), KvError> {
         self.rows(Table::Label, |c, key, _| {
             let Some(ino) = c.ino_key(Table::Label, key) else { return };
-            let knows = c.kv.get(Table::Inode, &keys::ino(ino), |value| {
-                value.and_then(|value| codec::decode::<Inode>(value).ok()).is_some_and(|inode| inode.label)
-            });
-            if c.noted(knows) == Some(false) {
+            if c.says(ino, |inode| inode.label) == Some(false) {
                 c.general(format!("a security label is of inode {ino}, which knows of none"));
             }
         })

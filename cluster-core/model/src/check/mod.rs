@@ -16,7 +16,7 @@ mod tree;
 
 use crate::keys::{self, Parts};
 use crate::kv::{KvError, KvRead, Table};
-use crate::record::{Meta, Orphan};
+use crate::record::{Inode, Meta, Orphan};
 use crate::{codec, store};
 use atoll_base::attr::{Delegated, FileKind};
 use atoll_base::block::BlockId;
@@ -193,6 +193,25 @@ impl<K: KvRead> Checker<'_, K> {
             f(self, key, value);
             ControlFlow::Continue(())
         })
+    }
+
+    /// What an inode says is in a row of its own, if that is there and can be read.
+    fn apart<T: DeserializeOwned>(&mut self, ino: Ino, table: Table, what: &str) -> Option<T> {
+        let read = self.kv.get(table, &keys::ino(ino), |value| value.map(codec::decode));
+        match self.noted(read).flatten() {
+            Some(Ok(value)) => return Some(value),
+            None => self.about(ino, format!("its {what} is missing")),
+            Some(Err(e)) => self.about(ino, format!("its {what}: {e}")),
+        }
+        None
+    }
+
+    /// Whether an inode says something of itself; one that does not exist does not. `None` if that cannot be known.
+    fn says(&mut self, ino: Ino, what: impl FnOnce(&Inode) -> bool) -> Option<bool> {
+        let says = self.kv.get(Table::Inode, &keys::ino(ino), |value| {
+            value.and_then(|value| codec::decode::<Inode>(value).ok()).is_some_and(|inode| what(&inode))
+        });
+        self.noted(says)
     }
 
     fn ino_key(&mut self, table: Table, key: &[u8]) -> Option<Ino> {

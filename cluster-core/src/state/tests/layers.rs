@@ -62,7 +62,8 @@ impl Rig {
 
     fn flush(&mut self) {
         let Some(frozen) = self.frozen.take() else { return };
-        transact(&self.db, Some((&mut self.writer, false)), Durability::Immediate, |rows| {
+        self.writer.begin(false).unwrap();
+        transact(&self.db, Some(&mut self.writer), Durability::Immediate, |rows| {
             frozen.layer.write_to(rows)?;
             rows.set_place(&frozen.place)
         })

@@ -4,7 +4,7 @@ use super::slots::{PER_ROW, Slots};
 use super::{FILE, Reference, SLOT, SYNC_VALUES, Values, slots_of, summed, unsummed};
 use crate::state::error::StateError;
 use atoll_base::checksum::crc32c;
-use atoll_base::disk::{DIRECT_ALIGN, File};
+use atoll_base::disk::{Aligned, File};
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 
@@ -29,25 +29,16 @@ pub(in crate::state) struct Writer {
 
 #[derive(Default)]
 struct Stage {
-    /// Empty until the first use, then room for [`STAGE`] bytes at an aligned address.
-    memory: Vec<u8>,
+    memory: Aligned<STAGE>,
     len: usize,
     slot: u64,
 }
 
 impl Stage {
-    fn memory(&mut self) -> &mut [u8] {
-        if self.memory.is_empty() {
-            self.memory = vec![0; STAGE + DIRECT_ALIGN];
-        }
-        let start = self.memory.as_ptr().align_offset(DIRECT_ALIGN);
-        &mut self.memory[start..start + STAGE]
-    }
-
     fn write_to(&mut self, file: &dyn File) -> io::Result<()> {
         let (len, place) = (std::mem::take(&mut self.len), self.slot * SLOT as u64);
         self.slot += (len / SLOT) as u64;
-        let bytes = &self.memory()[..len];
+        let bytes = &self.memory.bytes()[..len];
         match len {
             0 => Ok(()),
             DIRECT_MIN.. => file.write_direct_at(bytes, place),
@@ -66,7 +57,7 @@ impl Stage {
                 self.write_to(file)?;
             }
             let len = self.len;
-            let room = &mut self.memory()[len..];
+            let room = &mut self.memory.bytes()[len..];
             let n = value.len().min(room.len());
             room[..n].copy_from_slice(&value[..n]);
             let padded = n.next_multiple_of(SLOT);
