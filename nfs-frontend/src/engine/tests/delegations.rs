@@ -5,7 +5,7 @@ use super::world::World;
 use crate::engine::tests::world::name_of;
 use crate::server::reverse::Reverse;
 use atoll_proto::nfs3::{DirOpArgs3, NfsStat3, Remove3Args, StableHow, call};
-use atoll_proto::nfs4::callback::{CbArgOp4, CbResOp4};
+use atoll_proto::nfs4::callback::{CbArgOp4, CbRecall4Args, CbResOp4};
 use atoll_proto::nfs4::{
     ArgOp4, Attr4, AttrValue4, Bitmap, Content4, DelegReturn4Args, DirFromClient4, DirFromServer4, Fattr4,
     FileHandle, FreeStateId4Args, GetAttr4Args, GetAttr4Ok, GetDirDelegation4Args, GetDirDelegation4Ok,
@@ -369,40 +369,79 @@ async fn a_directory_is_recalled_when_another_changes_it() {
     );
 }
 
-#[tokio::test(start_paused = true)]
-async fn after_a_start_a_recall_is_sent_again() {
-    let mut world = World::new().await;
+/// A delegation that is recalled for another client, and what the holder has of it and of its session when the server dies.
+async fn recalled_before_a_crash(world: &mut World) -> (FileHandle, StateId4, ([u8; 16], u32, Vec<u32>)) {
     let file = handle(&world.create(world.root, "f").await);
     let (held, saved) = {
-        let mut a = Client::new(&world, "a", BACK).await;
+        let mut a = Client::new(world, "a", BACK).await;
         let held = a.delegated("f", BOTH | WANT_WRITE).await;
-        let mut b = Client::new(&world, "b", BACK).await;
-        let (opened, _) = tokio::join!(b.open_as(root(&world), by_name("f"), READ), a.next());
+        let mut b = Client::new(world, "b", BACK).await;
+        let (opened, _) = tokio::join!(b.open_as(root(world), by_name("f"), READ), a.next());
         assert_eq!(opened, Err(NfsStat4::Delay));
         (held, (a.session, a.seqid, a.slots.clone()))
     };
     world.crash().await;
-    let (session, seqid, slots) = saved;
-    let connection = Some(Reverse::new());
-    let mut a = Client { world: &world, connection, session, seqid, slots, flags: 0, minor: 1 };
-    assert_eq!(a.bind(DirFromClient4::ForeOrBoth).await, Ok(DirFromServer4::Both));
-    let again = loop {
-        let called = a.called().await;
-        let (slot, seqid) = (called.sequence().slotid as usize, called.sequence().sequenceid);
-        match seqid == a.slots[slot].wrapping_add(1) {
-            true => {
-                a.slots[slot] = seqid;
-                a.answer(&called, Ok(()), Ok(()));
-                if let Some(CbArgOp4::Recall(recall)) = called.args.ops.get(1) {
-                    break *recall;
+    (file, held, saved)
+}
+
+impl<'a> Client<'a> {
+    /// With another connection, after a start of the server.
+    fn again(world: &'a World, saved: ([u8; 16], u32, Vec<u32>)) -> Self {
+        let (session, seqid, slots) = saved;
+        Client { world, connection: Some(Reverse::new()), session, seqid, slots, flags: 0, minor: 1 }
+    }
+
+    /// The next recall, whatever numbers of slots the server asks for before.
+    async fn recalled(&mut self) -> CbRecall4Args {
+        loop {
+            let called = self.called().await;
+            let (slot, seqid) = (called.sequence().slotid as usize, called.sequence().sequenceid);
+            match seqid == self.slots[slot].wrapping_add(1) {
+                true => {
+                    self.slots[slot] = seqid;
+                    self.answer(&called, Ok(()), Ok(()));
+                    if let Some(CbArgOp4::Recall(recall)) = called.args.ops.get(1) {
+                        return *recall;
+                    }
                 }
+                false if seqid == self.slots[slot] => {
+                    self.answer(&called, Ok(()), Err(NfsStat4::RetryUncachedRep));
+                }
+                false => self.answer(&called, Err(NfsStat4::SeqMisordered), Ok(())),
             }
-            false if seqid == a.slots[slot] => a.answer(&called, Ok(()), Err(NfsStat4::RetryUncachedRep)),
-            false => a.answer(&called, Err(NfsStat4::SeqMisordered), Ok(())),
         }
-    };
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_start_a_recall_is_sent_again() {
+    let mut world = World::new().await;
+    let (file, held, saved) = recalled_before_a_crash(&mut world).await;
+    let mut a = Client::again(&world, saved);
+    assert_eq!(a.bind(DirFromClient4::ForeOrBoth).await, Ok(DirFromServer4::Both));
+    let again = a.recalled().await;
     assert_eq!((again.stateid, again.fh), (held, file));
     a.give_back(file, held).await;
     let mut b = Client::new(&world, "b", BACK).await;
     b.open_as(root(&world), by_name("f"), READ).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_start_who_comes_late_has_a_lease_to_return() {
+    let mut world = World::new().await;
+    let (file, held, saved) = recalled_before_a_crash(&mut world).await;
+    let mut a = Client::again(&world, saved);
+    let lease = world.engine.lease();
+    // An idle client is heard when it renews its lease, and asks for callbacks a moment later.
+    tokio::time::sleep(lease * 9 / 10).await;
+    a.ask(Vec::new()).await;
+    assert_eq!(a.flags, seq_status::CB_PATH_DOWN | seq_status::CB_PATH_DOWN_SESSION);
+    tokio::time::sleep(lease / 5).await;
+    assert_eq!(a.bind(DirFromClient4::ForeOrBoth).await, Ok(DirFromServer4::Both));
+    // Told at once, not when the next try is due.
+    let again = tokio::time::timeout(Duration::from_secs(1), a.recalled()).await.unwrap();
+    assert_eq!((again.stateid, again.fh), (held, file));
+    tokio::time::sleep(lease * 9 / 10).await;
+    a.give_back(file, held).await;
+    assert_eq!(world.engine.stats().delegations_revoked, 0);
 }

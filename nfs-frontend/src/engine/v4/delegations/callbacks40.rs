@@ -141,6 +141,9 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
         };
         let down = Standing::Down { since: Instant::now(), holding: false };
         paths.set(client, if answered { Standing::Up } else { down });
+        if answered {
+            self.v4.delegations.paths.wake(client);
+        }
     }
 
     /// Sends one operation to a client of v4.0.

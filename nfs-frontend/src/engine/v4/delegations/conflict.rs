@@ -165,7 +165,7 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
         let Met { ino, intrusion } = met;
         let mut waited = false;
         loop {
-            let wait = self.v4.delegations.wait(ino);
+            let wait = self.v4.delegations.returns.wait(ino);
             let mut returned = std::pin::pin!(wait.notified());
             returned.as_mut().enable();
             let Ok(holders) = self.in_the_way(ino, intrusion, asking).await else { return false };

@@ -29,6 +29,7 @@ use atoll_base::id::Ino;
 use atoll_meta::nfs4::{ClientId, StateId};
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
+use std::hash::Hash;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -48,7 +49,10 @@ pub(crate) struct Delegations {
     pub(crate) paths40: callbacks40::Paths,
     /// Who opens a file again is told of the same one again.
     counted: Mutex<HashSet<StateId>>,
-    waits: Mutex<HashMap<Ino, Weak<Notify>>>,
+    /// Told when a delegation of an inode ends.
+    pub(crate) returns: Waits<Ino>,
+    /// Told when a client can be called again.
+    pub(crate) paths: Waits<ClientId>,
     /// Clients with delegations that were revoked and not freed.
     revoked: Mutex<HashMap<ClientId, u32>>,
     any_revoked: AtomicUsize,
@@ -67,6 +71,43 @@ pub(crate) struct Counters {
     pub(crate) revoked: AtomicU64,
 }
 
+/// Those who wait for something to happen to a `K`.
+#[derive(Debug)]
+pub(crate) struct Waits<K>(Mutex<HashMap<K, Weak<Notify>>>);
+
+impl<K> Default for Waits<K> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<K: Eq + Hash> Waits<K> {
+    /// Told of what happens to it.
+    pub(crate) fn wait(&self, of: K) -> Arc<Notify> {
+        let mut waits = lock(&self.0);
+        // Bounded by calls in execution: what nobody waits for goes with the next look.
+        if let Some(known) = waits.get(&of).and_then(Weak::upgrade) {
+            return known;
+        }
+        waits.retain(|_, wait| wait.strong_count() > 0);
+        let new = Arc::new(Notify::new());
+        waits.insert(of, Arc::downgrade(&new));
+        new
+    }
+
+    pub(crate) fn wake(&self, of: K) {
+        let known = lock(&self.0).get(&of).and_then(Weak::upgrade);
+        if let Some(wait) = known {
+            wait.notify_waiters();
+        }
+    }
+
+    fn wake_all(&self) {
+        let all: Vec<_> = lock(&self.0).values().filter_map(Weak::upgrade).collect();
+        all.iter().for_each(|wait| wait.notify_waiters());
+    }
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -77,7 +118,8 @@ impl Default for Delegations {
             history: policy::History::default(),
             paths40: callbacks40::Paths::default(),
             counted: Mutex::default(),
-            waits: Mutex::default(),
+            returns: Waits::default(),
+            paths: Waits::default(),
             revoked: Mutex::default(),
             any_revoked: AtomicUsize::new(0),
             counters: Counters::default(),
@@ -99,27 +141,7 @@ impl Delegations {
     /// A delegation is gone.
     pub(crate) fn ended(&self, ino: Ino, id: StateId) {
         lock(&self.counted).remove(&id);
-        self.wake(ino);
-    }
-
-    /// Told when a delegation of an inode ends.
-    pub(crate) fn wait(&self, ino: Ino) -> Arc<Notify> {
-        let mut waits = lock(&self.waits);
-        // Bounded by calls in execution: what nobody waits for goes with the next look.
-        if let Some(known) = waits.get(&ino).and_then(Weak::upgrade) {
-            return known;
-        }
-        waits.retain(|_, wait| wait.strong_count() > 0);
-        let new = Arc::new(Notify::new());
-        waits.insert(ino, Arc::downgrade(&new));
-        new
-    }
-
-    fn wake(&self, ino: Ino) {
-        let known = lock(&self.waits).get(&ino).and_then(Weak::upgrade);
-        if let Some(wait) = known {
-            wait.notify_waiters();
-        }
+        self.returns.wake(ino);
     }
 
     /// Whether a client that has too many may be asked to return some: not again and again. Takes note that it is.
@@ -139,8 +161,7 @@ impl Delegations {
     pub(crate) fn client_gone(&self, client: ClientId) {
         self.set_revoked(client, 0);
         self.paths40.forget(client);
-        let all: Vec<_> = lock(&self.waits).values().filter_map(Weak::upgrade).collect();
-        all.iter().for_each(|wait| wait.notify_waiters());
+        self.returns.wake_all();
     }
 
     /// How many revoked delegations a client has that it has not freed.

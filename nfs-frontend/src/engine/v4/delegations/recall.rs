@@ -1,7 +1,9 @@
 //! Recalls: the holder of a delegation is told until it returns it, or is too late (RFC 8881 §10.4.5, §20.2; RFC 7530 §10.4.5).
 //!
 //! Which are to be told is in the replicated state, so a recall goes on in the next life of this frontend, with the time for it beginning anew: a client
-//! loses nothing because the server was down. One that does not return a delegation within a lease loses it, and keeps what else it has.
+//! loses nothing because the server was down. One that does not return a delegation within a lease since it heard loses it, and keeps what else it has.
+//! One that does not hear has two: after a start it is idle clients that come last, with the renewal of their lease, and bind a connection then.
+//! (Of one that has lapsed delegations are taken without waiting: `conflict`.)
 
 use crate::engine::Engine;
 use crate::engine::v4::back::BackError;
@@ -12,11 +14,12 @@ use atoll_meta::nfs4::{ClientId, State, StateKind, StateOp};
 use atoll_meta::{Call, FsError, MetadataService, Op};
 use atoll_proto::nfs4::callback::{CbArgOp4, CbRecall4Args, CbRecallAny4Args, CbResOp4, recall_any};
 use atoll_proto::nfs4::{Bitmap, NfsStat4};
+use std::pin::pin;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info, warn};
 
 /// Recalls on their way at a time; more stay in the replicated state until these are done.
@@ -69,32 +72,49 @@ pub(crate) async fn run<M: MetadataService, B: BlockService>(
 async fn tell<M: MetadataService, B: BlockService>(engine: Weak<Engine<M, B>>, state: State) {
     let begin = Instant::now();
     let mut pause = RETRY_MIN;
-    let mut told = false;
+    let mut heard = None;
     loop {
-        let Some(wait) = engine.upgrade().map(|engine| engine.v4.delegations.wait(state.ino)) else { return };
-        let mut returned = std::pin::pin!(wait.notified());
-        // Before it is looked at, so that no return is missed.
+        let waits = engine.upgrade().map(|engine| {
+            let delegations = &engine.v4.delegations;
+            (delegations.returns.wait(state.ino), delegations.paths.wait(state.client))
+        });
+        let Some((returns, paths)) = waits else { return };
+        let (mut returned, mut reachable) = (pin!(returns.notified()), pin!(paths.notified()));
+        // Before it is looked at and called, so that neither is missed.
         returned.as_mut().enable();
+        reachable.as_mut().enable();
         let until = {
             let Some(engine) = engine.upgrade() else { return };
             if !engine.is_recalled(&state).await {
                 return;
             }
-            let left = engine.lease().saturating_sub(begin.elapsed());
-            if left.is_zero() {
+            let lease = engine.lease();
+            let left = |heard: Option<Instant>| match heard {
+                Some(heard) => lease.saturating_sub(heard.elapsed()),
+                None => (2 * lease).saturating_sub(begin.elapsed()),
+            };
+            if left(heard).is_zero() {
                 if engine.revoke(&state).await.is_ok() {
                     return;
                 }
                 pause
             } else {
-                told = told || engine.tell_once(&state, left.clamp(ANSWER_MIN, ANSWER)).await;
-                let left = engine.lease().saturating_sub(begin.elapsed());
-                if told { left } else { pause.min(left) }
+                if heard.is_none() && engine.tell_once(&state, left(None).clamp(ANSWER_MIN, ANSWER)).await {
+                    heard = Some(Instant::now());
+                }
+                if heard.is_some() { left(heard) } else { pause.min(left(None)) }
             }
         };
-        // Also of another client's return: then it is looked at again, and told again if it was not.
-        let _returned = timeout(until, returned).await;
         pause = (pause * 2).min(RETRY_MAX);
+        tokio::select! {
+            // Also of another client's return: then it is looked at again, and told again if it was not.
+            _returned = timeout(until, returned) => {}
+            () = reachable, if heard.is_none() => {
+                // The answer to what the client bound the connection with goes first.
+                pause = RETRY_MIN;
+                sleep(RETRY_MIN).await;
+            }
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use crate::engine::v4::back::credential;
 use crate::engine::v4::compound::{Compound, Done, Halt, Identity};
 use crate::engine::v4::slots::{Active, Begun, Refusal};
 use crate::engine::v4::{self, status};
+use crate::server::reverse::Connection;
 use atoll_base::access::Cred;
 use atoll_base::block::BlockService;
 use atoll_meta::nfs4::{
@@ -277,7 +278,7 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
         if let Some(made) = self.engine.meta().session(session).await? {
             let active = self.engine.v4.sessions.enter(made, true);
             if let Some(connection) = self.call.connection.as_ref().filter(|_| terms.backchannel) {
-                active.back.bind(connection, self.minor);
+                self.bind(&active, connection);
             }
         }
         let persist = if terms.persist { create_session::PERSIST } else { 0 };
@@ -369,6 +370,15 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
         })
     }
 
+    /// Binds a connection to a session for callbacks, if they can be sent; what waited for that goes on.
+    fn bind(&self, session: &Active, connection: &Connection) -> bool {
+        let bound = session.back.bind(connection, self.minor);
+        if bound {
+            self.engine.v4.delegations.paths.wake(session.session.client);
+        }
+        bound
+    }
+
     pub(crate) async fn bind_connection(
         &mut self,
         args: &BindConnToSession4Args,
@@ -378,7 +388,7 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
         // §18.34.3. Every connection serves the fore channel, bound or not.
         let wants_back = !matches!(args.dir, DirFromClient4::Fore);
         let connection = self.call.connection.as_ref().filter(|_| wants_back);
-        let bound = connection.is_some_and(|connection| active.back.bind(connection, self.minor));
+        let bound = connection.is_some_and(|connection| self.bind(&active, connection));
         if bound && active.to_recall().is_some() {
             self.engine.v4.sessions.fallen.notify_one();
         }
