@@ -70,6 +70,10 @@ fn scenario(name: &str, version: &str) {
     a.sh("echo 6 >> /mnt/nfs/g");
     assert_eq!(b.sh("tail -n 1 /mnt/nfs/g"), "6\n");
 
+    // A listing does not know better.
+    a.sh("for i in 1 2 3 4; do echo $i >> /mnt/nfs/listed; sleep 0.1; done");
+    assert_eq!(b.sh("ls -ln /mnt/nfs | awk '$9 == \"listed\" { print $5 }'"), "8\n");
+
     // Names change under it. (Names are cached for some seconds, delegation or not; who changes the directory itself looks again.)
     a.sh("for i in 1 2 3; do cat /mnt/nfs/g > /dev/null; done");
     b.sh("mv /mnt/nfs/g /mnt/nfs/g2; echo new > /mnt/nfs/g");

@@ -4,16 +4,18 @@ use super::backclient::{BACK, Called, Client, put, root};
 use super::world::World;
 use crate::engine::tests::world::name_of;
 use crate::server::reverse::Reverse;
-use atoll_proto::nfs3::{DirOpArgs3, NfsStat3, Remove3Args, StableHow, call};
+use atoll_proto::nfs3::{
+    DirOpArgs3, NfsStat3, ReadDirPlus3Args, ReadDirPlus3Res, Remove3Args, StableHow, call,
+};
 use atoll_proto::nfs4::callback::{CbArgOp4, CbRecall4Args, CbResOp4};
 use atoll_proto::nfs4::{
     ArgOp4, Attr4, AttrValue4, Bitmap, Content4, DelegReturn4Args, DirFromClient4, DirFromServer4, Fattr4,
-    FileHandle, FreeStateId4Args, GetAttr4Args, GetAttr4Ok, GetDirDelegation4Args, GetDirDelegation4Ok,
-    IoAdvise4Args, Name4, NfsStat4, NfsTime4, Open4Ok, OpenClaim4, OpenDelegation4, Read4Args, Remove4Args,
-    ResOp4, Seek4Args, SetAttr4Args, StateId4, TestStateId4Args, WhyNoDelegation4, open_result, seq_status,
-    share_access,
+    FileHandle, FileType4, FreeStateId4Args, GetAttr4Args, GetAttr4Ok, GetDirDelegation4Args,
+    GetDirDelegation4Ok, IoAdvise4Args, Name4, NfsStat4, NfsTime4, Open4Ok, OpenClaim4, OpenDelegation4,
+    Read4Args, ReadDir4Args, Remove4Args, ResOp4, Seek4Args, SetAttr4Args, StateId4, TestStateId4Args,
+    WhyNoDelegation4, open_result, seq_status, share_access,
 };
-use atoll_xdr::Array;
+use atoll_xdr::{Array, Decoder};
 use std::time::Duration;
 
 const READ: u32 = share_access::READ;
@@ -304,6 +306,50 @@ async fn others_see_what_the_holder_says() {
     // One that does not answer is recalled.
     let (seen, _unanswered) = tokio::join!(b.attrs(file), a.called());
     assert_eq!(seen, Err(NfsStat4::Delay));
+}
+
+/// The only entry of the root, as READDIR with these attributes shows it.
+async fn listed(client: &mut Client<'_>, attrs: &[Attr4]) -> Result<Vec<AttrValue4>, NfsStat4> {
+    let attr_request = Bitmap::of(&attrs.iter().map(|attr| *attr as u32).collect::<Vec<_>>());
+    let args = ReadDir4Args { cookie: 0, cookieverf: [0; 8], dircount: 4096, maxcount: 4096, attr_request };
+    let res = client.ask(vec![put(root(client.world)), ArgOp4::ReadDir(args)]).await;
+    match &res[1] {
+        ResOp4::ReadDir(Ok(ok)) => Ok(ok.entries.first().unwrap().attrs.read().unwrap()),
+        ResOp4::ReadDir(Err(status)) => Err(*status),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_listing_says_what_it_does_not_know() {
+    let world = World::new().await;
+    world.create(world.root, "f").await;
+    let mut a = Client::new(&world, "a", BACK).await;
+    let mut b = Client::new(&world, "b", BACK).await;
+    a.delegated("f", BOTH | WANT_WRITE).await;
+    let asked = [Attr4::Type, Attr4::Size, Attr4::RdAttrError];
+    let regular = AttrValue4::Type(FileType4::Regular);
+    let known = vec![regular.clone(), AttrValue4::Size(0), AttrValue4::RdAttrError(Ok(()))];
+    assert_eq!(listed(&mut a, &asked).await, Ok(known), "the holder itself");
+    let unknown = vec![regular.clone(), AttrValue4::RdAttrError(Err(NfsStat4::Delay))];
+    assert_eq!(listed(&mut b, &asked).await, Ok(unknown));
+    // Who wants to hear of no error waits for the holder; if that does not answer it is recalled.
+    let says = async |a: &Client<'_>| {
+        let called = a.called().await;
+        a.tell(&called, &[AttrValue4::Change(9), AttrValue4::Size(5)]);
+    };
+    let (seen, ()) = tokio::join!(listed(&mut b, &asked[..2]), says(&a));
+    assert_eq!(seen, Ok(vec![regular, AttrValue4::Size(5)]));
+    let (seen, _unanswered) = tokio::join!(listed(&mut b, &asked[..2]), a.called());
+    assert_eq!(seen, Err(NfsStat4::Delay));
+    // Version 3 leaves attributes out.
+    let (dir, cookieverf) = (world.root, [0; 8]);
+    let args = ReadDirPlus3Args { dir, cookie: 0, cookieverf, dircount: 4096, maxcount: 4096 };
+    let bytes = world.bytes::<call::ReadDirPlus>(world.next_xid(), &args).await;
+    let result: ReadDirPlus3Res = Decoder::new(bytes).decode().unwrap();
+    let entries = result.unwrap().entries;
+    let entry = entries.iter().find(|entry| &entry.name[..] == b"f").unwrap();
+    assert!(entry.name_attributes.is_none() && entry.name_handle.is_some());
 }
 
 #[tokio::test(start_paused = true)]

@@ -10,7 +10,7 @@ use crate::engine::resolve::{Node, same_object};
 use crate::engine::{Engine, Handle, Interrupt, attrs, status};
 use crate::rpc::RpcCall;
 use atoll_base::access::{Perm, permits};
-use atoll_base::attr::Attr;
+use atoll_base::attr::{Attr, Delegated};
 use atoll_base::block::BlockService;
 use atoll_base::id::{Cookie, Ino};
 use atoll_base::limits::IO_MAX;
@@ -244,7 +244,9 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
         cookie: u64,
         attr: Option<&Attr>,
     ) -> bool {
-        let attributes = attr.map(attrs::fattr);
+        // What another client holds, it may have changed. Attributes that are left out are asked for, and then the holder is (RFC 8881 §10.4.3).
+        let here = |attr: &&Attr| attr.delegated != Delegated::Write;
+        let attributes = attr.filter(here).map(attrs::fattr);
         let handle = attr.map(|attr| self.handle_of(&node.handle, attr));
         writer.push(&DirPlusEntry {
             fileid: ino.0,

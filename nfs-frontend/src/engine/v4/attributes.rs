@@ -124,7 +124,7 @@ pub(crate) fn asks_write_only(asked: &Bitmap) -> bool {
 }
 
 /// What the holder of a write delegation may have changed.
-const HELD: Bitmap = attributes![Change, Size, SpaceUsed, TimeAccess, TimeMetadata, TimeModify];
+pub(crate) const HELD: Bitmap = attributes![Change, Size, SpaceUsed, TimeAccess, TimeMetadata, TimeModify];
 
 /// Whether the answer takes what the holder of a write delegation knows.
 pub(crate) fn asks_held(asked: &Bitmap) -> bool {
@@ -170,6 +170,8 @@ pub(crate) struct View<'a> {
     pub(crate) names: Shown,
     /// Given if something of it is asked.
     pub(crate) file_system: Option<&'a FileSystem>,
+    /// What `rdattr_error` says.
+    pub(crate) error: Option<NfsStat4>,
 }
 
 fn time(t: Timestamp) -> NfsTime4 {
@@ -257,7 +259,7 @@ impl View<'_> {
             Attr4::FsId => V::FsId(FsId4 { major: u64::from(a.volume.0), minor: u64::from(self.export.0) }),
             Attr4::UniqueHandles => V::UniqueHandles(true),
             Attr4::LeaseTime => V::LeaseTime(self.lease),
-            Attr4::RdAttrError => V::RdAttrError(Ok(())),
+            Attr4::RdAttrError => V::RdAttrError(self.error.map_or(Ok(()), Err)),
             Attr4::AclSupport => V::AclSupport(acls::SUPPORT),
             Attr4::Acl => V::Acl(acls::acl(a, &self.names)),
             Attr4::Dacl => V::Dacl(acls::dacl(a, &self.names)),

@@ -224,11 +224,20 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
     /// Executes an operation, and again while delegations of others are in its way and come back in time.
     async fn execute_patiently(&mut self, op: ArgOp4) -> Result<Status4, Halt> {
         self.impatient = false;
-        if !may_meet_delegations(&op) {
-            return self.execute(op).await;
-        }
         let number = op.op();
         let mark = self.reply.mark();
+        if !may_meet_delegations(&op) {
+            return match self.execute(op).await {
+                // It does all the same: nothing is recalled, but it is answered.
+                Err(Halt::Delegated(met)) => {
+                    debug_assert!(false, "{number:?} met {met:?}");
+                    self.reply.rollback(mark);
+                    self.reply.put(&number.failed(NfsStat4::Delay));
+                    Ok(Err(NfsStat4::Delay))
+                }
+                done => done,
+            };
+        }
         let mut patience = Patience::v4();
         loop {
             let met = match self.execute(op.clone()).await {
@@ -362,6 +371,7 @@ fn may_meet_delegations(op: &ArgOp4) -> bool {
             A::GetAttr(_)
                 | A::IoAdvise(_)
                 | A::Read(_)
+                | A::ReadDir(_)
                 | A::ReadPlus(_)
                 | A::Seek(_)
                 | A::Verify(_)

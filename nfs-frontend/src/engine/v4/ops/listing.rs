@@ -1,19 +1,25 @@
 //! READDIR (RFC 8881 §18.23). There are no entries for `.` and `..`; cookies are those of version 3.
 //!
 //! Where another export begins at a name that the directory itself does not have, the name is listed behind its own.
+//!
+//! Of a file that another client has delegated for writing, size, change and times are known to that client alone. A listing asks no holders: it says so
+//! of the entry (`rdattr_error`), and who wants to know asks for the file's attributes (§10.4.3).
 
 use crate::engine::resolve::{Node, same_object};
 use crate::engine::v3::cookie_verifier;
-use crate::engine::v4::attributes::{FileSystem, View, asks_write_only, names_shown, supported};
-use crate::engine::v4::compound::{Compound, Done, Object};
+use crate::engine::v4::attributes::{
+    FileSystem, HELD, View, asks_held, asks_write_only, names_shown, supported,
+};
+use crate::engine::v4::compound::{Compound, Done, Halt, Object};
 use crate::engine::v4::pseudo::Joints;
 use atoll_base::access::{Perm, permits};
-use atoll_base::attr::Attr;
+use atoll_base::attr::{Attr, Delegated};
 use atoll_base::block::BlockService;
 use atoll_base::id::Cookie;
 use atoll_base::limits::IO_MAX;
 use atoll_meta::{FsError, MetadataService};
 use atoll_proto::nfs4::{Attr4, Bitmap, NfsStat4, ReadDir4Args, ReadDirWriter};
+use atoll_xdr::Encoder;
 use bytes::Bytes;
 use std::sync::Arc;
 
@@ -56,14 +62,20 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
             only_errors: asked.contains(Attr4::RdAttrError as u32),
             asked,
         };
-        match &object {
-            Object::Pseudo(joints, index) => self.list_pseudo(joints.clone(), *index, args, &shown).await,
-            Object::Real(node) => self.list_real(node, args, &shown).await,
-        }
+        let mut reply = std::mem::take(&mut self.reply);
+        let listed = match &object {
+            Object::Pseudo(joints, index) => {
+                self.list_pseudo(&mut reply, joints.clone(), *index, args, &shown).await
+            }
+            Object::Real(node) => self.list_real(&mut reply, node, args, &shown).await,
+        };
+        self.reply = reply;
+        listed
     }
 
     async fn list_pseudo(
-        &mut self,
+        &self,
+        reply: &mut Encoder,
         joints: Arc<Joints>,
         index: usize,
         args: &ReadDir4Args,
@@ -88,19 +100,22 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
             let attr = self.attr(&object).await?;
             entries.push((cookie, name.clone(), object, attr));
         }
-        let mut reply = std::mem::take(&mut self.reply);
-        let mut writer = ReadDirWriter::begin(&mut reply, verifier, args.dircount, args.maxcount);
+        let mut writer = ReadDirWriter::begin(reply, verifier, args.dircount, args.maxcount);
         for (cookie, name, object, attr) in &entries {
-            if !self.push(&mut writer, shown, *cookie, name, object, attr).await {
+            if !self.push(&mut writer, shown, *cookie, name, object, attr).await? {
                 break;
             }
         }
-        let finished = writer.finish(true);
-        self.reply = reply;
-        finished.map(|_| ()).map_err(|_| NfsStat4::TooSmall.into())
+        writer.finish(true).map(|_| ()).map_err(|_| NfsStat4::TooSmall.into())
     }
 
-    async fn list_real(&mut self, node: &Node, args: &ReadDir4Args, shown: &Shown) -> Done<()> {
+    async fn list_real(
+        &self,
+        reply: &mut Encoder,
+        node: &Node,
+        args: &ReadDir4Args,
+        shown: &Shown,
+    ) -> Done<()> {
         let dir = node.handle.ino;
         let verifier = cookie_verifier(&node.handle);
         if args.cookie != 0 && args.cookieverf != [0; 8] && args.cookieverf != verifier {
@@ -122,8 +137,7 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
         }
         self.engine.accessed(&node.export, &mut page.dir);
         let joints = self.engine.joints().await?;
-        let mut reply = std::mem::take(&mut self.reply);
-        let mut writer = ReadDirWriter::begin(&mut reply, verifier, args.dircount, maxcount);
+        let mut writer = ReadDirWriter::begin(reply, verifier, args.dircount, maxcount);
         let (mut room, mut end) = (true, false);
         while room && !end {
             let mut last = None;
@@ -148,7 +162,7 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
                             }
                             _ => attr,
                         };
-                        self.push(&mut writer, shown, entry.cookie.0, &entry.name, &object, &attr).await
+                        self.push(&mut writer, shown, entry.cookie.0, &entry.name, &object, &attr).await?
                     }
                     // Removed since the page was read.
                     Err(FsError::Stale) => continue,
@@ -172,11 +186,9 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
             }
         }
         if end && room {
-            room = self.list_joined(node, &joints, args.cookie, &mut writer, shown).await;
+            room = self.list_joined(node, &joints, args.cookie, &mut writer, shown).await?;
         }
-        let finished = writer.finish(end && room);
-        self.reply = reply;
-        finished.map(|_| ()).map_err(|_| NfsStat4::TooSmall.into())
+        writer.finish(end && room).map(|_| ()).map_err(|_| NfsStat4::TooSmall.into())
     }
 
     /// Adds the exports that begin in a directory at names which it does not have itself. Says whether all found room.
@@ -187,7 +199,7 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
         after: u64,
         writer: &mut ReadDirWriter<'_>,
         shown: &Shown,
-    ) -> bool {
+    ) -> Done<bool> {
         let dir = node.handle.ino;
         for (index, name) in joints.names_in(dir).into_iter().enumerate() {
             let cookie = JOINED + index as u64;
@@ -199,11 +211,11 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
             // What this client may not use is not there for it.
             let Ok(object) = self.look_up(&Object::Real(node.clone()), &wire).await else { continue };
             let Ok(attr) = self.attr(&object).await else { continue };
-            if !self.push(writer, shown, cookie, &name, &object, &attr).await {
-                return false;
+            if !self.push(writer, shown, cookie, &name, &object, &attr).await? {
+                return Ok(false);
             }
         }
-        true
+        Ok(true)
     }
 
     /// What an entry stands for: where another export begins, its root.
@@ -217,6 +229,7 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
         Self::beside(node, attr)
     }
 
+    /// Writes an entry, if there is room.
     async fn push(
         &self,
         writer: &mut ReadDirWriter<'_>,
@@ -225,8 +238,23 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
         name: &[u8],
         object: &Object,
         attr: &Attr,
-    ) -> bool {
-        let mounted_on = self.mounted_on(object, attr).await.unwrap_or(attr.ino.0);
+    ) -> Done<bool> {
+        let elsewhere = attr.delegated == Delegated::Write
+            && asks_held(&shown.asked)
+            && self.engine.may_be_elsewhere(attr, self.asking()).await.unwrap_or(true);
+        let asked_of_holder;
+        let attr = if elsewhere && !shown.only_errors {
+            let asked = Box::pin(self.engine.as_held(attr.clone(), self.asking()));
+            asked_of_holder = asked.await.map_err(Halt::Delegated)?;
+            &asked_of_holder
+        } else {
+            attr
+        };
+        let kept_back = self.kept_back(object, attr, &shown.asked).await;
+        if !kept_back.is_empty() && shown.only_errors {
+            return Ok(writer.push_error(cookie, name, NfsStat4::Access));
+        }
+        let unknown = elsewhere && shown.only_errors;
         let handle = self.wire_handle(object);
         let view = View {
             minor: shown.minor,
@@ -234,15 +262,16 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
             attr,
             handle: &handle,
             export: object.handle().export,
-            mounted_on,
+            mounted_on: self.mounted_on(object, attr).await.unwrap_or(attr.ino.0),
             lease: shown.lease,
             names: names_shown(attr, &shown.asked, &self.engine.principals).await,
             file_system: shown.file_system.as_ref(),
+            error: unknown.then_some(NfsStat4::Delay),
         };
-        let kept_back = self.kept_back(object, attr, &shown.asked).await;
-        if !kept_back.is_empty() && shown.only_errors {
-            return writer.push_error(cookie, name, NfsStat4::Access);
+        let mut mask = view.mask(&shown.asked).without(&kept_back);
+        if unknown {
+            mask = mask.without(&HELD);
         }
-        writer.push(cookie, name, view.mask(&shown.asked).without(&kept_back), |fattr| view.put(fattr))
+        Ok(writer.push(cookie, name, mask, |fattr| view.put(fattr)))
     }
 }

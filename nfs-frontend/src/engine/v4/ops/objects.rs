@@ -146,6 +146,7 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
             lease: self.engine.lease_seconds(),
             names: names_shown(attr, asked, &self.engine.principals).await,
             file_system,
+            error: None,
         })
     }
 
