@@ -36,6 +36,11 @@ pub(super) fn begin(kv: &mut impl KvWrite, id: StateId, kinds: NoticeKinds) -> R
     store::put(kv, Table::Watch, &keys4::state(id), &Watch { kinds, first: 0, next: 0 })
 }
 
+/// How many changes the holder is still to be told of.
+pub(super) fn waiting(kv: &impl KvRead, id: StateId) -> Result<u64, KvError> {
+    Ok(watch(kv, id)?.map_or(0, |watch| watch.next - watch.first))
+}
+
 /// It is not any more, nor of what it was to be told.
 pub(super) fn end(kv: &mut impl KvWrite, id: StateId) -> Result<(), KvError> {
     let Some(watch) = watch(kv, id)? else { return Ok(()) };

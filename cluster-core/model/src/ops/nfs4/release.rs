@@ -3,7 +3,7 @@
 //! Until a client's row in `ClientRelease` goes, its opens still count and its locks are still held in the files' tables, but nobody can
 //! use them any more. Who meets them is told to come again ([`is_remainder`]); nothing is granted against them.
 
-use super::{sessions, states};
+use super::{notices, sessions, states};
 use crate::keys::nfs4 as keys;
 use crate::kv::{KvError, KvRead, KvWrite, Table};
 use crate::limits::RELEASE_STATES_MAX;
@@ -63,10 +63,17 @@ fn rows<K: KvWrite>(
 
 /// Frees what a client that has ended had; whether that is all.
 fn free<K: KvWrite>(t: &mut Transaction<'_, K>, id: ClientId, budget: &mut usize) -> Step<bool> {
-    let (found, complete) = rows(t, Table::ClientState, id, budget)?;
+    let (found, mut complete) = rows(t, Table::ClientState, id, &mut { *budget })?;
     let mut all = Vec::new();
     for row in found {
         let state = StateId(keys::parse_pair(Table::ClientState, &row)?.1);
+        // With a delegation goes what its holder was still to be told.
+        let cost = 1 + notices::waiting(t.kv, state)? as usize;
+        if cost > *budget && !all.is_empty() {
+            complete = false;
+            break;
+        }
+        *budget = budget.saturating_sub(cost);
         all.push((state, states::follow(t.kv, state)?));
     }
     states::remove(t, &all)?;

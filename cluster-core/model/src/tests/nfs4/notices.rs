@@ -126,6 +126,25 @@ fn only_what_the_holder_is_told_of_is_not_in_its_way() {
 }
 
 #[test]
+fn what_a_client_was_to_be_told_goes_with_it_in_bounded_steps() {
+    let mut rig = Rig::new();
+    let dirs = ["one", "two", "three"].map(|name| rig.dir(ROOT, name));
+    let [(holder, _), (stranger, _)] = ["holder", "stranger"].map(|name| rig.v41(name));
+    for dir in dirs {
+        rig.watch(holder, dir, ALL);
+        for n in 0..NOTICES_MAX {
+            rig.by_client(stranger, make(dir, &format!("f{n}"))).unwrap();
+        }
+    }
+    rig.on_client(ClientOp::Expire(holder)).unwrap();
+    for left in [2, 1, 0] {
+        assert_eq!(rig.rows(Table::Notice), left * NOTICES_MAX as usize);
+        rig.check();
+        rig.root(Op::Sweep).unwrap();
+    }
+}
+
+#[test]
 fn who_is_told_too_much_or_too_late_loses_it() {
     let mut rig = Rig::new();
     let dir = rig.dir(ROOT, "dir");
