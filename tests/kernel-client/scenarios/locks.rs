@@ -1,4 +1,4 @@
-//! POSIX locks between two clients, over NLM and over NFSv4.1: conflicts, waiting, release by every way a holder can go, and the
+//! POSIX locks between two clients, over NLM and over NFSv4: conflicts, waiting, release by every way a holder can go, and the
 //! promise that a restart of the server loses no lock and needs no grace period.
 
 use std::sync::Arc;
@@ -28,6 +28,13 @@ impl Locker {
         let mut locker = Locker { client, job };
         locker.expect("open f /mnt/nfs/shared", "ok");
         locker
+    }
+
+    /// The client, when the process has ended.
+    fn end(mut self) -> Client {
+        self.client.kill(self.job);
+        self.client.wait(self.job, PROMPT);
+        self.client
     }
 
     fn expect(&mut self, command: &str, answer: &str) {
@@ -71,6 +78,28 @@ fn locks_between_two_clients() {
 #[test]
 fn locks_between_two_clients_of_v4_1() {
     scenario("locks41", |client, server| client.mount4(server, "4.1", MNT));
+}
+
+#[test]
+fn locks_between_two_clients_of_v4_0_and_v4_2() {
+    let lab = Arc::new(Lab::new("locks42"));
+    let (mut a, mut b) = (Client::boot(&lab, 'a'), Client::boot(&lab, 'b'));
+    let mut server = Server::start(&lab);
+    for version in ["4.0", "4.2"] {
+        a.mount4(&server, version, MNT);
+        b.mount4(&server, version, MNT);
+        a.sh("echo shared > /mnt/nfs/shared");
+        let (mut with_a, mut with_b) = (Locker::new(a), Locker::new(b));
+        conflicts(&mut with_a, &mut with_b);
+        waiting(&mut with_a, &mut with_b);
+        release_at_close_and_death(&mut with_a, &mut with_b);
+        restart_of_the_server(&mut with_a, &mut with_b, &mut server);
+        (a, b) = (with_a.end(), with_b.end());
+        for client in [&mut a, &mut b] {
+            client.no_complaints();
+            client.sh(&format!("umount {MNT}"));
+        }
+    }
 }
 
 fn scenario(name: &str, mount: fn(&mut Client, &Server)) {

@@ -2,7 +2,9 @@
 
 mod acls;
 mod build;
+mod coherence;
 mod delegations;
+mod features;
 mod fsx;
 mod labels;
 mod locks;
