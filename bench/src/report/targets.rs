@@ -72,9 +72,15 @@ impl Report {
             for shape in &self.scale.shapes {
                 let n = shape.in_flight();
                 let limit = self.log_limits.iter().find(|l| l.what == what && l.in_flight == n);
-                let part = part(self.rate(work, *shape), limit.map(|limit| limit.grouped_ops_s));
-                let name = format!("{}: ops/s, of group append + fdatasync, at {n} in flight", work.name());
-                targets.push(at_least(name, OF_LIMIT, part));
+                let rate = self.rate(work, *shape);
+                // A log of each caller's own, and what nobody can do better: one writer that does nothing else.
+                let own = part(rate, limit.map(|limit| limit.naive_ops_s));
+                let name = format!("{}: ops/s, of append + fdatasync by each, at {n} in flight", work.name());
+                targets.push(at_least(name, OF_LIMIT, own));
+                let grouped = part(rate, limit.map(|limit| limit.grouped_ops_s));
+                let name =
+                    format!("{}: ops/s, of append + fdatasync in groups, at {n} in flight", work.name());
+                targets.push(at_least(name, OF_LIMIT, grouped));
                 let part = self.ratio(work, *shape, Peer::TcpAppend, |f| f.ops_s);
                 let name = format!("{}: the same behind TCP, at {shape}", work.name());
                 targets.push(at_least(name, OF_LIMIT, part));
