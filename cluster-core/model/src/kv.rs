@@ -108,11 +108,17 @@ pub enum Table {
     Watch,
     /// Changes that they are to be told of.
     Notice,
+    /// Copies that go on behind their COPY, or ended and their clients are to hear of it.
+    Offload,
+    /// The same by file: source and target.
+    FileOffload,
+    /// The same by client.
+    ClientOffload,
 }
 
 impl Table {
     /// All of them, in order.
-    pub const ALL: [Table; 46] = [
+    pub const ALL: [Table; 49] = [
         Table::Meta,
         Table::Inode,
         Table::Dirent,
@@ -159,6 +165,9 @@ impl Table {
         Table::Label,
         Table::Watch,
         Table::Notice,
+        Table::Offload,
+        Table::FileOffload,
+        Table::ClientOffload,
     ];
 
     /// The table's name in the store.
@@ -210,6 +219,9 @@ impl Table {
             Table::Label => "label",
             Table::Watch => "delegation_watch",
             Table::Notice => "delegation_notice",
+            Table::Offload => "offload",
+            Table::FileOffload => "offload_file",
+            Table::ClientOffload => "offload_client",
         }
     }
 }

@@ -76,6 +76,8 @@ pub struct Touched {
     pub recalls: bool,
     /// Whether holders of directory delegations are to be told of changes.
     pub notices: bool,
+    /// Whether there is an offload more.
+    pub offloads: bool,
     /// The write verifier, if it changed.
     pub verifier: Option<u64>,
 }

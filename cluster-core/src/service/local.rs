@@ -20,6 +20,7 @@ use atoll_meta::delegation::Noticed;
 use atoll_meta::export::Volume;
 use atoll_meta::lock::{Conflict, GrantedWaiter, LockTest};
 use atoll_meta::nfs4::{Client, ClientId, Session, SessionId, State, StateId};
+use atoll_meta::offload::Offload;
 use atoll_meta::once::SlotOutcome;
 use atoll_meta::service::{DirPage, Found, Read};
 use atoll_meta::{Call, Exports, FsError, MetadataService, OnceKey, Response};
@@ -404,6 +405,18 @@ impl MetadataService for LocalMetadata {
 
     async fn notices(&self, after: StateId, most: usize) -> Read<Vec<Noticed>> {
         self.shared.read(|kv| read::notices(kv, after, most).map(Ok)).await
+    }
+
+    async fn offloaded(&self) {
+        self.shared.published.offloads.notified().await;
+    }
+
+    async fn offload(&self, id: StateId) -> Read<Option<Offload>> {
+        self.shared.read(|kv| read::offload(kv, id).map(Ok)).await
+    }
+
+    async fn offloads(&self, after: StateId, most: usize) -> Read<Vec<Offload>> {
+        self.shared.read(|kv| read::offloads(kv, after, most).map(Ok)).await
     }
 
     async fn granted_waiters(&self) -> Vec<GrantedWaiter> {

@@ -131,6 +131,7 @@ pub(super) fn takes_space(op: &atoll_meta::Op) -> bool {
     use atoll_meta::Op;
     use atoll_meta::lock::LockOp;
     use atoll_meta::nfs4::{OpenTarget, StateOp};
+    use atoll_meta::offload::OffloadOp;
     match op {
         Op::Create { .. }
         | Op::Link { .. }
@@ -140,6 +141,7 @@ pub(super) fn takes_space(op: &atoll_meta::Op) -> bool {
         | Op::CreateVolume { .. } => true,
         // They may add rows, if fewer bytes.
         Op::Clone { .. } | Op::Extend { .. } => true,
+        Op::Offload(op) => matches!(op, OffloadOp::Copy { .. } | OffloadOp::Step { .. }),
         Op::Write { flush, .. } => flush.is_none(),
         Op::SetXattr { value, .. } => value.is_some(),
         Op::Lock(op) => matches!(op, LockOp::Lock { .. } | LockOp::Share { .. }),

@@ -76,6 +76,20 @@ pub(crate) fn clone<K: KvWrite>(
     len: u64,
     partial: bool,
 ) -> Step<Outcome> {
+    let (_, count) = share(t, from, to, len, CLONE_ROWS_MAX, partial)?;
+    Ok(Outcome::Cloned { count, verifier: t.model.verifier() })
+}
+
+/// Puts a range, or as much of its beginning as `rows` of the source hold, into its new place. Returns the length of the range, which the source decides if it
+/// was given as 0, and how much of it that was.
+pub(crate) fn share<K: KvWrite>(
+    t: &mut Transaction<'_, K>,
+    from: Place,
+    to: Place,
+    len: u64,
+    rows: usize,
+    partial: bool,
+) -> Step<(u64, u64)> {
     let target = t.load_generation(to.ino, to.generation)?;
     let source = t.find(from.ino)?.ok_or(FsError::Stale)?;
     require(t[source].attr.generation == from.generation, FsError::Stale)?;
@@ -96,14 +110,13 @@ pub(crate) fn clone<K: KvWrite>(
     delegations::check(t, source, Intrusion::Read)?;
     delegations::check(t, target, Intrusion::Change)?;
 
-    let (extents, complete_to) = live_within(t, source, from.offset, end)?;
+    let (extents, complete_to) = live_within(t, source, from.offset, end, rows.min(CLONE_ROWS_MAX))?;
     // With dead rows only there is nothing to report: Sweep is to come first.
     require(complete_to > from.offset || len == 0, FsError::Delay)?;
     require(partial || complete_to == end, FsError::NotSupported)?;
     let count = complete_to - from.offset;
-    let verifier = t.model.verifier();
     if count == 0 {
-        return Ok(Outcome::Cloned { count, verifier });
+        return Ok((len, count));
     }
     let moved = |offset: u64| offset - from.offset + to.offset;
     let pieces: Vec<Piece> = extents
@@ -114,11 +127,17 @@ pub(crate) fn clone<K: KvWrite>(
     data::data_written(t, target)?;
     let size = t[target].attr.size.max(moved(complete_to));
     t[target].attr.size = size;
-    Ok(Outcome::Cloned { count, verifier })
+    Ok((len, count))
 }
 
 /// Live extents of a range, cut to it, and up to where they are all.
-fn live_within<K: KvWrite>(t: &Transaction<'_, K>, at: At, start: u64, end: u64) -> Step<(Vec<Extent>, u64)> {
+fn live_within<K: KvWrite>(
+    t: &Transaction<'_, K>,
+    at: At,
+    start: u64,
+    end: u64,
+    most: usize,
+) -> Step<(Vec<Extent>, u64)> {
     let (ino, file) = (t[at].attr.ino, t.file(at));
     let mut extents: Vec<Extent> = Vec::new();
     // Returns the inline bytes.
@@ -132,7 +151,7 @@ fn live_within<K: KvWrite>(t: &Transaction<'_, K>, at: At, start: u64, end: u64)
     }
     extent::each(t.kv, ino, start, end, |row| {
         rows += 1;
-        if rows > CLONE_ROWS_MAX || bytes >= CLONE_INLINE_MAX {
+        if rows > most || bytes >= CLONE_INLINE_MAX {
             complete_to = row.offset;
             return Ok(ControlFlow::Break(()));
         }

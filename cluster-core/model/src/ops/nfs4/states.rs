@@ -181,9 +181,10 @@ pub(super) fn insert<K: KvWrite>(t: &mut Transaction<'_, K>, record: &StateRecor
     Ok(id)
 }
 
-/// Whether anybody has opens, locks or delegations of a file.
+/// Whether anybody has opens, locks or delegations of a file, or it is being copied.
 pub(crate) fn any_of(kv: &impl KvRead, ino: Ino) -> Result<bool, KvError> {
-    store::any_prefixed(kv, Table::FileState, &crate::keys::ino(ino))
+    Ok(store::any_prefixed(kv, Table::FileState, &crate::keys::ino(ino))?
+        || store::any_prefixed(kv, Table::FileOffload, &crate::keys::ino(ino))?)
 }
 
 /// Removes states with their rows, and what they have in their files; each file's table is loaded once, for it can be long.
