@@ -82,7 +82,7 @@ impl Client<'_> {
     }
 
     /// The next callback that is about something; questions for slots' numbers are answered.
-    async fn hear(&mut self) -> Called {
+    pub(super) async fn hear(&mut self) -> Called {
         loop {
             let called = self.called().await;
             let (slot, seqid) = (called.sequence().slotid as usize, called.sequence().sequenceid);

@@ -7,6 +7,7 @@
 //! - [`delegations`]: who may do locally what others would have to be asked for;
 //! - [`administration`]: what administrators see and do of clients;
 //! - [`back`]: calls to clients; [`offers`]: locks that have become free for who waits;
+//! - [`offloads`]: copies that go on behind their COPY;
 //! - [`pseudo`]: the tree that joins the exports; `attributes`, `acls`, `status`: what things are called on the wire.
 //!
 //! # The way of a COMPOUND
@@ -26,6 +27,7 @@ mod expiry;
 mod labels;
 mod leases;
 mod offers;
+pub(crate) mod offloads;
 mod opening;
 mod ops;
 mod pseudo;
@@ -149,6 +151,7 @@ fn changes(op: &ArgOp4) -> bool {
             | A::Allocate(_)
             | A::Deallocate(_)
             | A::Copy(_)
+            | A::OffloadCancel(_)
             | A::Clone(_)
     )
 }
