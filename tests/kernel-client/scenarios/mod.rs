@@ -2,6 +2,7 @@
 
 mod acls;
 mod build;
+mod copies;
 mod delegations;
 mod fsx;
 mod labels;
