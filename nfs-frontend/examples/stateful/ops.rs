@@ -7,12 +7,12 @@ use atoll_proto::nfs4::{
     Commit4Args, Content4, Copy4Args, Create4Args, CreateHow4, CreateType4, CreateVerfAttr4, DelegClaim4,
     DelegReturn4Args, ExistLockOwner4, Fattr4, FileHandle, FreeStateId4Args, GetAttr4Args,
     GetDirDelegation4Args, Identity, IoAdvise4Args, Link4Args, LinkText4, ListXattrs4Args, Lock4Args,
-    LockT4Args, LockType4, LockU4Args, Locker4, Lookup4Args, Name4, NfsTime4, Open4Args, OpenAttr4Args,
-    OpenClaim4, OpenConfirm4Args, OpenDowngrade4Args, OpenFlag4, OpenToLockOwner4, Payload, PutFh4Args,
-    Read4Args, ReadDir4Args, ReclaimComplete4Args, ReleaseLockOwner4Args, Remove4Args, Rename4Args,
-    SecInfo4Args, SecInfoStyle4, SecLabel4, Seek4Args, SetAttr4Args, SetXattr4Args, SetXattrOption4,
-    StableHow4, StateId4, StateOwner4, TestStateId4Args, Verify4Args, WantDelegation4Args, Write4Args,
-    Xattr4Args, XattrValue4,
+    LockT4Args, LockType4, LockU4Args, Locker4, Lookup4Args, Name4, NfsTime4, Offload4Args, Open4Args,
+    OpenAttr4Args, OpenClaim4, OpenConfirm4Args, OpenDowngrade4Args, OpenFlag4, OpenToLockOwner4, Payload,
+    PutFh4Args, Read4Args, ReadDir4Args, ReclaimComplete4Args, ReleaseLockOwner4Args, Remove4Args,
+    Rename4Args, SecInfo4Args, SecInfoStyle4, SecLabel4, Seek4Args, SetAttr4Args, SetXattr4Args,
+    SetXattrOption4, StableHow4, StateId4, StateOwner4, TestStateId4Args, Verify4Args, WantDelegation4Args,
+    Write4Args, Xattr4Args, XattrValue4,
 };
 use atoll_xdr::{Array, Opaque};
 
@@ -57,6 +57,8 @@ pub(crate) struct Asking<'c> {
     pub(crate) minor: u32,
     pub(crate) client: u64,
     pub(crate) stateids: &'c Stateids,
+    /// Copies that go on, or did, with their targets.
+    pub(crate) copies: &'c [(FileHandle, StateId4)],
     pub(crate) handles: &'c [FileHandle],
     /// As they will be when what is asked so far has succeeded.
     pub(crate) seqids: Seqids,
@@ -472,8 +474,27 @@ impl Asking<'_> {
         }
     }
 
+    fn about_a_copy(&mut self, d: &mut Dice<'_>) {
+        let Some((fh, stateid)) = d.latest(self.copies).copied() else { return };
+        if d.once_in(8) {
+            self.any_handle(d);
+        } else {
+            self.push(ArgOp4::PutFh(PutFh4Args { object: fh }));
+        }
+        let stateid = if d.once_in(8) { StateId4 { seqid: d.pick(&[0, 2]), ..stateid } } else { stateid };
+        self.push(match d.below(8) {
+            0..=2 => ArgOp4::OffloadCancel(Offload4Args { stateid }),
+            3 => ArgOp4::FreeStateId(FreeStateId4Args { stateid }),
+            4 => ArgOp4::Read(Read4Args { stateid, offset: 0, count: 10 }),
+            _ => ArgOp4::OffloadStatus(Offload4Args { stateid }),
+        });
+    }
+
     fn of_42(&mut self, d: &mut Dice<'_>) {
-        let what = d.below(8);
+        let what = d.below(9);
+        if what == 8 {
+            return self.about_a_copy(d);
+        }
         if what >= 6 {
             let src_stateid = self.for_data(d);
             self.push(ArgOp4::SaveFh);
@@ -490,10 +511,11 @@ impl Asking<'_> {
                     dst_offset,
                     count,
                     consecutive: true,
-                    synchronous: !d.once_in(4),
+                    synchronous: d.once_in(3),
                     source_server: Array::new(Vec::new()).unwrap(),
                 })
             });
+            self.push(ArgOp4::GetFh);
             return;
         }
         let stateid = self.for_data(d);

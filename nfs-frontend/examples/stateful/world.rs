@@ -173,7 +173,7 @@ impl World {
             clock: Arc::new(Still),
             resolver: Arc::new(Nobody),
         };
-        let engine = Engine::start(Config::default(), parts).await.unwrap();
+        let engine = Engine::start(Config { copy_extents: 1, ..Config::default() }, parts).await.unwrap();
         self.locks = Some(LockManager::new(self.meta.clone(), engine.clone(), LockConfig::default()));
         self.engine = Some(engine);
     }
@@ -382,7 +382,8 @@ impl World {
                 of_nfs4.chain([Table::Lock, Table::LockClient, Table::PendingGrant, Table::LockRelease]);
             let all = all.chain([Table::Orphan, Table::Dirty]);
             let delegations = [Table::FileDelegation, Table::Recalled, Table::Watch, Table::Notice];
-            let mut all = all.chain(delegations);
+            let copies = [Table::Offload, Table::FileOffload, Table::ClientOffload];
+            let mut all = all.chain(delegations).chain(copies);
             all.find(|table| {
                 let mut any = false;
                 kv.scan(*table, Bound::Unbounded, Bound::Unbounded, |_, _| {

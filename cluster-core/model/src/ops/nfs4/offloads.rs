@@ -185,7 +185,7 @@ fn fail<K: KvWrite>(t: &mut Transaction<'_, K>, offload: Stateid, error: FsError
     Ok(Outcome::Done)
 }
 
-/// OFFLOAD_CANCEL; also of one that has ended, which the client thereby gives back (§4.8). Of another user it is not seen (§4.2: it must not interfere
+/// OFFLOAD_CANCEL; also of one that has ended, which the client thereby gives back (§4.8). Of another user it is not seen (§4.1.2: it must not interfere
 /// with a copy by another one).
 fn cancel<K: KvWrite>(
     t: &mut Transaction<'_, K>,

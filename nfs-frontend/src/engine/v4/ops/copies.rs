@@ -7,6 +7,7 @@
 use super::ranges::require_regular;
 use super::stateids::Use;
 use crate::engine::Handle;
+use crate::engine::resolve::Node;
 use crate::engine::v4::compound::{Compound, Done};
 use crate::engine::v4::ops::io::may_read;
 use crate::engine::v4::status;
@@ -72,7 +73,7 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
     }
 
     pub(crate) async fn offload_status(&self, args: &Offload4Args) -> Done<OffloadStatus4Ok> {
-        let node = self.node(NfsStat4::WrongType)?;
+        let node = self.copied_node()?;
         let stateid = self.offload_stateid(&args.stateid)?;
         let found = self.engine.meta().offload(stateid.id).await?;
         let found = found.filter(|its| {
@@ -84,7 +85,7 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
     }
 
     pub(crate) async fn offload_cancel(&mut self, args: &Offload4Args) -> Done<()> {
-        let node = self.node(NfsStat4::WrongType)?;
+        let node = self.copied_node()?;
         let response = match self.known().await? {
             Some(response) => response,
             None => {
@@ -99,6 +100,11 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
             Ok(_) => Ok(()),
             Err(e) => Err(status::of(e).into()),
         }
+    }
+
+    /// The file that is copied to. File and stateid name a copy together (§15.8.3, §15.9.3), and for any other file the operations have one word (§11.2).
+    fn copied_node(&self) -> Result<Node, NfsStat4> {
+        self.node(NfsStat4::BadStateId).map_err(|_| NfsStat4::BadStateId)
     }
 
     /// A stateid that names a copy: "the newest version" does not (RFC 7862 §4.8).
