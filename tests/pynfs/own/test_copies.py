@@ -2,6 +2,9 @@
 
 What one command copies is 8192 extents, so the source has more: bytes that stand alone, cloned one behind the other."""
 
+import json
+import os
+import subprocess
 import time
 
 import nfs4
@@ -65,6 +68,12 @@ class Copies(Case):
 
     def status(self, s, handle, stateid):
         return s.send([nfs4.putfh(handle), nfs4.offload_status(stateid)])
+
+    def listed(self, owner):
+        """What `atoll copy list` shows of a client."""
+        command = [self.server.binary, "copy", "list", "--json", "--dir", os.path.join(self.server.directory, "data")]
+        listing = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
+        return [row for row in listing["rows"] if row["name"] == owner.decode()]
 
     def check_copied(self, s, target):
         self.assertEqual(self.size(s, target), SIZE)
@@ -145,9 +154,12 @@ class Copies(Case):
         s.reconnect()
         s.id, s.seqids, s.heard = s.create_session(flags=BACK, operations=64)["session"], {}, {}
         self.assertEqual(self.ok(self.status(s, target, stateid))[2], {"count": SIZE, "complete": [0]})
+        (listed,) = self.listed(s.owner)
+        self.assertEqual((listed["phase"], listed["copied"], listed["of"]), ("done", SIZE, SIZE))
         self.assertEqual(s.told("offload"), told.value)
         self.check_forgotten(s, target, stateid)
         self.check_copied(s, target)
+        self.assertEqual(self.listed(s.owner), [])
 
     def test_told_again_on_another_connection(self):
         s = self.client()
