@@ -11,6 +11,7 @@ use atoll_meta::offload::OffloadOp;
 use atoll_meta::{Call, FsError, Op};
 use atoll_proto::nfs3::{DirOpArgs3, FileHandle as Handle3, NfsStat3, Remove3Args, StableHow, call};
 use atoll_proto::nfs4::callback::{CbArgOp4, CbOffload4Args, CbResOp4, OffloadFailed4};
+use atoll_proto::nfs4::share_access;
 use atoll_proto::nfs4::{
     ArgOp4, ClientId4Args, Copy4Args, Copy4Ok, DestroySession4Args, DirFromClient4, FileHandle, NfsStat4,
     Offload4Args, OffloadStatus4Ok, ResOp4, Sequence4Args, StableHow4, StateId4,
@@ -345,4 +346,23 @@ async fn who_copies_is_busy_and_a_client_that_ends_takes_its_copies_along() {
     world.meta.forget_faults();
     tokio::time::sleep(Duration::from_secs(10)).await;
     assert_eq!(world.getattr(to).await.size, u64::from(MOST) * STRIDE);
+}
+
+#[tokio::test(start_paused = true)]
+async fn delegations_of_others_are_recalled_for_it() {
+    let (world, from, to) = world().await;
+    let size = world.getattr(from).await.size;
+    for _ in 0..1000 {
+        world.meta.fail_next(is_step, Fault::LostBefore);
+    }
+    let mut a = Client::of_minor(&world, "a", BACK, 2).await;
+    let mut reader = Client::of_minor(&world, "reader", BACK, 2).await;
+    let mut writer = Client::of_minor(&world, "writer", BACK, 2).await;
+    let stateid = a.begin(from, to).await;
+    reader.delegated("to", share_access::READ | share_access::WANT_READ_DELEG).await;
+    writer.delegated("from", share_access::BOTH | share_access::WANT_WRITE_DELEG).await;
+    world.meta.forget_faults();
+    let (end, (), ()) = tokio::join!(a.end(), reader.comply(), writer.comply());
+    assert_eq!((end.stateid, copied(&end)), (stateid, size));
+    assert_eq!(world.read_all(to).await, world.read_all(from).await);
 }
