@@ -177,6 +177,10 @@ impl Asking<'_> {
         if self.minor > 0 && d.once_in(6) {
             return self.delegation(d);
         }
+        if self.minor > 1 && d.once_in(8) {
+            let begins = self.copies.is_empty() || d.once_in(3);
+            return if begins { self.copy_in_parts(d) } else { self.about_a_copy(d) };
+        }
         match d.below(34) {
             0..=5 => self.open(d),
             6 | 7 => self.close(d),
@@ -474,6 +478,46 @@ impl Asking<'_> {
         }
     }
 
+    /// A copy of more than the server does in one command (by its setting here).
+    fn copy_in_parts(&mut self, d: &mut Dice<'_>) {
+        let first = d.below(3);
+        let names = [first, (first + 1) % 3];
+        for (n, which) in names.into_iter().enumerate() {
+            self.push(ArgOp4::PutRootFh);
+            let owner = d.below(OWNERS.len());
+            let open = Open4Args {
+                seqid: 0,
+                share_access: 3,
+                share_deny: 0,
+                owner: self.owner(d, owner),
+                openhow: OpenFlag4::Create(CreateHow4::Unchecked(attrs(&[]))),
+                claim: OpenClaim4::Null(name(NAMES[which])),
+            };
+            self.push_noted(ArgOp4::Open(Box::new(open)), Note::Open(owner), Vec::new());
+            self.push(ArgOp4::GetFh);
+            if n == 0 {
+                for offset in [0, 70_000, 140_000] {
+                    let (stateid, stable) = (StateId4::CURRENT, StableHow4::FileSync);
+                    let data = Payload::copy_from(b"part").unwrap();
+                    self.push(ArgOp4::Write(Write4Args { stateid, offset, stable, data }));
+                }
+                self.push(ArgOp4::SaveFh);
+            }
+        }
+        let copy = Copy4Args {
+            src_stateid: StateId4::CURRENT,
+            dst_stateid: StateId4::CURRENT,
+            src_offset: 0,
+            dst_offset: d.pick(&[0, 50_000]),
+            count: 0,
+            consecutive: true,
+            synchronous: d.once_in(8),
+            source_server: Array::new(Vec::new()).unwrap(),
+        };
+        self.push(ArgOp4::Copy(copy));
+        self.push(ArgOp4::GetFh);
+    }
+
     fn about_a_copy(&mut self, d: &mut Dice<'_>) {
         let Some((fh, stateid)) = d.latest(self.copies).copied() else { return };
         if d.once_in(8) {
@@ -491,10 +535,7 @@ impl Asking<'_> {
     }
 
     fn of_42(&mut self, d: &mut Dice<'_>) {
-        let what = d.below(9);
-        if what == 8 {
-            return self.about_a_copy(d);
-        }
+        let what = d.below(8);
         if what >= 6 {
             let src_stateid = self.for_data(d);
             self.push(ArgOp4::SaveFh);
