@@ -10,7 +10,7 @@
 
 use crate::keys::{self, Parts};
 use crate::kv::{KvError, KvRead, KvWrite, Table};
-use crate::limits::INLINE_HEAD;
+use crate::limits::{CLONE_INLINE_MAX, CLONE_ROWS_MAX, INLINE_HEAD};
 use crate::record::File;
 use crate::store::{RAW, check_raw, each_from};
 use atoll_base::block::BlockId;
@@ -138,7 +138,10 @@ pub(crate) fn load(kv: &impl KvRead, ino: Ino, row: Head) -> Result<Extent, KvEr
             };
             kv.get(Table::Extent, &key, first)??;
             if row.len as usize > INLINE_HEAD {
-                kv.get(Table::Inline, &key, |rest| bytes.extend_from_slice(rest.unwrap_or_default()))?;
+                kv.get(Table::Inline, &key, |rest| bytes.extend_from_slice(rest.unwrap_or_default()))
+                    .map_err(|KvError(what)| {
+                        KvError(format!("{} bytes of inode {ino} at {}: {what}", row.len, row.offset))
+                    })?;
             }
             if bytes.len() != row.len as usize {
                 return Err(broken("does not have as many bytes as it says"));
@@ -193,7 +196,7 @@ pub(crate) fn ending_at(
 }
 
 /// The last live row that begins before `offset`, if `fits`.
-fn before(
+pub(crate) fn before(
     kv: &impl KvRead,
     ino: Ino,
     file: &File,
@@ -243,4 +246,39 @@ pub(crate) fn each(
         let (_, offset) = parse_key(key)?;
         f(parse_head(offset, value)?)
     })
+}
+
+/// Live extents of a range, cut to it, and up to where they are all: at most [`CLONE_ROWS_MAX`] rows are looked at, and not many more than
+/// [`CLONE_INLINE_MAX`] inline bytes read.
+pub(crate) fn live_within(
+    kv: &impl KvRead,
+    ino: Ino,
+    file: &File,
+    start: u64,
+    end: u64,
+) -> Result<(Vec<Extent>, u64), KvError> {
+    let mut extents: Vec<Extent> = Vec::new();
+    // Returns the inline bytes.
+    let mut take = |row: Head| -> Result<u64, KvError> {
+        extents.extend(clip(&load(kv, ino, row)?, start, end));
+        Ok(if row.block.is_none() { row.len.into() } else { 0 })
+    };
+    let (mut rows, mut bytes, mut complete_to) = (0, 0, end);
+    if let Some(row) = across(kv, ino, file, start)? {
+        bytes += take(row)?;
+    }
+    each(kv, ino, start, end, |row| {
+        rows += 1;
+        if rows > CLONE_ROWS_MAX || bytes >= CLONE_INLINE_MAX {
+            complete_to = row.offset;
+            return Ok(ControlFlow::Break(()));
+        }
+        if file.is_live(row.offset, row.birth) {
+            bytes += take(row)?;
+        }
+        Ok(ControlFlow::Continue(()))
+    })?;
+    // A dead row where it was left off may begin within the last live extent.
+    let covered = extents.last().map_or(start, |last| last.piece.end());
+    Ok((extents, complete_to.max(covered)))
 }

@@ -87,12 +87,24 @@ pub(crate) fn each_prefixed(
     each_from(kv, table, Bound::Included(prefix), to, f)
 }
 
+/// Calls `f` with each key that begins with `prefix`, until it breaks. What the values are, and whether they can be read, does not matter.
+pub(crate) fn each_key_prefixed(
+    kv: &impl KvRead,
+    table: Table,
+    prefix: &[u8],
+    f: impl FnMut(&[u8]) -> ControlFlow<()>,
+) -> Result<(), KvError> {
+    let after = keys::after_prefix(prefix);
+    let to = after.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+    kv.keys(table, Bound::Included(prefix), to, f)
+}
+
 /// Whether there is any row whose key begins with `prefix`.
 pub(crate) fn any_prefixed(kv: &impl KvRead, table: Table, prefix: &[u8]) -> Result<bool, KvError> {
     let mut any = false;
-    each_prefixed(kv, table, prefix, |_, _| {
+    each_key_prefixed(kv, table, prefix, |_| {
         any = true;
-        Ok(ControlFlow::Break(()))
+        ControlFlow::Break(())
     })?;
     Ok(any)
 }

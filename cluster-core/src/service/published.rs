@@ -299,7 +299,8 @@ impl Published {
         Ok(found)
     }
 
-    fn cached_attr(&self, ino: Ino) -> Option<Attr> {
+    /// The same, if they are in memory.
+    pub(super) fn cached_attr(&self, ino: Ino) -> Option<Attr> {
         self.inodes.get(ino_key(ino), |known| Some(known.attr.clone()))
     }
 

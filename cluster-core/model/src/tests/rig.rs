@@ -1,6 +1,9 @@
 //! Two members that apply the same commands, one of them reloaded now and then, with blocks that are a map.
 
-use crate::{Applied, Command, KvRead, MemKv, Model, Table, check, decode_response, encode_response, read};
+use crate::kv::KvError;
+use crate::{
+    Applied, Command, KvRead, KvWrite, MemKv, Model, Table, check, decode_response, encode_response, read,
+};
 use atoll_base::access::Cred;
 use atoll_base::attr::{Attr, SetAttr};
 use atoll_base::block::BlockId;
@@ -10,7 +13,8 @@ use atoll_meta::{
     Call, CreateHow, Extent, FsError, NewNode, OnceKey, Op, Origin, Outcome, Piece, Response, Source,
 };
 use bytes::Bytes;
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Bound, ControlFlow};
 
 pub(super) const ROOT: Ino = Ino(1);
@@ -36,6 +40,103 @@ pub(super) fn rows_of(kv: &MemKv, table: Table) -> Vec<(Vec<u8>, Vec<u8>)> {
     })
     .unwrap();
     rows
+}
+
+/// Rows of the file system's bytes that were read.
+type Bytewise = BTreeSet<(Table, Vec<u8>)>;
+
+/// A store that notes which of those it held before are read.
+struct Watched {
+    kv: MemKv,
+    read: RefCell<Bytewise>,
+    written: Bytewise,
+}
+
+impl Watched {
+    /// Runs `f` with the store in this place, and says which rows were read.
+    fn during<R>(kv: &mut MemKv, f: impl FnOnce(&mut Self) -> R) -> (R, Bytewise) {
+        let mut watched = Self { kv: std::mem::take(kv), read: RefCell::default(), written: BTreeSet::new() };
+        let result = f(&mut watched);
+        *kv = watched.kv;
+        (result, watched.read.into_inner())
+    }
+
+    fn note(&self, table: Table, key: &[u8]) {
+        let row = (table, key.to_vec());
+        if matches!(table, Table::Inline | Table::Xattr | Table::Symlink) && !self.written.contains(&row) {
+            self.read.borrow_mut().insert(row);
+        }
+    }
+}
+
+impl KvRead for Watched {
+    fn get<R>(&self, table: Table, key: &[u8], f: impl FnOnce(Option<&[u8]>) -> R) -> Result<R, KvError> {
+        if self.kv.get(table, key, |value| value.is_some())? {
+            self.note(table, key);
+        }
+        self.kv.get(table, key, f)
+    }
+
+    fn walk(
+        &self,
+        table: Table,
+        bounds: (Bound<&[u8]>, Bound<&[u8]>),
+        back: bool,
+        mut f: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    ) -> Result<(), KvError> {
+        self.kv.walk(table, bounds, back, |key, value| {
+            self.note(table, key);
+            f(key, value)
+        })
+    }
+
+    fn keys(
+        &self,
+        table: Table,
+        from: Bound<&[u8]>,
+        to: Bound<&[u8]>,
+        f: impl FnMut(&[u8]) -> ControlFlow<()>,
+    ) -> Result<(), KvError> {
+        self.kv.keys(table, from, to, f)
+    }
+}
+
+impl KvWrite for Watched {
+    fn put(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<(), KvError> {
+        self.written.insert((table, key.to_vec()));
+        self.kv.put(table, key, value)
+    }
+
+    fn put_new(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<(), KvError> {
+        self.written.insert((table, key.to_vec()));
+        self.kv.put_new(table, key, value)
+    }
+
+    fn delete(&mut self, table: Table, key: &[u8]) -> Result<(), KvError> {
+        self.written.insert((table, key.to_vec()));
+        self.kv.delete(table, key)
+    }
+}
+
+/// What is said before a call of the bytes that it needs.
+struct NeededBytes {
+    any: bool,
+    rows: Bytewise,
+}
+
+impl NeededBytes {
+    fn of(kv: &mut MemKv, op: &Op) -> Self {
+        let any = read::may_need_bytes(op, |ino| read::getattr(kv, ino).unwrap().ok());
+        let (found, rows) = Watched::during(kv, |kv| read::needed(kv, op));
+        found.unwrap();
+        Self { any, rows }
+    }
+
+    /// The execution needed no others, and if it was not refused, all of them.
+    fn check(&self, read: &Bytewise, result: &Result<Outcome, FsError>) {
+        assert!(self.rows.is_superset(read), "{:?} were to be needed, {read:?} were", self.rows);
+        assert!(self.any || read.is_empty(), "{read:?} were needed for what needs none");
+    }
 }
 
 pub(super) struct Rig {
@@ -65,7 +166,11 @@ impl Rig {
         self.clock += 10;
         let command = Command { stamp: at(self.clock), call };
         let command = Command::decode(&command.encode()).unwrap();
-        let applied = self.model.apply(&mut self.kv, self.txn, &command).unwrap();
+        let before = NeededBytes::of(&mut self.kv, &command.call.op);
+        let (model, txn) = (&mut self.model, self.txn);
+        let (applied, read) = Watched::during(&mut self.kv, |kv| model.apply(kv, txn, &command));
+        let applied = applied.unwrap();
+        before.check(&read, &applied.response.result);
         self.model.end_batch(&mut self.kv).unwrap();
         if self.txn.is_multiple_of(30) {
             self.twin.1 = Model::load(&self.twin.0).unwrap();
