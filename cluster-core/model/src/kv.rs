@@ -1,7 +1,8 @@
 //! The ordered key-value store that the state lives in, as the state machine sees it.
 //!
 //! The state machine never does I/O of its own: in production a batch of log entries goes into a layer in memory
-//! over a file, in tests a map in memory. An error of the store is not an answer to a client: the member stops.
+//! over a file, in tests a map in memory. An error of the store is not an answer to a client: the member stops, but for bytes of files
+//! ([`crate::extents`]).
 
 use bytes::Bytes;
 use std::collections::BTreeMap;

@@ -93,7 +93,7 @@ pub(crate) fn clone<K: KvWrite>(
     delegations::check(t, source, Intrusion::Read)?;
     delegations::check(t, target, Intrusion::Change)?;
 
-    let (extents, complete_to) = extent::live_within(t.kv, from.ino, t.file(source), from.offset, end)?;
+    let (rows, complete_to) = extent::live_within(t.kv, from.ino, t.file(source), from.offset, end)?;
     // With dead rows only there is nothing to report: Sweep is to come first.
     require(complete_to > from.offset || len == 0, FsError::Delay)?;
     require(partial || complete_to == end, FsError::NotSupported)?;
@@ -103,10 +103,13 @@ pub(crate) fn clone<K: KvWrite>(
         return Ok(Outcome::Cloned { count, verifier });
     }
     let moved = |offset: u64| offset - from.offset + to.offset;
-    let pieces: Vec<Piece> = extents
-        .into_iter()
-        .map(|Extent { piece, .. }| Piece { offset: moved(piece.offset), ..piece })
-        .collect();
+    let mut pieces: Vec<Piece> = Vec::with_capacity(rows.len());
+    for row in rows {
+        let row = extents::load(t, source, row)?;
+        let part = extent::clip(&row, from.offset, end);
+        pieces.extend(part.map(|Extent { piece, .. }| Piece { offset: moved(piece.offset), ..piece }));
+    }
+    t.lost.bring(from.ino, from.offset..end, to.ino, to.offset);
     extents::replace_range(t, target, to.offset, moved(complete_to), &pieces)?;
     data::data_written(t, target)?;
     let size = t[target].attr.size.max(moved(complete_to));

@@ -14,7 +14,7 @@ use crate::record::{File, Inode};
 use crate::{keys, store};
 use atoll_base::attr::Attr;
 use atoll_base::id::Ino;
-use atoll_meta::{CreateHow, Extent, Op, Piece, Source};
+use atoll_meta::{CreateHow, Op, Piece, Source};
 use std::ops::Range;
 
 /// What cannot be read, and of which inode it is.
@@ -82,14 +82,12 @@ pub fn needed(kv: &impl KvRead, op: &Op) -> Result<(), Unreadable> {
                     0 => file.size,
                     len => from_offset.saturating_add(*len),
                 };
-                let (extents, complete_to) = extent::live_within(kv, *from, file.file, *from_offset, end)?;
-                let inline_at = |at: Option<&Extent>, place: fn(&Piece) -> u64, edge| {
-                    at.is_some_and(|e| place(&e.piece) == edge && is_inline(&e.piece.source))
-                };
-                let merged = (
-                    inline_at(extents.first(), |piece| piece.offset, *from_offset),
-                    inline_at(extents.last(), Piece::end, complete_to),
-                );
+                let (rows, complete_to) = extent::live_within(kv, *from, file.file, *from_offset, end)?;
+                rows.iter().try_for_each(|row| file.load(*row))?;
+                let is_inline = |row: Option<&Head>| row.is_some_and(|row| row.block.is_none());
+                let first = rows.first().filter(|row| row.offset <= *from_offset);
+                let last = rows.last().filter(|row| row.end() >= complete_to);
+                let merged = (is_inline(first), is_inline(last));
                 copied =
                     complete_to.checked_sub(*from_offset).filter(|len| *len > 0).map(|len| (len, merged));
                 Ok(())

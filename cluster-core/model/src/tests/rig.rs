@@ -48,6 +48,8 @@ type Bytewise = BTreeSet<(Table, Vec<u8>)>;
 /// A store that notes which of those it held before are read.
 struct Watched {
     kv: MemKv,
+    /// One of how many rows with bytes of files cannot be read, if not all can, and by what number it goes.
+    rots: Option<(u64, u64)>,
     read: RefCell<Bytewise>,
     written: Bytewise,
 }
@@ -55,10 +57,16 @@ struct Watched {
 impl Watched {
     /// Runs `f` with the store in this place, and says which rows were read.
     fn during<R>(kv: &mut MemKv, f: impl FnOnce(&mut Self) -> R) -> (R, Bytewise) {
-        let mut watched = Self { kv: std::mem::take(kv), read: RefCell::default(), written: BTreeSet::new() };
+        let mut watched = Self { kv: std::mem::take(kv), rots: None, read: RefCell::default(), written: BTreeSet::new() };
         let result = f(&mut watched);
         *kv = watched.kv;
         (result, watched.read.into_inner())
+    }
+
+    fn is_rotten(&self, key: &[u8]) -> bool {
+        let sum = |salt: u64| key.iter().fold(salt, |sum, byte| (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0193));
+        !self.written.contains(&(Table::Inline, key.to_vec()))
+            && self.rots.is_some_and(|(one_of, salt)| sum(salt).is_multiple_of(one_of))
     }
 
     fn note(&self, table: Table, key: &[u8]) {
@@ -73,6 +81,9 @@ impl KvRead for Watched {
     fn get<R>(&self, table: Table, key: &[u8], f: impl FnOnce(Option<&[u8]>) -> R) -> Result<R, KvError> {
         if self.kv.get(table, key, |value| value.is_some())? {
             self.note(table, key);
+            if table == Table::Inline && self.is_rotten(key) {
+                return Err(KvError("rotten".into()));
+            }
         }
         self.kv.get(table, key, f)
     }
@@ -132,8 +143,8 @@ impl NeededBytes {
         Self { any, rows }
     }
 
-    /// The execution needed no others, and if it was not refused, all of them.
-    fn check(&self, read: &Bytewise, result: &Result<Outcome, FsError>) {
+    /// The execution needed no others.
+    fn check(&self, read: &Bytewise) {
         assert!(self.rows.is_superset(read), "{:?} were to be needed, {read:?} were", self.rows);
         assert!(self.any || read.is_empty(), "{read:?} were needed for what needs none");
     }
@@ -147,6 +158,8 @@ pub(super) struct Rig {
     pub(super) clock: i128,
     pub(super) blocks: BTreeMap<BlockId, Vec<u8>>,
     next_block: u64,
+    /// One of how many rows with bytes of files the other member finds damaged when it needs them, if it does.
+    pub(super) rots: Option<u64>,
     /// Of the last command.
     pub(super) applied: Option<Applied>,
 }
@@ -157,7 +170,17 @@ impl Rig {
         Model::bootstrap(&mut kv, [3; 16], at(0)).unwrap();
         let model = Model::load(&kv).unwrap();
         let twin = (kv.clone(), Model::load(&kv).unwrap());
-        Self { kv, model, twin, txn: 0, clock: 0, blocks: BTreeMap::new(), next_block: 1, applied: None }
+        Self {
+            kv,
+            model,
+            twin,
+            txn: 0,
+            clock: 0,
+            blocks: BTreeMap::new(),
+            next_block: 1,
+            rots: None,
+            applied: None,
+        }
     }
 
     /// Applies a call on both members; they must agree.
@@ -170,13 +193,20 @@ impl Rig {
         let (model, txn) = (&mut self.model, self.txn);
         let (applied, read) = Watched::during(&mut self.kv, |kv| model.apply(kv, txn, &command));
         let applied = applied.unwrap();
-        before.check(&read, &applied.response.result);
+        before.check(&read);
         self.model.end_batch(&mut self.kv).unwrap();
         if self.txn.is_multiple_of(30) {
             self.twin.1 = Model::load(&self.twin.0).unwrap();
         }
-        let other = self.twin.1.apply(&mut self.twin.0, self.txn, &command).unwrap();
-        self.twin.1.end_batch(&mut self.twin.0).unwrap();
+        let (kv, model) = &mut self.twin;
+        let rots = self.rots;
+        let (other, _) = Watched::during(kv, |kv| {
+            kv.rots = rots.map(|one_of| (one_of, txn));
+            model.apply(kv, txn, &command)
+        });
+        let mut other = other.unwrap();
+        model.end_batch(kv).unwrap();
+        other.touched.lost.clear();
         assert_eq!(applied, other, "two members answer differently");
         let response = applied.response.clone();
         assert_eq!(decode_response(&encode_response(&response)).unwrap(), response);
@@ -198,7 +228,22 @@ impl Rig {
 
     /// Both members hold the same bytes, reloading changes nothing, and nothing is inconsistent.
     pub(super) fn check(&self) {
-        assert_eq!(self.kv, self.twin.0, "two members hold different states");
+        let (mut own, mut other) = (self.kv.clone(), self.twin.0.clone());
+        // Lost bytes are where the other member has them.
+        for (key, lost) in rows_of(&other, Table::Extent).into_iter().filter(|(_, value)| value[1] == 2) {
+            assert!(self.rots.is_some());
+            own.get(Table::Extent, &key, |row| {
+                let row = row.expect("a lost row is a row elsewhere");
+                assert_eq!((row[1], &row[2..14]), (0, &lost[2..]), "it is another");
+            })
+            .unwrap();
+            assert!(other.get(Table::Inline, &key, |bytes| bytes.is_none()).unwrap());
+            for kv in [&mut own, &mut other] {
+                kv.delete(Table::Extent, &key).unwrap();
+                kv.delete(Table::Inline, &key).unwrap();
+            }
+        }
+        assert_eq!(own, other, "two members hold different states");
         assert_eq!(Model::load(&self.kv).unwrap(), self.model, "a reloaded member differs");
         let mut referenced = Vec::new();
         let findings = check::check(&self.kv, &mut |id, end| referenced.push((id, end))).unwrap();
@@ -207,6 +252,12 @@ impl Rig {
             assert!(self.blocks[&id].len() >= end as usize, "{id:?} is referred to up to {end}");
             assert!(read::block_is_referenced(&self.kv, id).unwrap());
         }
+    }
+
+    /// The other member's rows of a file: where they begin, and whether their bytes are lost.
+    pub(super) fn losses(&self, ino: Ino) -> Vec<(u64, bool)> {
+        let rows = rows_of(&self.twin.0, Table::Extent).into_iter().filter(|(key, _)| key[..8] == ino.0.to_be_bytes());
+        rows.map(|(key, value)| (u64::from_be_bytes(key[8..].try_into().unwrap()), value[1] == 2)).collect()
     }
 
     pub(super) fn outcome(&self, key: &OnceKey) -> Option<Response> {

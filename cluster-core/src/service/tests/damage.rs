@@ -152,3 +152,36 @@ async fn a_change_that_needs_damaged_bytes_fails_alone() {
     let (meta, _) = restarted(meta, &disk).await;
     assert_eq!(meta.readdir(root, atoll_base::id::Cookie(0), 9, 9000, false).await.unwrap().entries.len(), 3);
 }
+
+/// What the log has may need bytes that were damaged after it was answered.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_applied_again_loses_the_bytes_of_one_file() {
+    let disk = SimDisk::new();
+    let meta = start(&disk).await.unwrap();
+    let damaged = File::make(&meta, "damaged", 1).await;
+    let whole = File::make(&meta, "whole", 2).await;
+    meta.stop().await.unwrap();
+    let disk = disk.restart();
+    let mut options = options();
+    options.maintenance.durable_every = Duration::from_secs(3600);
+    options.maintenance.log_bytes = u64::MAX;
+    options.state.flush_bytes = usize::MAX;
+    let meta = open(Arc::new(disk.clone()), options, Arc::new(SystemClock), Arc::new(|_| {})).await.unwrap();
+    for file in [damaged, whole] {
+        done(meta.execute(call(file.write(10, vec![7; 100]), None)).await);
+    }
+    let before = meta.getattr(damaged.ino).await.unwrap();
+    drop(meta);
+    let disk = disk.crash(7);
+    rot(&disk, &content(1));
+    let meta = start(&disk).await.unwrap();
+    assert!(meta.status().commands > 0, "it is applied again");
+    assert_eq!(meta.getattr(damaged.ino).await.unwrap(), before);
+    assert_eq!(damaged.read(&meta).await, Err(FsError::Io));
+    assert_eq!(whole.read(&meta).await.unwrap()[10..110], [7; 100]);
+    assert_eq!(meta.execute(call(damaged.write(10, vec![7; 100]), None)).await, Err(FsError::Io));
+    let (meta, _) = restarted(meta, &disk).await;
+    assert_eq!(damaged.read(&meta).await, Err(FsError::Io));
+    done(meta.execute(call(damaged.write(0, content(6)), None)).await);
+    assert_eq!(damaged.read(&meta).await.unwrap(), content(6));
+}
