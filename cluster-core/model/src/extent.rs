@@ -143,7 +143,10 @@ pub(crate) fn load(kv: &impl KvRead, ino: Ino, row: Head) -> Result<Extent, KvEr
             let key = keys::with_u64(ino, row.offset);
             let mut bytes = BytesMut::with_capacity(row.len as usize);
             let first = readable(kv, ino, row)?.ok_or_else(|| {
-                KvError(format!("{} bytes of inode {ino} at {} were damaged and are lost", row.len, row.offset))
+                KvError(format!(
+                    "{} bytes of inode {ino} at {} were damaged and are lost",
+                    row.len, row.offset
+                ))
             })?;
             bytes.extend_from_slice(&first);
             if row.len as usize > INLINE_HEAD {

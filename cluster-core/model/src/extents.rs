@@ -245,7 +245,13 @@ fn clear<K: KvWrite>(t: &mut Transaction<'_, K>, at: At, start: u64, end: u64, b
     Ok(())
 }
 
-fn clear_rows<K: KvWrite>(t: &mut Transaction<'_, K>, at: At, start: u64, end: u64, by_cut: bool) -> Step<()> {
+fn clear_rows<K: KvWrite>(
+    t: &mut Transaction<'_, K>,
+    at: At,
+    start: u64,
+    end: u64,
+    by_cut: bool,
+) -> Step<()> {
     let ino = t[at].attr.ino;
     if start >= t[at].attr.size {
         // No live row reaches there.

@@ -147,13 +147,22 @@ impl<K: KvRead> Target<'_, K> {
         let (kv, ino, file) = (self.kv, self.ino, self.file);
         let Range { start, end } = range;
         let touches = merged.0 && !start.is_multiple_of(PAGE);
+        let touches_behind = merged.1 && !end.is_multiple_of(PAGE);
+        if file.cuts.is_empty()
+            && !touches
+            && !touches_behind
+            && extent::at(kv, ino, start)?.is_some_and(|same| same.end() == end)
+        {
+            // The same bytes again, the most frequent: one look, and no other row reaches in.
+            return Ok(());
+        }
         let fits = |row: &Head| row.end() > start || touches && row.end() == start;
         let left = extent::before(kv, ino, file, start, fits)?;
         if let Some(row) = left {
             self.load(row)?;
         }
         let mut right = extent::across(kv, ino, file, end)?;
-        if right.is_none() && merged.1 && !end.is_multiple_of(PAGE) {
+        if right.is_none() && touches_behind {
             right = extent::at(kv, ino, end)?.filter(|row| file.is_live(row.offset, row.birth));
         }
         match right.filter(|right| left.is_none_or(|left| left.offset != right.offset)) {

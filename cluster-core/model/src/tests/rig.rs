@@ -57,14 +57,16 @@ struct Watched {
 impl Watched {
     /// Runs `f` with the store in this place, and says which rows were read.
     fn during<R>(kv: &mut MemKv, f: impl FnOnce(&mut Self) -> R) -> (R, Bytewise) {
-        let mut watched = Self { kv: std::mem::take(kv), rots: None, read: RefCell::default(), written: BTreeSet::new() };
+        let mut watched =
+            Self { kv: std::mem::take(kv), rots: None, read: RefCell::default(), written: BTreeSet::new() };
         let result = f(&mut watched);
         *kv = watched.kv;
         (result, watched.read.into_inner())
     }
 
     fn is_rotten(&self, key: &[u8]) -> bool {
-        let sum = |salt: u64| key.iter().fold(salt, |sum, byte| (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0193));
+        let sum =
+            |salt: u64| key.iter().fold(salt, |sum, byte| (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0193));
         !self.written.contains(&(Table::Inline, key.to_vec()))
             && self.rots.is_some_and(|(one_of, salt)| sum(salt).is_multiple_of(one_of))
     }
@@ -256,7 +258,9 @@ impl Rig {
 
     /// The other member's rows of a file: where they begin, and whether their bytes are lost.
     pub(super) fn losses(&self, ino: Ino) -> Vec<(u64, bool)> {
-        let rows = rows_of(&self.twin.0, Table::Extent).into_iter().filter(|(key, _)| key[..8] == ino.0.to_be_bytes());
+        let rows = rows_of(&self.twin.0, Table::Extent)
+            .into_iter()
+            .filter(|(key, _)| key[..8] == ino.0.to_be_bytes());
         rows.map(|(key, value)| (u64::from_be_bytes(key[8..].try_into().unwrap()), value[1] == 2)).collect()
     }
 
