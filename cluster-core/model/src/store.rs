@@ -49,7 +49,17 @@ pub(crate) fn put<T: Serialize>(
     key: &[u8],
     value: &T,
 ) -> Result<(), KvError> {
-    kv.put(table, key, &codec::encode(value))
+    codec::encoded(value, |bytes| kv.put(table, key, bytes))
+}
+
+/// The same for a key that is not there.
+pub(crate) fn put_new<T: Serialize>(
+    kv: &mut impl KvWrite,
+    table: Table,
+    key: &[u8],
+    value: &T,
+) -> Result<(), KvError> {
+    codec::encoded(value, |bytes| kv.put_new(table, key, bytes))
 }
 
 pub(crate) fn has(kv: &impl KvRead, table: Table, key: &[u8]) -> Result<bool, KvError> {
