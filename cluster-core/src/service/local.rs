@@ -172,7 +172,11 @@ impl Shared {
 
     /// Waits until the published state is the newest there is.
     async fn ready(&self) -> Result<(), FsError> {
-        if self.group.reads_locally() { Ok(()) } else { self.linearize().await }
+        if self.group.reads_locally() {
+            return Ok(());
+        }
+        // Boxed: the future is 3 KB, and would be in those of all reads, so of all requests.
+        Box::pin(self.linearize()).await
     }
 
     #[cold]
