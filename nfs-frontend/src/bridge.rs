@@ -16,8 +16,8 @@ impl<M: MetadataService, B: BlockService> FileService for Engine<M, B> {
         Self::nfs3(self, call, reply).await
     }
 
-    async fn nfs4(&self, call: RpcCall, reply: Encoder) -> Answer {
-        Self::nfs4(self, call, reply).await
+    fn nfs4(&self, call: RpcCall, reply: Encoder) -> impl Future<Output = Answer> + Send {
+        Self::nfs4(self, call, reply)
     }
 
     async fn mount(&self, call: RpcCall, reply: Encoder) -> Answer {
