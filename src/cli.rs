@@ -36,6 +36,8 @@ enum Command {
     Lock(crate::states::ListOptions),
     /// Show which files and directories are delegated to NFSv4 clients.
     Delegation(crate::states::ListOptions),
+    /// Show files that NFSv4.2 clients have the server copy in the background.
+    Copy(crate::states::ListOptions),
     /// Show or make volumes of a running server.
     Volume(crate::volume::Options),
     /// Copy a tree of this machine into a data directory that no server uses.
@@ -80,6 +82,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
             Command::Open(options) => crate::states::open(options).await.map(|()| true),
             Command::Lock(options) => crate::states::lock(options).await.map(|()| true),
             Command::Delegation(options) => crate::states::delegation(options).await.map(|()| true),
+            Command::Copy(options) => crate::states::copy(options).await.map(|()| true),
             Command::Volume(options) => crate::volume::run(options).await.map(|()| true),
             Command::Import(options) => crate::import_command::run(options).await,
             Command::Fsck { dir } => crate::fsck::run(&dir).await,

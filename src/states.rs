@@ -1,7 +1,7 @@
-//! `atoll client`, `atoll open`, `atoll lock`, `atoll delegation`: who has what on a running server.
+//! `atoll client`, `atoll open`, `atoll lock`, `atoll delegation`, `atoll copy`: who has what on a running server.
 
 use crate::admin::client::Client as Api;
-use crate::admin::states::{Client, Delegation, Evicted, File, Holder, Lease, Listing, Lock, Open};
+use crate::admin::states::{Client, Copy, Delegation, Evicted, File, Holder, Lease, Listing, Lock, Open};
 use crate::export::percent_encode;
 use anyhow::Result;
 use clap::{Args, Subcommand};
@@ -99,6 +99,12 @@ pub(crate) async fn lock(options: ListOptions) -> Result<()> {
 pub(crate) async fn delegation(options: ListOptions) -> Result<()> {
     let ListAction::List(which) = options.action;
     list::<Delegation>(&mut Api::connect(&options.dir).await?, "/v1/delegations", &which).await
+}
+
+/// Runs `atoll copy`.
+pub(crate) async fn copy(options: ListOptions) -> Result<()> {
+    let ListAction::List(which) = options.action;
+    list::<Copy>(&mut Api::connect(&options.dir).await?, "/v1/copies", &which).await
 }
 
 /// A row of a table.
@@ -279,6 +285,22 @@ impl Row for Delegation {
         cells.push(age(self.age_seconds));
         let times = if self.timestamps { ", with times" } else { "" };
         cells.extend([format!("{}{times}", self.kind), self.phase.clone(), path(&self.file)]);
+        cells
+    }
+}
+
+impl Row for Copy {
+    const HEADER: &'static [&'static str] = &[
+        "state", "version", "client", "name", "address", "heard", "lease", "age", "copied", "of", "phase",
+        "from", "to",
+    ];
+
+    fn cells(&self) -> Vec<String> {
+        let mut cells = vec![self.state.to_string()];
+        cells.extend(holder(&self.holder));
+        cells.push(age(self.age_seconds));
+        cells.extend([self.copied.to_string(), self.of.to_string(), self.phase.clone()]);
+        cells.extend([path(&self.from), path(&self.to)]);
         cells
     }
 }

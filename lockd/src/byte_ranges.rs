@@ -124,6 +124,10 @@ impl RangeMap {
     }
 
     fn replace(&mut self, range: ByteRange, with: Option<(LockMode, i64)>) {
+        if self.segments.is_empty() {
+            self.segments.extend(with.map(|(mode, since)| Segment { range, mode, since }));
+            return;
+        }
         let (low, high) = self.bounds(range);
         let overlapping = &self.segments[low..high];
         let left =

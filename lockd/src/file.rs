@@ -158,11 +158,13 @@ impl FileLocks {
         }
         let now = self.now;
         self.change_owner(&owner, |locks| locks.lock(range, mode, now))?;
-        // The same request may have waited: it has its answer now.
-        if let Some(index) = self.waiters.position(&owner, range, mode) {
-            self.waiters.remove(index);
+        if !self.waiters.is_empty() {
+            // The same request may have waited: it has its answer now.
+            if let Some(index) = self.waiters.position(&owner, range, mode) {
+                self.waiters.remove(index);
+            }
+            self.grant_waiters(Change { ranges: vec![range], owners: vec![owner] }, effects);
         }
-        self.grant_waiters(Change { ranges: vec![range], owners: vec![owner] }, effects);
         Ok(LockOutcome::Granted)
     }
 
@@ -179,7 +181,9 @@ impl FileLocks {
             return Ok(());
         }
         self.change_owner(owner, |locks| locks.unlock(range))?;
-        self.grant_waiters(Change::of(range), effects);
+        if !self.waiters.is_empty() {
+            self.grant_waiters(Change::of(range), effects);
+        }
         Ok(())
     }
 

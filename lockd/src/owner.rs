@@ -4,7 +4,7 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::limits::{MAX_CALLBACK_BYTES, MAX_CALLER_NAME, MAX_OWNER_BYTES, MAX_OWNER_OPAQUE};
 
@@ -132,8 +132,8 @@ impl From<LockClient> for ClientMatch {
 ///
 /// NLM: `svid` and `oh`, as one string of bytes, because they are only ever compared together (RFC 1813 §6.1.4).
 /// NFSv4: the opaque of the lock-owner; open-owners are not here, since opens are counted.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "(LockClient, Vec<u8>)", into = "(LockClient, Vec<u8>)")]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[serde(try_from = "(LockClient, Vec<u8>)")]
 pub struct LockOwner {
     client: LockClient,
     owner: Vec<u8>,
@@ -203,9 +203,9 @@ impl TryFrom<(LockClient, Vec<u8>)> for LockOwner {
     }
 }
 
-impl From<LockOwner> for (LockClient, Vec<u8>) {
-    fn from(owner: LockOwner) -> Self {
-        (owner.client, owner.owner)
+impl Serialize for LockOwner {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        (&self.client, &self.owner).serialize(serializer)
     }
 }
 

@@ -101,9 +101,11 @@ impl<F: FileService, L: LockService> RpcHandler for Programs<F, L> {
         if let Some(answer) = unserved(call.program, call.version) {
             return answer;
         }
-        // Boxed, so that the future of the common case above is no larger than it must be.
+        if call.program == nfs4::PROGRAM {
+            return self.files.nfs4(call, reply).await;
+        }
+        // Boxed, so that the future of the common cases above is no larger than it must be.
         match call.program {
-            nfs4::PROGRAM => Box::pin(self.files.nfs4(call, reply)).await,
             nfsacl::PROGRAM => Box::pin(self.files.nfsacl(call, reply)).await,
             mount::PROGRAM => Box::pin(self.files.mount(call, reply)).await,
             rquota::PROGRAM => Box::pin(self.files.rquota(call, reply)).await,

@@ -9,7 +9,7 @@
 //! | DELETE /v1/exports?path=P | | |
 //! | GET /v1/volumes | | `[Volume]` |
 //! | POST /v1/volumes | `{"name": "…"}` | |
-//! | GET /v1/clients, /v1/opens, /v1/locks, /v1/delegations `?limit=N&after=PLACE` | | [`states::Listing`] of [`states::Client`], [`states::Open`], [`states::Lock`], [`states::Delegation`] |
+//! | GET /v1/clients, /v1/opens, /v1/locks, /v1/delegations, /v1/copies `?limit=N&after=PLACE` | | [`states::Listing`] of [`states::Client`], [`states::Open`], [`states::Lock`], [`states::Delegation`], [`states::Copy`] |
 //! | DELETE /v1/clients?id=ID | | [`states::Evicted`] |
 //! | POST /v1/scrub | | findings, one JSON object a line, as they come; the last line is a summary |
 //!

@@ -90,6 +90,7 @@ fn router(service: Arc<Service>) -> Router {
         .route("/v1/opens", get(opens))
         .route("/v1/locks", get(locks))
         .route("/v1/delegations", get(delegations))
+        .route("/v1/copies", get(copies))
         .route("/v1/scrub", axum::routing::post(scrub))
         .with_state(service)
 }
@@ -189,6 +190,13 @@ async fn opens(State(service): State<Arc<Service>>, Query(range): Query<Range>) 
 
 async fn locks(State(service): State<Arc<Service>>, Query(range): Query<Range>) -> Result<Response, Refusal> {
     Ok(Json(service.list_locks(&range).await?).into_response())
+}
+
+async fn copies(
+    State(service): State<Arc<Service>>,
+    Query(range): Query<Range>,
+) -> Result<Response, Refusal> {
+    Ok(Json(service.list_copies(&range).await?).into_response())
 }
 
 async fn delegations(

@@ -1,7 +1,7 @@
-//! Clients, opens, locks and delegations, as they travel to `atoll client list`, `atoll open list`, `atoll lock list` and `atoll delegation list`.
+//! Clients, opens, locks, delegations and copies, as they travel to `atoll client list`, `atoll open list`, `atoll lock list`, `atoll delegation list` and `atoll copy list`.
 //!
 //! Ages are whole seconds by the clock of the commands: since the OPEN that made the state, the first LOCK of the oldest byte of a range, the beginning of
-//! the wait, the giving of the delegation.
+//! the wait, the giving of the delegation, the COPY.
 
 use serde::{Deserialize, Serialize};
 
@@ -139,6 +139,25 @@ pub(crate) struct Delegation {
     /// Whether the holder keeps the file's times.
     pub(crate) timestamps: bool,
     /// How long ago it was given.
+    pub(crate) age_seconds: u64,
+}
+
+/// A COPY of NFSv4.2 that goes on in the background, or whose end its client has not heard.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Copy {
+    /// Its number.
+    pub(crate) state: u64,
+    #[serde(flatten)]
+    pub(crate) holder: Holder,
+    pub(crate) from: File,
+    pub(crate) to: File,
+    /// Bytes that are copied.
+    pub(crate) copied: u64,
+    /// Bytes that were to be copied.
+    pub(crate) of: u64,
+    /// `in work`, `done`, or why it ended early.
+    pub(crate) phase: String,
+    /// How long ago it was begun.
     pub(crate) age_seconds: u64,
 }
 

@@ -210,6 +210,11 @@ impl Repacker {
             let map = match meta.map(job.ino, start, window_end - start).await {
                 Ok(map) => map,
                 Err(FsError::Stale) => return Ok(End::Settled),
+                // Of bytes in rows the store knows itself, and has said so.
+                Err(FsError::Io) => {
+                    done.unreadable += 1;
+                    return Ok(End::Settled);
+                }
                 Err(error) => return Err(error.into()),
             };
             at = map.complete_to.min(window_end);
@@ -224,6 +229,11 @@ impl Repacker {
                     done.bytes += bytes;
                 }
                 Err(MaintenanceError::Metadata(FsError::Stale)) => return Ok(End::Settled),
+                // Bytes beside the window, which its change would need.
+                Err(MaintenanceError::Metadata(FsError::Io)) if !meta.status().failed => {
+                    done.unreadable += 1;
+                    return Ok(End::Settled);
+                }
                 Err(MaintenanceError::Metadata(FsError::Conflict | FsError::Delay)) => {
                     done.conflicts += 1;
                     end = End::Again;

@@ -1,8 +1,10 @@
-//! Listings of opens, locks and delegations. Each is a walk in bounded steps over a view that moves on: what is made or ends
+//! Listings of opens, locks, delegations and copies. Each is a walk in bounded steps over a view that moves on: what is made or ends
 //! meanwhile may be in the listing or not. One walk at a time.
 
 use super::{Service, names};
-use crate::admin::states::{Delegation, File, Holder, Lease, Listing, Lock, Open, ROWS, ROWS_MAX, Range};
+use crate::admin::states::{
+    Copy, Delegation, File, Holder, Lease, Listing, Lock, Open, ROWS, ROWS_MAX, Range,
+};
 use anyhow::{Context, Result, bail};
 use atoll_base::id::Ino;
 use atoll_lockd::{ByteRange, FileLocks, LockClient, LockMode, LockOwner, Share, ShareBits};
@@ -202,18 +204,41 @@ impl Service {
         }))
     }
 
+    /// Copies in the background in order of beginning. They are few.
+    pub(crate) async fn list_copies(&self, range: &Range) -> Result<Listing<Copy>> {
+        let _one = self.listing.lock().await;
+        let mut rows = Growing::new(range)?;
+        let after = after_state(range)?;
+        for copy in self.node.meta.offloads(after, ROWS_MAX).await? {
+            let id = copy.stateid.id;
+            rows.push(|| format!("s{}", id.0), || copy);
+        }
+        let both = rows.rows.iter().flat_map(|copy| [copy.from.ino, copy.to.ino]).collect();
+        let files = names::files(&self.node, both).await?;
+        let mut holders = Holders { service: self, known: BTreeMap::new() };
+        holders.learn(rows.rows.iter().map(|copy| copy.client)).await?;
+        let now = self.node.meta.now().secs;
+        Ok(rows.end(|copy| Copy {
+            state: copy.stateid.id.0,
+            holder: holders.v4(copy.client, &[]),
+            from: file(&files, copy.from.ino),
+            to: file(&files, copy.to.ino),
+            copied: copy.count,
+            of: copy.count + copy.left,
+            phase: match copy.ended {
+                None => "in work".to_owned(),
+                Some(Ok(())) => "done".to_owned(),
+                Some(Err(error)) => error.to_string(),
+            },
+            age_seconds: age(now, copy.since),
+        }))
+    }
+
     /// Delegations in order of giving.
     pub(crate) async fn list_delegations(&self, range: &Range) -> Result<Listing<Delegation>> {
         let _one = self.listing.lock().await;
         let mut rows = Growing::new(range)?;
-        let from = match &range.after {
-            None => StateId(0),
-            Some(after) => after
-                .strip_prefix('s')
-                .and_then(|number| number.parse().ok())
-                .map(StateId)
-                .with_context(|| format!("{after:?} is no place in this listing"))?,
-        };
+        let from = after_state(range)?;
         self.walk_states(&mut rows, Some(from), |state| match state.kind {
             StateKind::Delegation { kind, phase, timestamps, .. } => Some((state, kind, phase, timestamps)),
             StateKind::Open { .. } | StateKind::Lock { .. } => None,
@@ -384,6 +409,13 @@ impl Holders<'_> {
             }
         }
     }
+}
+
+/// Where a listing by number goes on.
+fn after_state(range: &Range) -> Result<StateId> {
+    let Some(after) = &range.after else { return Ok(StateId(0)) };
+    let number = after.strip_prefix('s').and_then(|number| number.parse().ok());
+    number.map(StateId).with_context(|| format!("{after:?} is no place in this listing"))
 }
 
 fn file(files: &BTreeMap<Ino, File>, ino: Ino) -> File {

@@ -4,6 +4,7 @@ use crate::data::{Flush, Piece};
 use crate::export::ExportSpec;
 use crate::lock::LockOp;
 use crate::nfs4::{ClientId, ClientOp, StateOp};
+use crate::offload::OffloadOp;
 use crate::once::Once;
 use atoll_base::access::Cred;
 use atoll_base::attr::{Device, FileKind, SetAttr};
@@ -278,4 +279,6 @@ pub enum Op {
         /// What if the range holds more extents than one command may copy: its beginning is enough, or `NotSupported`.
         partial: bool,
     },
+    /// Copies that go on behind their COPY.
+    Offload(OffloadOp),
 }

@@ -11,6 +11,7 @@ pub mod error;
 pub mod export;
 pub mod lock;
 pub mod nfs4;
+pub mod offload;
 pub mod once;
 pub mod response;
 pub mod service;

@@ -24,7 +24,7 @@ pub struct ClientId(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct SessionId(pub u64);
 
-/// The number of an open, a lock state or a delegation: what a stateid's `other` stands for. Never reused.
+/// The number of an open, a lock state, a delegation or an offload ([`crate::offload`]): what a stateid's `other` stands for. Never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct StateId(pub u64);
 

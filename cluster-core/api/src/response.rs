@@ -2,7 +2,7 @@
 
 use crate::error::FsError;
 use crate::lock::LockOutcome;
-use crate::nfs4::{ClientOutcome, StateOutcome};
+use crate::nfs4::{ClientOutcome, StateOutcome, Stateid};
 use atoll_base::attr::{Attr, Before};
 use atoll_base::id::{Epoch, ExportId, Ino, VolumeId};
 use serde::{Deserialize, Serialize};
@@ -68,6 +68,13 @@ pub enum Outcome {
     },
     /// Of a removal or a rename: done, and the file that lost its last name stays, without links, while it is open.
     Unnamed,
+    /// A copy goes on.
+    Offloaded {
+        /// Its stateid.
+        stateid: Stateid,
+        /// The write verifier (loss epoch) in force.
+        verifier: u64,
+    },
 }
 
 /// The answer to a call.

@@ -11,6 +11,7 @@ use crate::error::FsError;
 use crate::export::{Exports, Volume};
 use crate::lock::{Conflict, GrantedWaiter, LockTest};
 use crate::nfs4::{Client, ClientId, Session, SessionId, State, StateId};
+use crate::offload::Offload;
 use crate::once::{OnceKey, SlotOutcome};
 use crate::response::Response;
 use atoll_base::attr::Attr;
@@ -187,6 +188,21 @@ pub trait MetadataService: Send + Sync + 'static {
 
     /// Delegations above an id whose holders are to be told of changes, at most `most`, in order, each with all that it is to be told.
     fn notices(&self, _after: StateId, _most: usize) -> impl Future<Output = Read<Vec<Noticed>>> + Send {
+        std::future::ready(Ok(Vec::new()))
+    }
+
+    /// Waits until there may be offloads that were not there when it was waited for last. For one who waits.
+    fn offloaded(&self) -> impl Future<Output = ()> + Send {
+        std::future::pending()
+    }
+
+    /// An offload, if there is one.
+    fn offload(&self, _id: StateId) -> impl Future<Output = Read<Option<Offload>>> + Send {
+        std::future::ready(Ok(None))
+    }
+
+    /// Offloads above an id, at most `most`, in order, in work or ended.
+    fn offloads(&self, _after: StateId, _most: usize) -> impl Future<Output = Read<Vec<Offload>>> + Send {
         std::future::ready(Ok(Vec::new()))
     }
 

@@ -32,6 +32,20 @@ pub(crate) fn encode<T: Serialize + ?Sized>(value: &T) -> Vec<u8> {
     encode_sized(value, 0)
 }
 
+/// Longest value that needs no memory of its own while it is written: nearly all rows but those of outcomes.
+const SHORT: usize = 512;
+
+/// Calls `f` with the bytes of a value.
+pub(crate) fn encoded<T: Serialize + ?Sized, R>(value: &T, f: impl FnOnce(&[u8]) -> R) -> R {
+    let mut short = [0; SHORT];
+    short[0] = FORMAT;
+    match postcard::to_slice(value, &mut short[1..]).map(|body| 1 + body.len()) {
+        Ok(len) => f(&short[..len]),
+        // It is longer.
+        Err(_) => f(&encode_sized(value, 2 * SHORT)),
+    }
+}
+
 /// The bytes of a value, of which about `size` are expected: a vector that grows copies them again and again.
 pub(crate) fn encode_sized<T: Serialize + ?Sized>(value: &T, size: usize) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(size.max(64));

@@ -4,13 +4,16 @@
 //! one its first bytes ([`INLINE_HEAD`]). If it has more, those are a row of their own, in `Inline` under the same key: what is
 //! planned looks at many rows and at the bytes of hardly any.
 //!
+//! Kind 2 is an inline one whose bytes this member has lost: a command needed them when the store could not read them, and took them over into this row.
+//! It is where the other members have one with its bytes, and ends with the length.
+//!
 //! Invariants: no row is empty; live rows of a file do not overlap and end at or before its size; dead rows (see
 //! [`crate::record::Cut`]) may lie anywhere, also over live ones, but never share a key with one. An inline row is at
 //! most [`crate::limits::INLINE_EXTENT_MAX`] long, a block row at most `BLOCK_MAX`.
 
 use crate::keys::{self, Parts};
 use crate::kv::{KvError, KvRead, KvWrite, Table};
-use crate::limits::INLINE_HEAD;
+use crate::limits::{CLONE_INLINE_MAX, INLINE_HEAD};
 use crate::record::File;
 use crate::store::{RAW, check_raw, each_from};
 use atoll_base::block::BlockId;
@@ -18,10 +21,11 @@ use atoll_base::id::Ino;
 use atoll_base::limits::{BLOCK_MAX, FILE_SIZE_MAX};
 use atoll_meta::{Extent, Piece, Source};
 use bytes::{Bytes, BytesMut};
-use std::ops::{Bound, ControlFlow};
+use std::ops::{Bound, ControlFlow, Range};
 
 const INLINE: u8 = 0;
 const BLOCK: u8 = 1;
+const LOST: u8 = 2;
 
 /// What a row says without its bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,15 +53,21 @@ impl Head {
     }
 }
 
-/// Puts a row in. There must be none with its key.
-pub(crate) fn put(kv: &mut impl KvWrite, ino: Ino, extent: &Extent) -> Result<(), KvError> {
+/// Puts a row in. There must be none with its key. `lost`: whether inline bytes of it are not what they were.
+pub(crate) fn put(kv: &mut impl KvWrite, ino: Ino, extent: &Extent, lost: bool) -> Result<(), KvError> {
     let head = Head::of(extent);
     let key = keys::with_u64(ino, head.offset);
     let mut value = Vec::with_capacity(14 + INLINE_HEAD);
-    value.extend_from_slice(&[RAW, if head.block.is_some() { BLOCK } else { INLINE }]);
+    let kind = match head.block {
+        Some(_) => BLOCK,
+        None if lost => LOST,
+        None => INLINE,
+    };
+    value.extend_from_slice(&[RAW, kind]);
     value.extend_from_slice(&head.birth.to_be_bytes());
     value.extend_from_slice(&head.len.to_be_bytes());
     match &extent.piece.source {
+        Source::Inline(_) if lost => {}
         Source::Inline(bytes) => {
             debug_assert_eq!(bytes.len(), head.len as usize);
             let first = bytes.len().min(INLINE_HEAD);
@@ -99,15 +109,16 @@ pub(crate) fn parse_head(offset: u64, value: &[u8]) -> Result<Head, KvError> {
     parse(offset, value).map(|(head, _)| head)
 }
 
-/// A row and its first bytes, if they are inline.
-fn parse(offset: u64, value: &[u8]) -> Result<(Head, &[u8]), KvError> {
+/// A row and its first bytes, if they are inline; `None` if they are lost.
+fn parse(offset: u64, value: &[u8]) -> Result<(Head, Option<&[u8]>), KvError> {
     let mut parts = Parts::new(Table::Extent, value);
     check_raw(Table::Extent, parts.take()?)?;
     let [kind] = parts.take()?;
     let mut head = Head { offset, birth: parts.u64()?, len: parts.u32()?, block: None, within: 0 };
-    let mut first = &[][..];
+    let mut first = Some(&[][..]);
     match kind {
-        INLINE => first = parts.bytes(INLINE_HEAD.min(head.len as usize))?,
+        INLINE => first = Some(parts.bytes(INLINE_HEAD.min(head.len as usize))?),
+        LOST => first = None,
         BLOCK => {
             head.block = Some(BlockId(u128::from_be_bytes(parts.take()?)));
             head.within = parts.u32()?;
@@ -131,14 +142,18 @@ pub(crate) fn load(kv: &impl KvRead, ino: Ino, row: Head) -> Result<Extent, KvEr
         None => {
             let key = keys::with_u64(ino, row.offset);
             let mut bytes = BytesMut::with_capacity(row.len as usize);
-            let first = |value: Option<&[u8]>| -> Result<(), KvError> {
-                let value = value.ok_or_else(|| broken("is gone"))?;
-                bytes.extend_from_slice(parse(row.offset, value)?.1);
-                Ok(())
-            };
-            kv.get(Table::Extent, &key, first)??;
+            let first = readable(kv, ino, row)?.ok_or_else(|| {
+                KvError(format!(
+                    "{} bytes of inode {ino} at {} were damaged and are lost",
+                    row.len, row.offset
+                ))
+            })?;
+            bytes.extend_from_slice(&first);
             if row.len as usize > INLINE_HEAD {
-                kv.get(Table::Inline, &key, |rest| bytes.extend_from_slice(rest.unwrap_or_default()))?;
+                kv.get(Table::Inline, &key, |rest| bytes.extend_from_slice(rest.unwrap_or_default()))
+                    .map_err(|KvError(what)| {
+                        KvError(format!("{} bytes of inode {ino} at {}: {what}", row.len, row.offset))
+                    })?;
             }
             if bytes.len() != row.len as usize {
                 return Err(broken("does not have as many bytes as it says"));
@@ -147,6 +162,14 @@ pub(crate) fn load(kv: &impl KvRead, ino: Ino, row: Head) -> Result<Extent, KvEr
         }
     };
     Ok(Extent { piece: Piece { offset: row.offset, len: row.len, source }, birth: row.birth })
+}
+
+/// The bytes of an inline row that are in the row itself; `None` if they are lost with the others.
+pub(crate) fn readable(kv: &impl KvRead, ino: Ino, row: Head) -> Result<Option<Bytes>, KvError> {
+    kv.get(Table::Extent, &keys::with_u64(ino, row.offset), |value| {
+        let value = value.ok_or_else(|| broken("is gone"))?;
+        Ok(parse(row.offset, value)?.1.map(Bytes::copy_from_slice))
+    })?
 }
 
 /// The part of an extent within `start..end`; `None` if there is none.
@@ -193,7 +216,7 @@ pub(crate) fn ending_at(
 }
 
 /// The last live row that begins before `offset`, if `fits`.
-fn before(
+pub(crate) fn before(
     kv: &impl KvRead,
     ino: Ino,
     file: &File,
@@ -243,4 +266,33 @@ pub(crate) fn each(
         let (_, offset) = parse_key(key)?;
         f(parse_head(offset, value)?)
     })
+}
+
+/// Live rows of a range, and up to where they are all: at most `most` rows are looked at, and not many more than
+/// [`CLONE_INLINE_MAX`] inline bytes are in them.
+pub(crate) fn live_within(
+    kv: &impl KvRead,
+    ino: Ino,
+    file: &File,
+    Range { start, end }: Range<u64>,
+    most: usize,
+) -> Result<(Vec<Head>, u64), KvError> {
+    let inline = |row: &Head| if row.block.is_none() { u64::from(row.len) } else { 0 };
+    let mut live: Vec<Head> = across(kv, ino, file, start)?.into_iter().collect();
+    let (mut rows, mut bytes, mut complete_to) = (0, live.iter().map(inline).sum::<u64>(), end);
+    each(kv, ino, start, end, |row| {
+        rows += 1;
+        if rows > most || bytes >= CLONE_INLINE_MAX {
+            complete_to = row.offset;
+            return Ok(ControlFlow::Break(()));
+        }
+        if file.is_live(row.offset, row.birth) {
+            bytes += inline(&row);
+            live.push(row);
+        }
+        Ok(ControlFlow::Continue(()))
+    })?;
+    // A dead row where it was left off may begin within the last live one.
+    let covered = live.last().map_or(start, |last| last.end().min(end));
+    Ok((live, complete_to.max(covered)))
 }

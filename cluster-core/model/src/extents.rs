@@ -12,6 +12,12 @@
 //! are dead from then on, wherever extents are read, and Sweep removes them in bounded steps. A new row may take the key of a dead
 //! one, which is released then.
 //!
+//! # Damage
+//!
+//! A change may need bytes that the store of this member cannot read. Whoever leads looks before and refuses ([`crate::read::needed`]); but a command that
+//! is in the log already, on another member or applied again after a crash, is applied as everywhere: rows come and go as they do elsewhere, and those that would
+//! take over the bytes are marked as lost ([`Lost`]). So a member is never stopped by the bytes of a file, and its answers are those of the others.
+//!
 //! # References
 //!
 //! A block's count is the number of rows that refer to it, dead ones included; at 0 its row moves to `Garbage`.
@@ -31,7 +37,7 @@ use atoll_base::id::{Ino, VolumeId};
 use atoll_meta::{Extent, FsError, Piece, Source};
 use bytes::{Bytes, BytesMut};
 use std::collections::BTreeSet;
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 
 // ---- references
 
@@ -73,6 +79,66 @@ fn unreference<K: KvWrite>(t: &mut Transaction<'_, K>, id: BlockId) -> Step<()> 
 
 // ---- rows
 
+/// Bytes that a command took over from rows and this member could not read, by file and place.
+#[derive(Debug, Default)]
+pub(crate) struct Lost {
+    /// Where they were.
+    taken: Vec<(Ino, Range<u64>)>,
+    /// Where a clone brings them.
+    brought: Vec<(Ino, Range<u64>)>,
+}
+
+impl Lost {
+    fn overlaps(&self, ino: Ino, range: &Range<u64>) -> bool {
+        let mut all = self.taken.iter().chain(&self.brought);
+        all.any(|(of, lost)| *of == ino && lost.start < range.end && range.start < lost.end)
+    }
+
+    /// A range is cleared: nobody misses them any more.
+    fn clear(&mut self, ino: Ino, start: u64, end: u64) {
+        for (of, lost) in std::mem::take(&mut self.taken) {
+            if of != ino {
+                self.taken.push((of, lost));
+                continue;
+            }
+            let rest = [lost.start..lost.end.min(start), lost.start.max(end)..lost.end];
+            self.taken.extend(rest.into_iter().filter(|rest| !rest.is_empty()).map(|rest| (ino, rest)));
+        }
+    }
+
+    /// What was taken from a range of one file will be put into another, from `to_offset` on.
+    pub(crate) fn bring(&mut self, from: Ino, range: Range<u64>, to: Ino, to_offset: u64) {
+        for (_, lost) in self.taken.extract_if(.., |(of, _)| *of == from) {
+            let (start, end) = (lost.start.max(range.start), lost.end.min(range.end));
+            if start < end {
+                let moved = |at: u64| at - range.start + to_offset;
+                self.brought.push((to, moved(start)..moved(end)));
+            }
+        }
+    }
+}
+
+/// A row with its bytes. Those that cannot be read are zeros, and noted as lost.
+pub(crate) fn load<K: KvWrite>(t: &mut Transaction<'_, K>, at: At, row: Head) -> Step<Extent> {
+    let ino = t[at].attr.ino;
+    let error = match extent::load(t.kv, ino, row) {
+        Err(error) if row.block.is_none() => error,
+        done => return Ok(done?),
+    };
+    let mut bytes = BytesMut::zeroed(row.len as usize);
+    let readable = extent::readable(t.kv, ino, row)?.unwrap_or_default();
+    bytes[..readable.len()].copy_from_slice(&readable);
+    t.lost.taken.push((ino, row.offset + readable.len() as u64..row.end()));
+    t.touched.lost.push((ino, error.0));
+    let piece = Piece { offset: row.offset, len: row.len, source: Source::Inline(bytes.freeze()) };
+    Ok(Extent { piece, birth: row.birth })
+}
+
+fn put_extent<K: KvWrite>(t: &mut Transaction<'_, K>, ino: Ino, extent: &Extent) -> Step<()> {
+    let lost = t.lost.overlaps(ino, &(extent.piece.offset..extent.piece.end()));
+    Ok(extent::put(t.kv, ino, extent, lost)?)
+}
+
 fn count_bytes<K: KvWrite>(t: &mut Transaction<'_, K>, volume: VolumeId, plus: u64, minus: u64) {
     let record = t.volume_mut(volume);
     record.bytes = (record.bytes + plus).checked_sub(minus).expect("a volume counts fewer bytes than it has");
@@ -108,7 +174,7 @@ fn put_row<K: KvWrite>(t: &mut Transaction<'_, K>, at: At, extent: &Extent) -> S
         drop_row(t, at, dead)?;
     }
     count_row(t, at, Head::of(extent), true);
-    Ok(extent::put(t.kv, ino, extent)?)
+    put_extent(t, ino, extent)
 }
 
 /// Takes a row out, with its reference.
@@ -128,7 +194,7 @@ fn shorten_row<K: KvWrite>(t: &mut Transaction<'_, K>, at: At, row: &Extent, end
     count_row(t, at, Head::of(row), false);
     count_row(t, at, Head::of(&shorter), true);
     extent::delete(t.kv, ino, &Head::of(row))?;
-    Ok(extent::put(t.kv, ino, &shorter)?)
+    put_extent(t, ino, &shorter)
 }
 
 /// Rows that begin in `start..end`, dead ones included; `None` if there are more than `most`.
@@ -173,6 +239,19 @@ fn add_cut<K: KvWrite>(t: &mut Transaction<'_, K>, at: At, start: u64, end: u64)
 
 /// Takes out every live byte of `start..end`: by rows, or if `by_cut` by a new cut.
 fn clear<K: KvWrite>(t: &mut Transaction<'_, K>, at: At, start: u64, end: u64, by_cut: bool) -> Step<()> {
+    clear_rows(t, at, start, end, by_cut)?;
+    let ino = t[at].attr.ino;
+    t.lost.clear(ino, start, end);
+    Ok(())
+}
+
+fn clear_rows<K: KvWrite>(
+    t: &mut Transaction<'_, K>,
+    at: At,
+    start: u64,
+    end: u64,
+    by_cut: bool,
+) -> Step<()> {
     let ino = t[at].attr.ino;
     if start >= t[at].attr.size {
         // No live row reaches there.
@@ -186,7 +265,7 @@ fn clear<K: KvWrite>(t: &mut Transaction<'_, K>, at: At, start: u64, end: u64, b
         return drop_row(t, at, same);
     }
     if let Some(left) = extent::across(t.kv, ino, t.file(at), start)? {
-        let left = extent::load(t.kv, ino, left)?;
+        let left = load(t, at, left)?;
         let behind = extent::clip(&left, end, u64::MAX);
         shorten_row(t, at, &left, start)?;
         if let Some(rest) = behind {
@@ -196,7 +275,8 @@ fn clear<K: KvWrite>(t: &mut Transaction<'_, K>, at: At, start: u64, end: u64, b
     }
     if by_cut {
         if let Some(right) = extent::across(t.kv, ino, t.file(at), end)? {
-            split_at(t, at, &extent::load(t.kv, ino, right)?, end)?;
+            let right = load(t, at, right)?;
+            split_at(t, at, &right, end)?;
         }
         return add_cut(t, at, start, end);
     }
@@ -210,7 +290,7 @@ fn clear<K: KvWrite>(t: &mut Transaction<'_, K>, at: At, start: u64, end: u64, b
         Ok(ControlFlow::Continue(()))
     })?;
     if let Some(last) = last_live
-        && let Some(rest) = extent::clip(&extent::load(t.kv, ino, last)?, end, u64::MAX)
+        && let Some(rest) = extent::clip(&load(t, at, last)?, end, u64::MAX)
     {
         put_row(t, at, &rest)?;
     }
@@ -358,7 +438,7 @@ fn take_before<K: KvWrite>(t: &mut Transaction<'_, K>, at: At, start: u64) -> St
     }
     let ino = t[at].attr.ino;
     let row = extent::ending_at(t.kv, ino, t.file(at), start)?.filter(|row| row.block.is_none());
-    let Some(row) = row.map(|row| extent::load(t.kv, ino, row)).transpose()? else { return Ok(None) };
+    let Some(row) = row.map(|row| load(t, at, row)).transpose()? else { return Ok(None) };
     let Some(Extent { piece: Piece { source: Source::Inline(bytes), .. }, .. }) =
         extent::clip(&row, page, start)
     else {
@@ -383,7 +463,7 @@ fn take_after<K: KvWrite>(t: &mut Transaction<'_, K>, at: At, end: u64) -> Step<
     let Some(row) = row.filter(|row| row.block.is_none() && t.file(at).is_live(end, row.birth)) else {
         return Ok(None);
     };
-    let row = extent::load(t.kv, ino, row)?;
+    let row = load(t, at, row)?;
     let Some(Extent { piece: Piece { source: Source::Inline(bytes), .. }, .. }) =
         extent::clip(&row, end, page_end)
     else {
@@ -439,7 +519,8 @@ pub(crate) fn truncate<K: KvWrite>(t: &mut Transaction<'_, K>, at: At, size: u64
         require(stay < CUTS_MAX, FsError::Delay)?;
     }
     if let Some(last) = extent::across(t.kv, ino, t.file(at), size)? {
-        shorten_row(t, at, &extent::load(t.kv, ino, last)?, size)?;
+        let last = load(t, at, last)?;
+        shorten_row(t, at, &last, size)?;
     }
     match rows {
         None => add_cut(t, at, size, u64::MAX)?,

@@ -50,6 +50,9 @@
 //! | `Recalled` | state 8 | nothing |
 //! | `Watch` | state 8 | `Watch` |
 //! | `Notice` | state 8, number 8 | [`atoll_meta::delegation::Notice`] |
+//! | `Offload` | state 8 | `OffloadRecord` |
+//! | `FileOffload` | ino 8, state 8 | nothing |
+//! | `ClientOffload` | client 8, state 8 | nothing |
 //! | `Owner` | client 8, kind 1, owner | `OwnerRecord` |
 //! | `IdleOwner` | client 8, transaction 8, the open owner | nothing |
 //! | `ClosedState` | state 8 | client 8, kind 1, owner |

@@ -1,7 +1,8 @@
 //! The ordered key-value store that the state lives in, as the state machine sees it.
 //!
 //! The state machine never does I/O of its own: in production a batch of log entries goes into a layer in memory
-//! over a file, in tests a map in memory. An error of the store is not an answer to a client: the member stops.
+//! over a file, in tests a map in memory. An error of the store is not an answer to a client: the member stops, but for bytes of files
+//! ([`crate::extents`]).
 
 use bytes::Bytes;
 use std::collections::BTreeMap;
@@ -108,11 +109,17 @@ pub enum Table {
     Watch,
     /// Changes that they are to be told of.
     Notice,
+    /// Copies that go on behind their COPY, or ended and their clients are to hear of it.
+    Offload,
+    /// The same by file: source and target.
+    FileOffload,
+    /// The same by client.
+    ClientOffload,
 }
 
 impl Table {
     /// All of them, in order.
-    pub const ALL: [Table; 46] = [
+    pub const ALL: [Table; 49] = [
         Table::Meta,
         Table::Inode,
         Table::Dirent,
@@ -159,6 +166,9 @@ impl Table {
         Table::Label,
         Table::Watch,
         Table::Notice,
+        Table::Offload,
+        Table::FileOffload,
+        Table::ClientOffload,
     ];
 
     /// The table's name in the store.
@@ -210,6 +220,9 @@ impl Table {
             Table::Label => "label",
             Table::Watch => "delegation_watch",
             Table::Notice => "delegation_notice",
+            Table::Offload => "offload",
+            Table::FileOffload => "offload_file",
+            Table::ClientOffload => "offload_client",
         }
     }
 }

@@ -143,6 +143,12 @@ limits! {
     /// Changes of a directory that the holder of a delegation is still to be told of, of some hundred bytes each. One more is in the way of its delegation.
     NOTICES_MAX: u64 = 256, 3;
 
+    /// Copies of one client that go on behind their COPY, or ended and it was not told yet. One more is answered with what it could do at once.
+    CLIENT_OFFLOADS_MAX: usize = 16, 3;
+
+    /// The same of all clients.
+    OFFLOADS_MAX: usize = 256, 5;
+
     /// States of a file that are looked at to see whether only the asking client's are against a delegation.
     DELEGATION_LOOK_MAX: usize = 256, 4;
 

@@ -49,7 +49,17 @@ pub(crate) fn put<T: Serialize>(
     key: &[u8],
     value: &T,
 ) -> Result<(), KvError> {
-    kv.put(table, key, &codec::encode(value))
+    codec::encoded(value, |bytes| kv.put(table, key, bytes))
+}
+
+/// The same for a key that is not there.
+pub(crate) fn put_new<T: Serialize>(
+    kv: &mut impl KvWrite,
+    table: Table,
+    key: &[u8],
+    value: &T,
+) -> Result<(), KvError> {
+    codec::encoded(value, |bytes| kv.put_new(table, key, bytes))
 }
 
 pub(crate) fn has(kv: &impl KvRead, table: Table, key: &[u8]) -> Result<bool, KvError> {
@@ -87,12 +97,24 @@ pub(crate) fn each_prefixed(
     each_from(kv, table, Bound::Included(prefix), to, f)
 }
 
+/// Calls `f` with each key that begins with `prefix`, until it breaks. What the values are, and whether they can be read, does not matter.
+pub(crate) fn each_key_prefixed(
+    kv: &impl KvRead,
+    table: Table,
+    prefix: &[u8],
+    f: impl FnMut(&[u8]) -> ControlFlow<()>,
+) -> Result<(), KvError> {
+    let after = keys::after_prefix(prefix);
+    let to = after.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+    kv.keys(table, Bound::Included(prefix), to, f)
+}
+
 /// Whether there is any row whose key begins with `prefix`.
 pub(crate) fn any_prefixed(kv: &impl KvRead, table: Table, prefix: &[u8]) -> Result<bool, KvError> {
     let mut any = false;
-    each_prefixed(kv, table, prefix, |_, _| {
+    each_key_prefixed(kv, table, prefix, |_| {
         any = true;
-        Ok(ControlFlow::Break(()))
+        ControlFlow::Break(())
     })?;
     Ok(any)
 }

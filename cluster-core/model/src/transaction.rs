@@ -13,6 +13,7 @@
 //! lease reserves a new range above: it must not end, because the data that the holder has acknowledged are still
 //! to come, and if they get lost that must be noticed. A holder avoids the jump by flushing with `release` first.
 
+use crate::extents::Lost;
 use crate::kv::{KvError, KvWrite, Table};
 use crate::model::Model;
 use crate::record::{File, Inode, Lease};
@@ -76,8 +77,12 @@ pub struct Touched {
     pub recalls: bool,
     /// Whether holders of directory delegations are to be told of changes.
     pub notices: bool,
+    /// Whether there is an offload more.
+    pub offloads: bool,
     /// The write verifier, if it changed.
     pub verifier: Option<u64>,
+    /// Inodes of which this member lost bytes that the command needed, and what the store said. Alone among all this, it may differ between members.
+    pub lost: Vec<(Ino, String)>,
 }
 
 /// An inode loaded into the transaction.
@@ -112,6 +117,7 @@ pub(crate) struct Transaction<'a, K> {
     /// Whose delegations are not in the way.
     pub(crate) client: Option<ClientId>,
     pub(crate) touched: Touched,
+    pub(crate) lost: Lost,
     slots: Vec<Slot>,
     reported: Vec<At>,
 }
@@ -153,6 +159,7 @@ impl<'a, K: KvWrite> Transaction<'a, K> {
             origin,
             client,
             touched: Touched::default(),
+            lost: Lost::default(),
             slots: Vec::new(),
             reported: Vec::new(),
         }

@@ -237,6 +237,11 @@ impl<M: Machine> RaftGroup<M> {
         self.sole.load(Ordering::Acquire)
     }
 
+    /// Whether this member leads, as far as it knows.
+    pub fn leads(&self) -> bool {
+        self.reads_locally() || self.leadership.borrow().leads
+    }
+
     /// Waits until the published state has everything that was answered before this call.
     pub async fn linearize(&self) -> Result<(), GroupError> {
         if self.reads_locally() {

@@ -20,10 +20,12 @@ use atoll_meta::delegation::Noticed;
 use atoll_meta::export::Volume;
 use atoll_meta::lock::{Conflict, GrantedWaiter, LockTest};
 use atoll_meta::nfs4::{Client, ClientId, Session, SessionId, State, StateId};
+use atoll_meta::offload::Offload;
 use atoll_meta::once::SlotOutcome;
 use atoll_meta::service::{DirPage, Found, Read};
 use atoll_meta::{Call, Exports, FsError, MetadataService, OnceKey, Response};
-use atoll_model::{Command, KvError, read};
+use atoll_model::read::{self, Unreadable};
+use atoll_model::{Command, KvError};
 use bytes::Bytes;
 use std::collections::HashSet;
 use std::hash::Hash;
@@ -136,13 +138,27 @@ impl Shared {
 
     pub(super) fn execute(&self, call: &Call) -> impl Future<Output = Result<Response, FsError>> + use<> {
         // Encoded before anybody waits, so that the future holds no call.
-        let answer = self.encoded(call).and_then(|command| self.proposer.submit(command));
+        let ready = self.check_bytes(call).and_then(|()| self.encoded(call));
+        let answer = ready.and_then(|command| self.proposer.submit(command));
         async { answered(answer?).await }
     }
 
     /// Has a call run that nobody waits for.
     fn execute_aside(&self, call: &Call, done: Aside) -> Result<(), FsError> {
         self.proposer.submit_aside(self.encoded(call)?, done)
+    }
+
+    /// Refuses a call that needs stored bytes which are damaged here. In the log it would end the life of each member that finds them so; refused before,
+    /// it alone fails. Only who leads is asked: what others have, they look at when they lead.
+    fn check_bytes(&self, call: &Call) -> Result<(), FsError> {
+        if !read::may_need_bytes(&call.op, |ino| self.published.cached_attr(ino)) || !self.group.leads() {
+            return Ok(());
+        }
+        let current = self.published.current();
+        read::needed(current.view.reader(), &call.op).map_err(|Unreadable { ino, error }| {
+            tracing::error!(%ino, %error, "a change of a damaged file is refused; `atoll fsck` tells its path");
+            FsError::Io
+        })
     }
 
     /// The command of a call that may be proposed.
@@ -172,7 +188,11 @@ impl Shared {
 
     /// Waits until the published state is the newest there is.
     async fn ready(&self) -> Result<(), FsError> {
-        if self.group.reads_locally() { Ok(()) } else { self.linearize().await }
+        if self.group.reads_locally() {
+            return Ok(());
+        }
+        // Boxed: the future is 3 KB, and would be in those of all reads, so of all requests.
+        Box::pin(self.linearize()).await
     }
 
     #[cold]
@@ -404,6 +424,18 @@ impl MetadataService for LocalMetadata {
 
     async fn notices(&self, after: StateId, most: usize) -> Read<Vec<Noticed>> {
         self.shared.read(|kv| read::notices(kv, after, most).map(Ok)).await
+    }
+
+    async fn offloaded(&self) {
+        self.shared.published.offloads.notified().await;
+    }
+
+    async fn offload(&self, id: StateId) -> Read<Option<Offload>> {
+        self.shared.read(|kv| read::offload(kv, id).map(Ok)).await
+    }
+
+    async fn offloads(&self, after: StateId, most: usize) -> Read<Vec<Offload>> {
+        self.shared.read(|kv| read::offloads(kv, after, most).map(Ok)).await
     }
 
     async fn granted_waiters(&self) -> Vec<GrantedWaiter> {

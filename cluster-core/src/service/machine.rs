@@ -98,6 +98,9 @@ impl Machine for MetaMachine {
             .map_err(|e| StateError::Damaged(format!("a command of the log: {e}")))?;
         let applied = model.apply(state, model.last_txn() + 1, &command)?;
         self.published.advance_time(model.now());
+        for (ino, error) in &applied.touched.lost {
+            tracing::error!(%ino, %error, "a change needed bytes that are damaged here: they are lost; `atoll fsck` tells the file's path");
+        }
         let response = applied.response;
         self.counters.commands.fetch_add(1, Ordering::Relaxed);
         if response.result.is_err() {
@@ -131,6 +134,7 @@ pub(super) fn takes_space(op: &atoll_meta::Op) -> bool {
     use atoll_meta::Op;
     use atoll_meta::lock::LockOp;
     use atoll_meta::nfs4::{OpenTarget, StateOp};
+    use atoll_meta::offload::OffloadOp;
     match op {
         Op::Create { .. }
         | Op::Link { .. }
@@ -140,6 +144,7 @@ pub(super) fn takes_space(op: &atoll_meta::Op) -> bool {
         | Op::CreateVolume { .. } => true,
         // They may add rows, if fewer bytes.
         Op::Clone { .. } | Op::Extend { .. } => true,
+        Op::Offload(op) => matches!(op, OffloadOp::Copy { .. } | OffloadOp::Step { .. }),
         Op::Write { flush, .. } => flush.is_none(),
         Op::SetXattr { value, .. } => value.is_some(),
         Op::Lock(op) => matches!(op, LockOp::Lock { .. } | LockOp::Share { .. }),

@@ -98,6 +98,7 @@ pub(super) struct BatchChanges {
     grants: bool,
     recalls: bool,
     notices: bool,
+    offloads: bool,
     ended: bool,
     verifier: Option<u64>,
 }
@@ -120,6 +121,7 @@ impl BatchChanges {
         self.grants |= !touched.grants.is_empty();
         self.recalls |= touched.recalls;
         self.notices |= touched.notices;
+        self.offloads |= touched.offloads;
         self.ended |= touched.ended;
         self.verifier = touched.verifier.or(self.verifier);
     }
@@ -148,6 +150,8 @@ pub(super) struct Published {
     pub(super) recalls: Notify,
     /// Holders of directory delegations may have to be told of changes. One waits, and finds what came before it did.
     pub(super) notices: Notify,
+    /// There may be an offload more. As above.
+    pub(super) offloads: Notify,
 }
 
 impl Published {
@@ -168,6 +172,7 @@ impl Published {
             grants: Notify::new(),
             recalls: Notify::new(),
             notices: Notify::new(),
+            offloads: Notify::new(),
         })
     }
 
@@ -211,6 +216,9 @@ impl Published {
         if changes.notices {
             self.notices.notify_one();
         }
+        if changes.offloads {
+            self.offloads.notify_one();
+        }
         Ok(())
     }
 
@@ -236,6 +244,7 @@ impl Published {
         self.grants.notify_waiters();
         self.recalls.notify_waiters();
         self.notices.notify_one();
+        self.offloads.notify_one();
         Ok(())
     }
 
@@ -299,7 +308,8 @@ impl Published {
         Ok(found)
     }
 
-    fn cached_attr(&self, ino: Ino) -> Option<Attr> {
+    /// The same, if they are in memory.
+    pub(super) fn cached_attr(&self, ino: Ino) -> Option<Attr> {
         self.inodes.get(ino_key(ino), |known| Some(known.attr.clone()))
     }
 

@@ -85,9 +85,10 @@ impl Version {
         Some(&version.value)
     }
 
-    /// Drops the versions before this one that none of the `live` batches (in order) can ask for. Returns the bytes given back.
-    fn prune(&mut self, live: &[u64]) -> usize {
-        let (mut newer, mut freed) = (self, 0);
+    /// Drops the versions before this one that none of the `live` batches (in order) can ask for. Returns the bytes given back, and one of
+    /// the boxes that they were in.
+    fn prune(&mut self, live: &[u64]) -> (usize, Option<Box<Version>>) {
+        let (mut newer, mut freed, mut spare) = (self, 0, None);
         loop {
             while let Some(mut old) = newer.older.take() {
                 let first = live.partition_point(|&batch| batch < old.batch);
@@ -97,8 +98,9 @@ impl Version {
                 }
                 freed += old.bytes();
                 newer.older = old.older.take();
+                spare = Some(old);
             }
-            let Some(next) = newer.older.as_deref_mut() else { return freed };
+            let Some(next) = newer.older.as_deref_mut() else { return (freed, spare) };
             newer = next;
         }
     }
@@ -179,8 +181,15 @@ impl Layer {
                     newest.older = before.older;
                 } else {
                     // The newest finished one; a view may come for it.
-                    less = before.prune(live);
-                    newest.older = Some(Box::new(before));
+                    let spare;
+                    (less, spare) = before.prune(live);
+                    newest.older = Some(match spare {
+                        Some(mut spare) => {
+                            *spare = before;
+                            spare
+                        }
+                        None => Box::new(before),
+                    });
                 }
             }
         }

@@ -122,6 +122,7 @@ impl Client40 {
             minor: 0,
             client,
             stateids: &self.stateids,
+            copies: &[],
             handles: &w.handles,
             seqids: self.seqids.clone(),
             asked: Vec::new(),

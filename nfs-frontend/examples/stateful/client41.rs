@@ -11,7 +11,7 @@ use atoll_proto::nfs4::{
     ArgOp4, BindConnToSession4Args, CbSecParms4, ChannelAttrs4, ClientId4Args, ClientOwner4, Compound4Res,
     CreateSession4Args, DelegReturn4Args, DestroySession4Args, DirFromClient4, ExchangeId4Args, FileHandle,
     GetDirDelegation4Ok, NfsStat4, OpenDelegation4, PutFh4Args, ReclaimComplete4Args, ResOp4, Sequence4Args,
-    SessionId4, StableHow4, StateProtect4Args, Tag, create_session,
+    SessionId4, StableHow4, StateId4, StateProtect4Args, Tag, create_session,
 };
 use atoll_proto::rpc::{Accepted, CallHeader, ReplyHeader};
 use atoll_xdr::{Array, Decoder, Encoder};
@@ -56,6 +56,8 @@ pub(crate) struct Client41 {
     heard: HashMap<u32, u32>,
     /// Delegations to be returned.
     recalled: Vec<ArgOp4>,
+    /// Copies that go on, or did, with their targets.
+    copies: Vec<(FileHandle, StateId4)>,
 }
 
 fn changes(op: &ArgOp4) -> bool {
@@ -74,6 +76,7 @@ fn changes(op: &ArgOp4) -> bool {
         | ArgOp4::Link(_)
         | ArgOp4::Create(_)
         | ArgOp4::FreeStateId(_)
+        | ArgOp4::OffloadCancel(_)
         | ArgOp4::SetXattr(_)
         | ArgOp4::RemoveXattr(_) => true,
         _ => false,
@@ -106,6 +109,7 @@ impl Client41 {
             back: None,
             heard: HashMap::new(),
             recalled: Vec::new(),
+            copies: Vec::new(),
         }
     }
 
@@ -201,6 +205,7 @@ impl Client41 {
             minor: self.minor,
             client: session.client,
             stateids: &self.stateids,
+            copies: &self.copies,
             handles: &w.handles,
             seqids: Seqids::default(),
             asked: Vec::new(),
@@ -249,6 +254,7 @@ impl Client41 {
                     CbArgOp4::Notify(_) => CbResOp4::Notify(Ok(())),
                     CbArgOp4::NotifyLock(_) => CbResOp4::NotifyLock(Ok(())),
                     CbArgOp4::RecallSlot(_) => CbResOp4::RecallSlot(Ok(())),
+                    CbArgOp4::Offload(_) => CbResOp4::Offload(Ok(())),
                     other => other.op().failed(NfsStat4::NotSupp),
                 }));
             } else {
@@ -334,6 +340,13 @@ impl Client41 {
                 }
                 (ResOp4::LockU(Ok(stateid)) | ResOp4::OpenDowngrade(Ok(stateid)), Note::Again(held)) => {
                     self.stateids.learn(*stateid, held.fh, held.kind);
+                }
+                (ResOp4::Copy(Ok(copy)), _) => {
+                    if let (Some(stateid), Some(ResOp4::GetFh(Ok(fh)))) =
+                        (copy.response.callback_id, res.ops.get(n + 2))
+                    {
+                        self.copies.push((fh.object, stateid));
+                    }
                 }
                 (ResOp4::GetFh(Ok(fh)), _) => w.learn(fh.object),
                 _ => {}

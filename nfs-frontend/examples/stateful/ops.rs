@@ -7,12 +7,12 @@ use atoll_proto::nfs4::{
     Commit4Args, Content4, Copy4Args, Create4Args, CreateHow4, CreateType4, CreateVerfAttr4, DelegClaim4,
     DelegReturn4Args, ExistLockOwner4, Fattr4, FileHandle, FreeStateId4Args, GetAttr4Args,
     GetDirDelegation4Args, Identity, IoAdvise4Args, Link4Args, LinkText4, ListXattrs4Args, Lock4Args,
-    LockT4Args, LockType4, LockU4Args, Locker4, Lookup4Args, Name4, NfsTime4, Open4Args, OpenAttr4Args,
-    OpenClaim4, OpenConfirm4Args, OpenDowngrade4Args, OpenFlag4, OpenToLockOwner4, Payload, PutFh4Args,
-    Read4Args, ReadDir4Args, ReclaimComplete4Args, ReleaseLockOwner4Args, Remove4Args, Rename4Args,
-    SecInfo4Args, SecInfoStyle4, SecLabel4, Seek4Args, SetAttr4Args, SetXattr4Args, SetXattrOption4,
-    StableHow4, StateId4, StateOwner4, TestStateId4Args, Verify4Args, WantDelegation4Args, Write4Args,
-    Xattr4Args, XattrValue4,
+    LockT4Args, LockType4, LockU4Args, Locker4, Lookup4Args, Name4, NfsTime4, Offload4Args, Open4Args,
+    OpenAttr4Args, OpenClaim4, OpenConfirm4Args, OpenDowngrade4Args, OpenFlag4, OpenToLockOwner4, Payload,
+    PutFh4Args, Read4Args, ReadDir4Args, ReclaimComplete4Args, ReleaseLockOwner4Args, Remove4Args,
+    Rename4Args, SecInfo4Args, SecInfoStyle4, SecLabel4, Seek4Args, SetAttr4Args, SetXattr4Args,
+    SetXattrOption4, StableHow4, StateId4, StateOwner4, TestStateId4Args, Verify4Args, WantDelegation4Args,
+    Write4Args, Xattr4Args, XattrValue4,
 };
 use atoll_xdr::{Array, Opaque};
 
@@ -57,6 +57,8 @@ pub(crate) struct Asking<'c> {
     pub(crate) minor: u32,
     pub(crate) client: u64,
     pub(crate) stateids: &'c Stateids,
+    /// Copies that go on, or did, with their targets.
+    pub(crate) copies: &'c [(FileHandle, StateId4)],
     pub(crate) handles: &'c [FileHandle],
     /// As they will be when what is asked so far has succeeded.
     pub(crate) seqids: Seqids,
@@ -174,6 +176,10 @@ impl Asking<'_> {
     pub(crate) fn add(&mut self, d: &mut Dice<'_>) {
         if self.minor > 0 && d.once_in(6) {
             return self.delegation(d);
+        }
+        if self.minor > 1 && d.once_in(8) {
+            let begins = self.copies.is_empty() || d.once_in(3);
+            return if begins { self.copy_in_parts(d) } else { self.about_a_copy(d) };
         }
         match d.below(34) {
             0..=5 => self.open(d),
@@ -472,6 +478,62 @@ impl Asking<'_> {
         }
     }
 
+    /// A copy of more than the server does in one command (by its setting here).
+    fn copy_in_parts(&mut self, d: &mut Dice<'_>) {
+        let first = d.below(3);
+        let names = [first, (first + 1) % 3];
+        for (n, which) in names.into_iter().enumerate() {
+            self.push(ArgOp4::PutRootFh);
+            let owner = d.below(OWNERS.len());
+            let open = Open4Args {
+                seqid: 0,
+                share_access: 3,
+                share_deny: 0,
+                owner: self.owner(d, owner),
+                openhow: OpenFlag4::Create(CreateHow4::Unchecked(attrs(&[]))),
+                claim: OpenClaim4::Null(name(NAMES[which])),
+            };
+            self.push_noted(ArgOp4::Open(Box::new(open)), Note::Open(owner), Vec::new());
+            self.push(ArgOp4::GetFh);
+            if n == 0 {
+                for offset in [0, 70_000, 140_000] {
+                    let (stateid, stable) = (StateId4::CURRENT, StableHow4::FileSync);
+                    let data = Payload::copy_from(b"part").unwrap();
+                    self.push(ArgOp4::Write(Write4Args { stateid, offset, stable, data }));
+                }
+                self.push(ArgOp4::SaveFh);
+            }
+        }
+        let copy = Copy4Args {
+            src_stateid: StateId4::CURRENT,
+            dst_stateid: StateId4::CURRENT,
+            src_offset: 0,
+            dst_offset: d.pick(&[0, 50_000]),
+            count: 0,
+            consecutive: true,
+            synchronous: d.once_in(8),
+            source_server: Array::new(Vec::new()).unwrap(),
+        };
+        self.push(ArgOp4::Copy(copy));
+        self.push(ArgOp4::GetFh);
+    }
+
+    fn about_a_copy(&mut self, d: &mut Dice<'_>) {
+        let Some((fh, stateid)) = d.latest(self.copies).copied() else { return };
+        if d.once_in(8) {
+            self.any_handle(d);
+        } else {
+            self.push(ArgOp4::PutFh(PutFh4Args { object: fh }));
+        }
+        let stateid = if d.once_in(8) { StateId4 { seqid: d.pick(&[0, 2]), ..stateid } } else { stateid };
+        self.push(match d.below(8) {
+            0..=2 => ArgOp4::OffloadCancel(Offload4Args { stateid }),
+            3 => ArgOp4::FreeStateId(FreeStateId4Args { stateid }),
+            4 => ArgOp4::Read(Read4Args { stateid, offset: 0, count: 10 }),
+            _ => ArgOp4::OffloadStatus(Offload4Args { stateid }),
+        });
+    }
+
     fn of_42(&mut self, d: &mut Dice<'_>) {
         let what = d.below(8);
         if what >= 6 {
@@ -490,10 +552,11 @@ impl Asking<'_> {
                     dst_offset,
                     count,
                     consecutive: true,
-                    synchronous: !d.once_in(4),
+                    synchronous: d.once_in(3),
                     source_server: Array::new(Vec::new()).unwrap(),
                 })
             });
+            self.push(ArgOp4::GetFh);
             return;
         }
         let stateid = self.for_data(d);

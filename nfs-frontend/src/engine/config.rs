@@ -33,6 +33,8 @@ pub struct Config {
     /// How long a call is held whose outcome is not known (the metadata service has no leader, say) before it is
     /// dropped; the client sends it again, and its key makes that safe.
     pub patience: Duration,
+    /// Stored extents that one COPY looks at before it is answered; of a file with more, the rest is copied in the background, or the answer is short. What one command may look at at most.
+    pub copy_extents: u32,
 }
 
 impl Default for Config {
@@ -49,6 +51,7 @@ impl Default for Config {
             lease: Duration::from_secs(60),
             idmap_domain: None,
             patience: Duration::from_secs(20),
+            copy_extents: 8192,
         }
     }
 }

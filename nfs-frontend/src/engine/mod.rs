@@ -210,6 +210,8 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
         tokio::spawn(v4::slot_recalls::run(Arc::downgrade(&engine), end.clone()));
         let (this, meta) = (Arc::downgrade(&engine), engine.meta.clone());
         tokio::spawn(v4::delegations::run_notices(this, meta, end.clone()));
+        let (this, meta) = (Arc::downgrade(&engine), engine.meta.clone());
+        tokio::spawn(v4::offloads::run(this, meta, end.clone()));
         tokio::spawn(v4::delegations::run_recalls(Arc::downgrade(&engine), engine.meta.clone(), end));
         Ok(engine)
     }

@@ -12,7 +12,7 @@ use atoll_lockd::{
 };
 use atoll_meta::lock::{LockOp, LockOutcome, LockTest};
 use atoll_meta::nfs4::StateError;
-use atoll_meta::{Call, FsError, MetadataService, OnceKey, Op, Outcome};
+use atoll_meta::{Call, FsError, MetadataService, OnceKey, Op, Outcome, Response};
 use atoll_proto::nlm::{
     CancelArgs, Holder, Lock, LockArgs, NetObj, NlmStat, ShareArgs, TestArgs, TestReply, UnlockArgs,
 };
@@ -74,6 +74,33 @@ fn holder(conflict: Conflict) -> Holder<u64> {
     }
 }
 
+/// What an operation on locks came to.
+fn lock_outcome(response: Response) -> Result<LockOutcome, FsError> {
+    match response.result? {
+        Outcome::Lock(outcome) => Ok(outcome),
+        other => {
+            tracing::error!(?other, "a lock operation has an outcome of another kind");
+            Err(FsError::Io)
+        }
+    }
+}
+
+/// What the client of a request is told of its outcome.
+fn answer(outcome: &LockOutcome) -> Result<NlmStat, NlmStat> {
+    match outcome {
+        LockOutcome::Lock(atoll_lockd::LockOutcome::Granted) | LockOutcome::Share(Ok(())) => {
+            Ok(NlmStat::Granted)
+        }
+        LockOutcome::Lock(atoll_lockd::LockOutcome::Denied(_)) | LockOutcome::Share(Err(_)) => {
+            Ok(NlmStat::Denied)
+        }
+        LockOutcome::Lock(atoll_lockd::LockOutcome::Blocked(_)) => Ok(NlmStat::Blocked),
+        // Also when nothing was locked, or nothing waits any more: the answer is that nothing does, as with knfsd.
+        LockOutcome::Unlocked | LockOutcome::Cancel(_) => Ok(NlmStat::Granted),
+        LockOutcome::Settled(_) | LockOutcome::Released(_) => Err(NlmStat::Failed),
+    }
+}
+
 /// The file that an operation takes something of.
 fn file_of(op: &LockOp) -> Option<Ino> {
     match op {
@@ -100,12 +127,8 @@ impl<M: MetadataService, R: Resolve> LockManager<M, R> {
             let origin = self.files.origin().await;
             let once = once.map(Into::into);
             let call = Call { origin, once, cred: cred.clone(), client: None, op: Op::Lock(op.clone()) };
-            match self.meta.execute(call).await.and_then(|response| response.result) {
-                Ok(Outcome::Lock(outcome)) => return Ok(outcome),
-                Ok(other) => {
-                    tracing::error!(?other, "a lock operation has an outcome of another kind");
-                    return Err(FsError::Io);
-                }
+            match self.meta.execute(call).await.and_then(lock_outcome) {
+                Ok(outcome) => return Ok(outcome),
                 // The client waits as in a grace period, and asks again.
                 Err(FsError::State(StateError::Delegated)) => {
                     last = FsError::Delay;
@@ -153,6 +176,24 @@ impl<M: MetadataService, R: Resolve> LockManager<M, R> {
         Ok(conflict.map_or(TestReply::Granted, |conflict| TestReply::Denied(holder(conflict))))
     }
 
+    /// Runs a request that a retransmission must find executed, and says what its client is told. What the checks before refuse (the file is gone by
+    /// now, or may not be locked any more) gets the answer of its first execution if there was one.
+    async fn run_once(
+        &self,
+        once: OnceKey,
+        checked: Result<(Cred, LockOp), NlmStat>,
+    ) -> Result<NlmStat, NlmStat> {
+        let outcome = match checked {
+            Ok((cred, op)) => self.execute(Some(once), cred, op).await,
+            Err(refusal) => match self.meta.outcome(&once).await {
+                Ok(Some(response)) => lock_outcome(response),
+                Ok(None) => return Err(refusal),
+                Err(error) => Err(error),
+            },
+        };
+        answer(&outcome.map_err(status)?)
+    }
+
     pub(super) async fn lock(
         &self,
         call: &RpcCall,
@@ -160,6 +201,16 @@ impl<M: MetadataService, R: Resolve> LockManager<M, R> {
         args: &LockArgs<u64>,
         monitored: bool,
     ) -> Result<NlmStat, NlmStat> {
+        let checked = self.check_lock(call, args, monitored).await;
+        self.run_once(once, checked).await
+    }
+
+    async fn check_lock(
+        &self,
+        call: &RpcCall,
+        args: &LockArgs<u64>,
+        monitored: bool,
+    ) -> Result<(Cred, LockOp), NlmStat> {
         let Wanted { owner, range } = wanted(&args.lock, call)?;
         let target = self.lockable(&args.lock.fh, call).await?;
         if target.read_only && args.exclusive {
@@ -174,18 +225,13 @@ impl<M: MetadataService, R: Resolve> LockManager<M, R> {
         // What else is wrong is told by the operation itself.
         let _held = self.files.clear_way(&test).await;
         let op = LockOp::Lock {
-            ino: target.ino,
-            generation: target.generation,
+            ino,
+            generation,
             request: LockRequest { owner, range, mode: mode(args.exclusive), wait },
             // A client that asks for no monitoring has no status monitor, so whatever stands there counts nothing.
             client_state: if monitored { args.state } else { 0 },
         };
-        match self.execute(Some(once), target.cred, op).await.map_err(status)? {
-            LockOutcome::Lock(atoll_lockd::LockOutcome::Granted) => Ok(NlmStat::Granted),
-            LockOutcome::Lock(atoll_lockd::LockOutcome::Denied(_)) => Ok(NlmStat::Denied),
-            LockOutcome::Lock(atoll_lockd::LockOutcome::Blocked(_)) => Ok(NlmStat::Blocked),
-            _ => Err(NlmStat::Failed),
-        }
+        Ok((target.cred, op))
     }
 
     pub(super) async fn unlock(
@@ -195,13 +241,13 @@ impl<M: MetadataService, R: Resolve> LockManager<M, R> {
         args: &UnlockArgs<u64>,
     ) -> Result<NlmStat, NlmStat> {
         let Wanted { owner, range } = wanted(&args.lock, call)?;
-        let LockTarget { ino, generation, cred, .. } = self.target(&args.lock.fh, call).await?;
-        let op = LockOp::Unlock { ino, generation, owner, range };
-        self.execute(Some(once), cred, op).await.map_err(status)?;
-        Ok(NlmStat::Granted)
+        let checked = self.target(&args.lock.fh, call).await;
+        let op = |LockTarget { ino, generation, cred, .. }| {
+            (cred, LockOp::Unlock { ino, generation, owner, range })
+        };
+        self.run_once(once, checked.map(op)).await
     }
 
-    /// Also when nothing waits any more the answer is that nothing waits, as with knfsd.
     pub(super) async fn cancel(
         &self,
         call: &RpcCall,
@@ -209,10 +255,12 @@ impl<M: MetadataService, R: Resolve> LockManager<M, R> {
         args: &CancelArgs<u64>,
     ) -> Result<NlmStat, NlmStat> {
         let Wanted { owner, range } = wanted(&args.lock, call)?;
-        let LockTarget { ino, generation, cred, .. } = self.target(&args.lock.fh, call).await?;
-        let op = LockOp::Cancel { ino, generation, owner, range, mode: mode(args.exclusive) };
-        self.execute(Some(once), cred, op).await.map_err(status)?;
-        Ok(NlmStat::Granted)
+        let checked = self.target(&args.lock.fh, call).await;
+        let mode = mode(args.exclusive);
+        let op = |LockTarget { ino, generation, cred, .. }| {
+            (cred, LockOp::Cancel { ino, generation, owner, range, mode })
+        };
+        self.run_once(once, checked.map(op)).await
     }
 
     pub(super) async fn share(
@@ -222,17 +270,14 @@ impl<M: MetadataService, R: Resolve> LockManager<M, R> {
         args: &ShareArgs,
     ) -> Result<NlmStat, NlmStat> {
         let owner = share_owner(call, args)?;
-        let target = self.lockable(&args.share.fh, call).await?;
         let bits = |number| ShareBits::from_wire(number).ok_or(NlmStat::Failed);
         let share =
             Share { access: bits(args.share.access.to_u32())?, deny: bits(args.share.mode.to_u32())? };
-        let LockTarget { ino, generation, cred, .. } = target;
-        let op = LockOp::Share { ino, generation, owner, share, client_state: 0 };
-        match self.execute(Some(once), cred, op).await.map_err(status)? {
-            LockOutcome::Share(Ok(())) => Ok(NlmStat::Granted),
-            LockOutcome::Share(Err(_)) => Ok(NlmStat::Denied),
-            _ => Err(NlmStat::Failed),
-        }
+        let checked = self.lockable(&args.share.fh, call).await;
+        let op = |LockTarget { ino, generation, cred, .. }| {
+            (cred, LockOp::Share { ino, generation, owner, share, client_state: 0 })
+        };
+        self.run_once(once, checked.map(op)).await
     }
 
     pub(super) async fn unshare(
@@ -242,10 +287,10 @@ impl<M: MetadataService, R: Resolve> LockManager<M, R> {
         args: &ShareArgs,
     ) -> Result<NlmStat, NlmStat> {
         let owner = share_owner(call, args)?;
-        let LockTarget { ino, generation, cred, .. } = self.target(&args.share.fh, call).await?;
-        let op = LockOp::Unshare { ino, generation, owner };
-        self.execute(Some(once), cred, op).await.map_err(status)?;
-        Ok(NlmStat::Granted)
+        let checked = self.target(&args.share.fh, call).await;
+        let op =
+            |LockTarget { ino, generation, cred, .. }| (cred, LockOp::Unshare { ino, generation, owner });
+        self.run_once(once, checked.map(op)).await
     }
 
     /// FREE_ALL: of this client, by name and address.

@@ -3,6 +3,7 @@
 mod acls;
 mod build;
 mod coherence;
+mod copies;
 mod delegations;
 mod features;
 mod fsx;

@@ -226,6 +226,23 @@ def reclaim_complete():
     return Op(58, boolean(False))
 
 
+def copy(length=0, source=0, target=0, synchronous=False, stateids=ANONYMOUS + ANONYMOUS):
+    """COPY of the saved file to the current one, in this server."""
+    return Op(60, stateids + u64(source) + u64(target) + u64(length) + boolean(True) + boolean(synchronous) + array([]))
+
+
+def offload_cancel(stateid):
+    return Op(66, stateid)
+
+
+def offload_status(stateid):
+    return Op(67, stateid)
+
+
+def clone(length=0, source=0, target=0, stateids=ANONYMOUS + ANONYMOUS):
+    return Op(71, stateids + u64(source) + u64(target) + u64(length))
+
+
 def compound(ops, minor, tag=b"", announced=None):
     """Arguments of COMPOUND; `ops` are operations or raw bytes."""
     encoded = [op if isinstance(op, bytes) else op.encode() for op in ops]
@@ -309,6 +326,18 @@ def _dir_delegation(r):
     return {"verifier": r.fixed(8), "stateid": _stateid(r), "notifications": r.bitmap(), "child": r.bitmap(), "dir": r.bitmap()}
 
 
+def _write_response(r):
+    return {"stateid": r.array(lambda: _stateid(r)), "count": r.u64(), "committed": r.u32(), "verifier": r.fixed(8)}
+
+
+def _copy(r):
+    return {**_write_response(r), "consecutive": r.boolean(), "synchronous": r.boolean()}
+
+
+def _offload_status(r):
+    return {"count": r.u64(), "complete": r.array(r.u32)}
+
+
 RESULTS = {
     3: lambda r: (r.u32(), r.u32()), 4: _stateid, 5: lambda r: r.fixed(8), 6: lambda r: (_change(r), r.bitmap()),
     9: lambda r: (r.bitmap(), r.opaque()), 10: lambda r: r.opaque(), 11: _change, 12: _stateid, 14: _stateid, 18: _open,
@@ -316,7 +345,7 @@ RESULTS = {
     29: lambda r: (_change(r), _change(r)), 33: lambda r: r.array(r.u32),
     8: lambda r: None, 35: lambda r: {"client": r.u64(), "confirm": r.fixed(8)}, 38: lambda r: (r.u32(), r.u32(), r.fixed(8)),
     41: lambda r: (r.fixed(16), r.u32(), r.boolean()), 42: _exchange_id, 43: _create_session, 46: _dir_delegation, 53: _sequence,
-    55: lambda r: r.array(r.u32),
+    55: lambda r: r.array(r.u32), 60: _copy, 67: _offload_status,
 }
 
 OP_LOCK, OP_LOCKT, OP_SETATTR, OP_SETCLIENTID = 12, 13, 34, 35
@@ -389,10 +418,16 @@ def _changes(r):
     return _notice(kind, data)
 
 
+def _offload(r):
+    told = {"handle": r.opaque(), "stateid": _stateid(r), "status": r.u32()}
+    return {**(_write_response(r) if told["status"] == 0 else {"count": r.u64()}), **told}
+
+
 CALLBACKS = {
     4: ("recall", lambda r: {"stateid": _stateid(r), "truncate": r.boolean(), "handle": r.opaque()}),
     6: ("notify", lambda r: {"stateid": _stateid(r), "handle": r.opaque(), "changes": r.array(lambda: _changes(r))}),
     10: ("recall_slot", lambda r: r.u32()),
+    15: ("offload", _offload),
 }
 
 

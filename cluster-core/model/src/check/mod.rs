@@ -10,6 +10,7 @@ mod labels;
 mod locks;
 mod nfs4_clients;
 mod nfs4_delegations;
+mod nfs4_offloads;
 mod nfs4_states;
 mod tables;
 mod tree;
@@ -112,6 +113,7 @@ pub fn check<K: KvRead>(kv: &K, blocks: &mut dyn FnMut(BlockId, u32)) -> Result<
     checker.clients()?;
     checker.sessions()?;
     checker.states()?;
+    checker.offloads()?;
     for (id, (_, end)) in &checker.blocks {
         blocks(*id, *end);
     }

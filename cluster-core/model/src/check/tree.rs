@@ -159,10 +159,11 @@ impl<K: KvRead> Checker<'_, K> {
         let mut wrong = Vec::new();
         for (ino, node) in &self.nodes {
             let is_root = node.parent == Some(*ino);
-            // A removed file stays while it is open.
+            // A removed file stays while it is open, or copied.
+            let holds = [Table::FileState, Table::FileOffload];
             let is_open = node.kind == FileKind::Regular
                 && node.nlink == 0
-                && self.has_prefixed(Table::FileState, &keys::ino(*ino));
+                && holds.into_iter().any(|table| self.has_prefixed(table, &keys::ino(*ino)));
             if node.links == 0 && !is_root && !is_open {
                 wrong.push((*ino, "no name leads to it".to_owned()));
             }

@@ -59,6 +59,14 @@ pub(crate) fn notice(delegation: StateId, number: u64) -> [u8; 16] {
     pair(delegation.0, number)
 }
 
+pub(crate) fn file_offload(ino: Ino, offload: StateId) -> [u8; 16] {
+    pair(ino.0, offload.0)
+}
+
+pub(crate) fn client_offload(client: ClientId, offload: StateId) -> [u8; 16] {
+    pair(client.0, offload.0)
+}
+
 pub(crate) fn open_lock(open: StateId, lock: StateId) -> [u8; 16] {
     pair(open.0, lock.0)
 }

@@ -178,9 +178,9 @@ fn destroy<K: KvWrite>(t: &mut Transaction<'_, K>, at: At, rows: usize) -> Step<
     }
     if t[at].xattrs > 0 {
         let mut rows = Vec::new();
-        store::each_prefixed(t.kv, Table::Xattr, &key, |row, _| {
+        store::each_key_prefixed(t.kv, Table::Xattr, &key, |row| {
             rows.push(row.to_vec());
-            Ok(ControlFlow::Continue(()))
+            ControlFlow::Continue(())
         })?;
         for row in rows {
             t.kv.delete(Table::Xattr, &row)?;

@@ -53,35 +53,49 @@ pub(crate) fn parse_life(value: &[u8]) -> Result<u32, KvError> {
     Ok(life)
 }
 
-/// Notes whether the client has anything in the file, and in which life it took it.
-pub(super) fn index<K: KvWrite>(
+/// Rows of a client in a file: by what it is, and by its address if that is part of it.
+fn rows(client: &LockClient, ino: Ino) -> (Vec<u8>, Option<Vec<u8>>) {
+    let by_address = keys::client_by_address(client).map(|key| keys::then_ino(key, ino));
+    (keys::then_ino(keys::client(client), ino), by_address)
+}
+
+/// A client has something in a file where it had nothing. It took it in this `life`.
+pub(super) fn comes<K: KvWrite>(
     t: &mut Transaction<'_, K>,
     client: &LockClient,
     ino: Ino,
-    is_there: bool,
     life: Option<u32>,
 ) -> Step<()> {
-    let former = life_in(t, client, ino)?;
-    let key = keys::then_ino(keys::client(client), ino);
-    let by_address = keys::client_by_address(client).map(|key| keys::then_ino(key, ino));
-    if !is_there {
-        if former.is_some() {
-            t.kv.delete(Table::LockClient, &key)?;
-            if let Some(key) = by_address {
-                t.kv.delete(Table::LockClient, &key)?;
-            }
-        }
-        return Ok(());
+    let life = life.unwrap_or_else(|| panic!("file {ino} has locks of {client:?} that were given unasked"));
+    let (row, by_address) = rows(client, ino);
+    t.kv.put_new(Table::LockClient, &row, &life.to_be_bytes())?;
+    if let Some(row) = by_address {
+        t.kv.put_new(Table::LockClient, &row, &[])?;
     }
-    let life =
-        life.or(former).unwrap_or_else(|| panic!("file {ino} has locks of {client:?} that are in no index"));
-    match former {
-        None => t.kv.put_new(Table::LockClient, &key, &life.to_be_bytes())?,
-        Some(former) if former != life => t.kv.put(Table::LockClient, &key, &life.to_be_bytes())?,
-        Some(_) => {}
+    Ok(())
+}
+
+/// A client that has something in a file may have taken more, in this `life`.
+pub(super) fn stays<K: KvWrite>(
+    t: &mut Transaction<'_, K>,
+    client: &LockClient,
+    ino: Ino,
+    life: Option<u32>,
+) -> Step<()> {
+    // It cannot have been there before its first.
+    let Some(life) = life.filter(|life| *life > 0) else { return Ok(()) };
+    if life_in(t, client, ino)? != Some(life) {
+        t.kv.put(Table::LockClient, &rows(client, ino).0, &life.to_be_bytes())?;
     }
-    if let (None, Some(key)) = (former, by_address) {
-        t.kv.put(Table::LockClient, &key, &[])?;
+    Ok(())
+}
+
+/// A client has nothing in a file any more.
+pub(super) fn leaves<K: KvWrite>(t: &mut Transaction<'_, K>, client: &LockClient, ino: Ino) -> Step<()> {
+    let (row, by_address) = rows(client, ino);
+    t.kv.delete(Table::LockClient, &row)?;
+    if let Some(row) = by_address {
+        t.kv.delete(Table::LockClient, &row)?;
     }
     Ok(())
 }
@@ -146,6 +160,9 @@ fn clients<K: KvWrite>(t: &Transaction<'_, K>, which: &ClientMatch) -> Step<Vec<
 // ---- lives
 
 fn life<K: KvWrite>(t: &Transaction<'_, K>, client: &LockClient) -> Step<ClientLife> {
+    if t.model.meta.nsm_clients == 0 {
+        return Ok(ClientLife::default());
+    }
     Ok(store::get(t.kv, Table::NsmState, &keys::client(client))?.unwrap_or_default())
 }
 

@@ -92,50 +92,80 @@ pub(super) fn require_file<K: KvWrite>(t: &mut Transaction<'_, K>, ino: Ino, gen
     Ok(at)
 }
 
-fn load<K: KvWrite>(t: &Transaction<'_, K>, ino: Ino) -> Step<Option<FileLocks>> {
+/// A file's table in an operation of one client, and which rows beside it there are: its contents, as they were loaded, say so, so nobody
+/// has to look.
+struct Loaded<'c> {
+    locks: FileLocks,
+    client: &'c LockClient,
+    /// Whether the file is in `PendingGrant`.
+    had_pending: bool,
+    /// Whether the client is in `LockClient` with the file.
+    was_there: bool,
+}
+
+impl<'c> Loaded<'c> {
+    fn new(locks: FileLocks, client: &'c LockClient) -> Self {
+        let (had_pending, was_there) = (locks.has_pending_grants(), concerns(&locks, client));
+        Self { locks, client, had_pending, was_there }
+    }
+}
+
+fn concerns(locks: &FileLocks, client: &LockClient) -> bool {
+    locks.concerns(&ClientMatch::Client(client.clone()))
+}
+
+fn load<'c, K: KvWrite>(
+    t: &Transaction<'_, K>,
+    ino: Ino,
+    client: &'c LockClient,
+) -> Step<Option<Loaded<'c>>> {
     let locks: Option<FileLocks> = store::get(t.kv, Table::Lock, &keys::ino(ino))?;
-    Ok(locks.map(|locks| locks.at(t.now.secs)))
+    Ok(locks.map(|locks| Loaded::new(locks.at(t.now.secs), client)))
 }
 
 /// The table of a file to which `client` adds something in this `life`; without what it had in an earlier one.
-fn load_for<K: KvWrite>(
+fn load_for<'c, K: KvWrite>(
     t: &mut Transaction<'_, K>,
     ino: Ino,
-    client: &LockClient,
+    client: &'c LockClient,
     life: u32,
-) -> Step<FileLocks> {
-    if lock_clients::life_in(t, client, ino)?.is_some_and(|there| there < life) {
+) -> Step<Loaded<'c>> {
+    // There is none before the first.
+    if life > 0 && lock_clients::life_in(t, client, ino)?.is_some_and(|there| there < life) {
         free(t, ino, client)?;
     }
     // The transaction's number is given out once, so this table differs from any former one of the file.
-    Ok(load(t, ino)?.unwrap_or_else(|| FileLocks::new(t.txn).at(t.now.secs)))
+    let new = || Loaded::new(FileLocks::new(t.txn).at(t.now.secs), client);
+    Ok(load(t, ino, client)?.unwrap_or_else(new))
 }
 
-/// Stores a file's table after an operation of `client`, and what follows from it. `life` is given if the client may have got
-/// something.
+/// Stores a file's table after an operation, and what follows from it. `life` is given if the client may have got something.
 fn keep<K: KvWrite>(
     t: &mut Transaction<'_, K>,
     ino: Ino,
-    locks: &FileLocks,
+    loaded: &Loaded<'_>,
     effects: Vec<Effect>,
-    client: &LockClient,
     life: Option<u32>,
 ) -> Step<()> {
+    let Loaded { locks, client, had_pending, was_there } = loaded;
     let key = keys::ino(ino);
     if locks.is_empty() {
         t.kv.delete(Table::Lock, &key)?;
     } else {
         store::put(t.kv, Table::Lock, &key, locks)?;
     }
-    let (had, has) = (store::has(t.kv, Table::PendingGrant, &key)?, locks.has_pending_grants());
-    match (had, has) {
+    match (had_pending, locks.has_pending_grants()) {
         (false, true) => t.kv.put(Table::PendingGrant, &key, &[])?,
         (true, false) => t.kv.delete(Table::PendingGrant, &key)?,
         _ => {}
     }
     t.touched.grants.extend(effects.into_iter().map(|effect| granted(ino, effect)));
-    let is_there = locks.concerns(&ClientMatch::Client(client.clone()));
-    lock_clients::index(t, client, ino, is_there, life)
+    match (was_there, concerns(locks, client)) {
+        (true, true) => lock_clients::stays(t, client, ino, life),
+        (true, false) => lock_clients::leaves(t, client, ino),
+        (false, true) => lock_clients::comes(t, client, ino, life),
+        (false, false) => Ok(()),
+    }
 }
 
 /// Runs an operation that gives nothing to `client`; `None` if the file has no table.
@@ -145,10 +175,10 @@ fn change<K: KvWrite, R>(
     client: &LockClient,
     f: impl FnOnce(&mut FileLocks, &mut Vec<Effect>) -> Result<R, FsError>,
 ) -> Step<Option<R>> {
-    let Some(mut locks) = load(t, ino)? else { return Ok(None) };
+    let Some(mut loaded) = load(t, ino, client)? else { return Ok(None) };
     let mut effects = Vec::new();
-    let outcome = f(&mut locks, &mut effects)?;
-    keep(t, ino, &locks, effects, client, None)?;
+    let outcome = f(&mut loaded.locks, &mut effects)?;
+    keep(t, ino, &loaded, effects, None)?;
     Ok(Some(outcome))
 }
 
@@ -186,20 +216,21 @@ pub(super) fn lock<K: KvWrite>(
     request: &LockRequest,
     state: i32,
 ) -> Step<atoll_lockd::LockOutcome> {
-    let client = request.owner.client().clone();
-    let life = lock_clients::enter(t, &client, state)?;
-    let mut locks = load_for(t, ino, &client, life)?;
+    let client = request.owner.client();
+    let life = lock_clients::enter(t, client, state)?;
+    let mut loaded = load_for(t, ino, client, life)?;
+    let locks = &mut loaded.locks;
     let mut effects = Vec::new();
-    let mut request = request.clone();
-    if matches!(client, LockClient::V4(_)) && would_weaken(&locks, &request) {
-        request.wait = Wait::No;
+    let mut sent = request.clone();
+    if matches!(client, LockClient::V4(_)) && would_weaken(locks, request) {
+        sent.wait = Wait::No;
     }
-    let outcome = locks.lock(request.clone(), &mut effects).map_err(refusal)?;
+    let outcome = locks.lock(sent, &mut effects).map_err(refusal)?;
     if !matches!(outcome, atoll_lockd::LockOutcome::Denied(_)) {
         if matches!(client, LockClient::V4(_)) && outcome == atoll_lockd::LockOutcome::Granted {
-            forget_weaker(&mut locks, &request, &mut effects);
+            forget_weaker(locks, request, &mut effects);
         }
-        keep(t, ino, &locks, effects, &client, Some(life))?;
+        keep(t, ino, &loaded, effects, Some(life))?;
     }
     Ok(outcome)
 }
@@ -235,7 +266,8 @@ pub(super) fn leave<K: KvWrite>(
     opens: &[Share],
     owners: &BTreeSet<LockOwner>,
 ) -> Step<()> {
-    let Some(mut locks) = load(t, ino)? else { return Ok(()) };
+    let Some(mut loaded) = load(t, ino, client)? else { return Ok(()) };
+    let locks = &mut loaded.locks;
     for share in opens {
         locks.close_open(*share).map_err(|_| {
             Stop::Store(KvError(format!("the lock table of file {ino} does not count an open")))
@@ -245,7 +277,7 @@ pub(super) fn leave<K: KvWrite>(
     if !owners.is_empty() {
         locks.release_owners(owners, &mut effects);
     }
-    keep(t, ino, &locks, effects, client, None)
+    keep(t, ino, &loaded, effects, None)
 }
 
 fn share<K: KvWrite>(
@@ -257,8 +289,8 @@ fn share<K: KvWrite>(
 ) -> Step<LockOutcome> {
     let client = owner.client();
     let life = lock_clients::enter(t, client, state)?;
-    let mut locks = load_for(t, ino, client, life)?;
-    let outcome = match locks.share(owner.clone(), share) {
+    let mut loaded = load_for(t, ino, client, life)?;
+    let outcome = match loaded.locks.share(owner.clone(), share) {
         Ok(()) => Ok(()),
         Err(ShareError::Conflict(conflict))
             if conflict.owner.is_some() || !nfs4::release::is_pending(t.kv)? =>
@@ -268,7 +300,7 @@ fn share<K: KvWrite>(
         Err(error) => return Err(nfs4::share_refusal(t, &error)?.into()),
     };
     if outcome.is_ok() {
-        keep(t, ino, &locks, Vec::new(), client, Some(life))?;
+        keep(t, ino, &loaded, Vec::new(), Some(life))?;
     }
     Ok(LockOutcome::Share(outcome))
 }
@@ -279,7 +311,8 @@ fn settle<K: KvWrite>(
     grant: GrantId,
     accepted: bool,
 ) -> Step<LockOutcome> {
-    let Some(mut locks) = load(t, ino)? else {
+    let locks: Option<FileLocks> = store::get(t.kv, Table::Lock, &keys::ino(ino))?;
+    let Some(locks) = locks else {
         return Ok(LockOutcome::Settled(GrantOutcome::NotPending));
     };
     let owner = locks.pending_grants().into_iter().find_map(|effect| {
@@ -287,20 +320,22 @@ fn settle<K: KvWrite>(
         (id == grant).then_some(owner)
     });
     let Some(owner) = owner else { return Ok(LockOutcome::Settled(GrantOutcome::NotPending)) };
+    let mut loaded = Loaded::new(locks.at(t.now.secs), owner.client());
+    let locks = &mut loaded.locks;
     let mut effects = Vec::new();
     let outcome =
         if accepted { locks.grant_acknowledged(grant) } else { locks.release_grant(grant, &mut effects) };
-    keep(t, ino, &locks, effects, owner.client(), None)?;
+    keep(t, ino, &loaded, effects, None)?;
     Ok(LockOutcome::Settled(outcome))
 }
 
 /// Frees what a client has in a file.
 pub(super) fn free<K: KvWrite>(t: &mut Transaction<'_, K>, ino: Ino, client: &LockClient) -> Step<()> {
-    let mut locks =
-        load(t, ino)?.unwrap_or_else(|| panic!("file {ino}, listed for a lock client, has no lock table"));
+    let mut loaded = load(t, ino, client)?
+        .unwrap_or_else(|| panic!("file {ino}, listed for a lock client, has no lock table"));
     let mut effects = Vec::new();
-    locks.release_client(&ClientMatch::Client(client.clone()), &mut effects);
-    keep(t, ino, &locks, effects, client, None)
+    loaded.locks.release_client(&ClientMatch::Client(client.clone()), &mut effects);
+    keep(t, ino, &loaded, effects, None)
 }
 
 /// All that have anything in a file.
@@ -313,9 +348,10 @@ pub(crate) fn clients_of(locks: &FileLocks) -> BTreeSet<&LockClient> {
 
 /// Forgets the locks of a file that is being removed; who waits is not told, for there is nothing to lock any more.
 pub(super) fn drop_file<K: KvWrite>(t: &mut Transaction<'_, K>, ino: Ino) -> Step<()> {
-    let Some(locks) = load(t, ino)? else { return Ok(()) };
+    let locks: Option<FileLocks> = store::get(t.kv, Table::Lock, &keys::ino(ino))?;
+    let Some(locks) = locks else { return Ok(()) };
     for client in clients_of(&locks) {
-        lock_clients::index(t, client, ino, false, None)?;
+        lock_clients::leaves(t, client, ino)?;
     }
     t.kv.delete(Table::PendingGrant, &keys::ino(ino))?;
     Ok(t.kv.delete(Table::Lock, &keys::ino(ino))?)

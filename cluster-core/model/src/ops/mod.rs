@@ -10,7 +10,7 @@ pub(crate) mod lock_clients;
 pub(crate) mod locks;
 pub(crate) mod names;
 pub(crate) mod nfs4;
-mod ranges;
+pub(crate) mod ranges;
 mod sweep;
 pub(crate) mod volume;
 mod write;
@@ -57,5 +57,6 @@ pub(crate) fn run<K: KvWrite>(t: &mut Transaction<'_, K>, op: &Op) -> Step<Outco
             let to = ranges::Place { ino: *to, generation: *to_generation, offset: *to_offset };
             ranges::clone(t, from, to, *len, *partial)
         }
+        Op::Offload(op) => nfs4::offloads::run(t, op),
     }
 }

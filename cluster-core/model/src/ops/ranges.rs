@@ -6,21 +6,19 @@
 //! inline bytes copied. They are read before anything changes, so source and target may be one file. No block can be on its way
 //! to the collector: a live extent refers to it, and it is held while rows change (see [`extents`]).
 //!
-//! One command looks at no more than [`CLONE_ROWS_MAX`] rows of the source and copies no more than [`CLONE_INLINE_MAX`] inline bytes; it
+//! One command looks at no more than [`crate::limits::CLONE_ROWS_MAX`] rows of the source and copies no more than [`crate::limits::CLONE_INLINE_MAX`] inline bytes; it
 //! clears the target as a write does, by a cut if need be.
 
 use super::data;
 use super::nfs4::delegations;
-use crate::extent::{self, Head};
-use crate::extents;
-use crate::kv::{KvError, KvWrite};
-use crate::limits::{CLONE_INLINE_MAX, CLONE_ROWS_MAX};
-use crate::transaction::{At, Step, Transaction, require};
+use crate::kv::KvWrite;
+use crate::limits::CLONE_ROWS_MAX;
+use crate::transaction::{Step, Transaction, require};
+use crate::{extent, extents};
 use atoll_base::id::Ino;
 use atoll_base::limits::FILE_SIZE_MAX;
 use atoll_meta::delegation::Intrusion;
 use atoll_meta::{Extent, FsError, Outcome, Piece};
-use std::ops::ControlFlow;
 
 /// Punch.
 pub(crate) fn punch<K: KvWrite>(
@@ -76,6 +74,20 @@ pub(crate) fn clone<K: KvWrite>(
     len: u64,
     partial: bool,
 ) -> Step<Outcome> {
+    let (_, count) = share(t, from, to, len, CLONE_ROWS_MAX, partial)?;
+    Ok(Outcome::Cloned { count, verifier: t.model.verifier() })
+}
+
+/// Puts a range, or as much of its beginning as `rows` of the source hold, into its new place. Returns the length of the range, which the source decides if it
+/// was given as 0, and how much of it that was.
+pub(crate) fn share<K: KvWrite>(
+    t: &mut Transaction<'_, K>,
+    from: Place,
+    to: Place,
+    len: u64,
+    rows: usize,
+    partial: bool,
+) -> Step<(u64, u64)> {
     let target = t.load_generation(to.ino, to.generation)?;
     let source = t.find(from.ino)?.ok_or(FsError::Stale)?;
     require(t[source].attr.generation == from.generation, FsError::Stale)?;
@@ -96,52 +108,26 @@ pub(crate) fn clone<K: KvWrite>(
     delegations::check(t, source, Intrusion::Read)?;
     delegations::check(t, target, Intrusion::Change)?;
 
-    let (extents, complete_to) = live_within(t, source, from.offset, end)?;
+    let most = rows.min(CLONE_ROWS_MAX);
+    let (rows, complete_to) = extent::live_within(t.kv, from.ino, t.file(source), from.offset..end, most)?;
     // With dead rows only there is nothing to report: Sweep is to come first.
     require(complete_to > from.offset || len == 0, FsError::Delay)?;
     require(partial || complete_to == end, FsError::NotSupported)?;
     let count = complete_to - from.offset;
-    let verifier = t.model.verifier();
     if count == 0 {
-        return Ok(Outcome::Cloned { count, verifier });
+        return Ok((len, count));
     }
     let moved = |offset: u64| offset - from.offset + to.offset;
-    let pieces: Vec<Piece> = extents
-        .into_iter()
-        .map(|Extent { piece, .. }| Piece { offset: moved(piece.offset), ..piece })
-        .collect();
+    let mut pieces: Vec<Piece> = Vec::with_capacity(rows.len());
+    for row in rows {
+        let row = extents::load(t, source, row)?;
+        let part = extent::clip(&row, from.offset, end);
+        pieces.extend(part.map(|Extent { piece, .. }| Piece { offset: moved(piece.offset), ..piece }));
+    }
+    t.lost.bring(from.ino, from.offset..end, to.ino, to.offset);
     extents::replace_range(t, target, to.offset, moved(complete_to), &pieces)?;
     data::data_written(t, target)?;
     let size = t[target].attr.size.max(moved(complete_to));
     t[target].attr.size = size;
-    Ok(Outcome::Cloned { count, verifier })
-}
-
-/// Live extents of a range, cut to it, and up to where they are all.
-fn live_within<K: KvWrite>(t: &Transaction<'_, K>, at: At, start: u64, end: u64) -> Step<(Vec<Extent>, u64)> {
-    let (ino, file) = (t[at].attr.ino, t.file(at));
-    let mut extents: Vec<Extent> = Vec::new();
-    // Returns the inline bytes.
-    let mut take = |row: Head| -> Result<u64, KvError> {
-        extents.extend(extent::clip(&extent::load(t.kv, ino, row)?, start, end));
-        Ok(if row.block.is_none() { row.len.into() } else { 0 })
-    };
-    let (mut rows, mut bytes, mut complete_to) = (0, 0, end);
-    if let Some(row) = extent::across(t.kv, ino, file, start)? {
-        bytes += take(row)?;
-    }
-    extent::each(t.kv, ino, start, end, |row| {
-        rows += 1;
-        if rows > CLONE_ROWS_MAX || bytes >= CLONE_INLINE_MAX {
-            complete_to = row.offset;
-            return Ok(ControlFlow::Break(()));
-        }
-        if file.is_live(row.offset, row.birth) {
-            bytes += take(row)?;
-        }
-        Ok(ControlFlow::Continue(()))
-    })?;
-    // A dead row where it was left off may begin within the last live extent.
-    let covered = extents.last().map_or(start, |last| last.piece.end());
-    Ok((extents, complete_to.max(covered)))
+    Ok((len, count))
 }

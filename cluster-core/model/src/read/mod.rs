@@ -7,6 +7,7 @@ mod data;
 mod files;
 mod locks;
 mod namespace;
+mod needed;
 mod nfs4;
 mod service;
 mod walk;
@@ -18,9 +19,10 @@ pub use data::{
 pub use files::{BlockFile, files_of_blocks};
 pub use locks::{pending_grants, test_lock};
 pub use namespace::{get_xattr, getattr, list_xattrs, lookup, parent, readdir, readlink};
+pub use needed::{Unreadable, may_need_bytes, needed};
 pub use nfs4::{
-    client, client_of, clients, has_locks, is_denied, notices, recalled, session, sessions, slot, standing,
-    state, states_by, states_of,
+    client, client_of, clients, has_locks, is_denied, notices, offload, offloads, recalled, session,
+    sessions, slot, standing, state, states_by, states_of,
 };
 pub use service::{Counters, counters, exports, has_work, now, outcome, verifier, volume, volumes};
 pub use walk::{Entry, NlmFile, Walked, all_states, lock_tables, names, nlm_files};

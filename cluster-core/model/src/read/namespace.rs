@@ -117,9 +117,9 @@ pub fn list_xattrs(kv: &impl KvRead, ino: Ino) -> Result<Read<Vec<Bytes>>, KvErr
         return Ok(Err(e));
     }
     let mut names = Vec::new();
-    store::each_prefixed(kv, Table::Xattr, &keys::ino(ino), |key, _| {
+    store::each_key_prefixed(kv, Table::Xattr, &keys::ino(ino), |key| {
         names.push(Bytes::copy_from_slice(&key[8..]));
-        Ok(ControlFlow::Continue(()))
+        ControlFlow::Continue(())
     })?;
     Ok(Ok(names))
 }

@@ -5,14 +5,19 @@ use super::namespace::inode;
 use crate::keys::nfs4 as keys;
 use crate::kv::{KvError, KvRead, Table};
 use crate::once::owners;
-use crate::ops::nfs4::{clients, notices as told, release, sessions, states};
-use crate::record::nfs4::{ClientRecord, Delegation, Held, MinorRecord, SessionRecord, StateRecord};
+use crate::ops::nfs4::{clients, notices as told, offloads as copies, release, sessions, states};
+use crate::record::nfs4::{
+    ClientRecord, Delegation, Held, MinorRecord, OffloadRecord, SessionRecord, StateRecord,
+};
 use crate::store;
 use atoll_base::id::Ino;
 use atoll_lockd::{FileLocks, Share, ShareBits};
 use atoll_meta::FsError;
 use atoll_meta::delegation::{DelegationKind, NoticeKinds, Noticed};
-use atoll_meta::nfs4::{Client, ClientId, Session, SessionId, State, StateError, StateId, StateKind};
+use atoll_meta::nfs4::{
+    Client, ClientId, Session, SessionId, State, StateError, StateId, StateKind, Stateid,
+};
+use atoll_meta::offload::Offload;
 use atoll_meta::once::SlotOutcome;
 use std::ops::{Bound, ControlFlow};
 
@@ -243,6 +248,33 @@ pub fn notices(kv: &impl KvRead, after: StateId, most: usize) -> Result<Vec<Noti
             found.push(Noticed { state, notices });
         }
     }
+    Ok(found)
+}
+
+fn shown_offload(id: StateId, record: OffloadRecord) -> Offload {
+    let OffloadRecord { client, cred, export, volume, from, to, left, count, verifier, since, ended } =
+        record;
+    let stateid = Stateid { id, seqid: copies::SEQID };
+    Offload { stateid, client, cred, export, volume, from, to, left, count, verifier, since, ended }
+}
+
+/// An offload, if there is one.
+pub fn offload(kv: &impl KvRead, id: StateId) -> Result<Option<Offload>, KvError> {
+    Ok(copies::load(kv, id)?.map(|record| shown_offload(id, record)))
+}
+
+/// Offloads above an id, at most `most`, in order.
+pub fn offloads(kv: &impl KvRead, after: StateId, most: usize) -> Result<Vec<Offload>, KvError> {
+    let mut found = Vec::new();
+    let key = keys::state(after);
+    store::each_from(kv, Table::Offload, Bound::Excluded(&key), Bound::Unbounded, |key, value| {
+        if found.len() >= most {
+            return Ok(ControlFlow::Break(()));
+        }
+        let id = StateId(keys::parse_one(Table::Offload, key)?);
+        found.push(shown_offload(id, store::parse(Table::Offload, key, value)?));
+        Ok(ControlFlow::Continue(()))
+    })?;
     Ok(found)
 }
 

@@ -1,12 +1,14 @@
 //! Records of NFSv4's clients, sessions, states and owners.
 
-use atoll_base::id::{ExportId, Ino};
+use atoll_base::access::Cred;
+use atoll_base::id::{ExportId, Ino, VolumeId};
 use atoll_lockd::{Share, ShareBits};
-use atoll_meta::Response;
 use atoll_meta::delegation::{DelegationKind, DelegationPhase, NoticeKinds};
 use atoll_meta::nfs4::{
     Callback40, ClientAbout, ClientId, ClientOutcome, Principal, SessionTerms, StateId, Stateid,
 };
+use atoll_meta::offload::CopyPlace;
+use atoll_meta::{FsError, Response};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -287,4 +289,31 @@ pub struct OwnerStep {
     pub fingerprint: u64,
     /// What was answered.
     pub response: Response,
+}
+
+/// A copy that goes on behind its COPY ([`atoll_meta::offload`]).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OffloadRecord {
+    /// Whose.
+    pub client: ClientId,
+    /// On whose behalf.
+    pub cred: Cred,
+    /// The export that the client sees the target through.
+    pub export: ExportId,
+    /// The volume of both files.
+    pub volume: VolumeId,
+    /// What is copied next.
+    pub from: CopyPlace,
+    /// Where it goes.
+    pub to: CopyPlace,
+    /// Bytes still to copy.
+    pub left: u64,
+    /// Bytes copied.
+    pub count: u64,
+    /// The write verifier of its COPY.
+    pub verifier: u64,
+    /// When it was begun: seconds since 1970.
+    pub since: i64,
+    /// How it ended, if it has.
+    pub ended: Option<Result<(), FsError>>,
 }

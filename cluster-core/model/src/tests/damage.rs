@@ -1,4 +1,5 @@
-//! The check finds what is wrong: each row of a rich state is removed, damaged, or doubled, and that must show.
+//! The check finds what is wrong: each row of a rich state is removed, damaged, or doubled, and that must show. And what comes of bytes that one member
+//! needs and cannot read.
 
 use super::rig::{ROOT, Rig, key, rows_of as rows, user};
 use crate::check::{Finding, check};
@@ -190,4 +191,44 @@ fn findings_name_the_path() {
     kv.delete(Table::Extent, &key).unwrap();
     let found = findings(&kv);
     assert!(found.iter().any(|f| f.path == "/dir/sub/file" && f.to_string().contains("counts")), "{found:?}");
+}
+
+#[test]
+fn bytes_that_cannot_be_read_are_lost_where_they_were_and_nowhere_else() {
+    let mut rig = Rig::new();
+    let (file, other) = (rig.file("file"), rig.file("other"));
+    let write = |rig: &mut Rig, offset, len: usize| {
+        let piece = rig.inline(offset, &vec![b'x'; len]);
+        rig.write(&Cred::root(), &file, vec![piece]).unwrap();
+        rig.check();
+        rig.losses(file.ino)
+    };
+    rig.rots = Some(1);
+    assert_eq!(write(&mut rig, 0, 64), [(0, false)]);
+    // A page in its middle: what is around it is needed.
+    assert_eq!(write(&mut rig, 16, 16), [(0, true), (16, false), (32, true)]);
+    // A part of a page takes in the rest of it.
+    assert_eq!(write(&mut rig, 35, 2), [(0, true), (16, false), (32, true), (48, true)]);
+    // What is in the row itself could be read.
+    rig.set(&Cred::root(), &file, SetAttr { size: Some(20), ..SetAttr::default() }).unwrap();
+    assert_eq!(rig.losses(file.ino), [(0, true), (16, false)]);
+    let clone = Op::Clone {
+        from: file.ino,
+        from_generation: file.generation,
+        from_offset: 0,
+        to: other.ino,
+        to_generation: other.generation,
+        to_offset: 16,
+        len: 20,
+        partial: false,
+    };
+    rig.root(clone).unwrap();
+    rig.check();
+    // Both in one row there.
+    assert_eq!(rig.losses(other.ino), [(16, true)]);
+    // Written over, or cut off, it is as good as new.
+    assert_eq!(write(&mut rig, 0, 16), [(0, false), (16, false)]);
+    rig.set(&Cred::root(), &other, SetAttr { size: Some(0), ..SetAttr::default() }).unwrap();
+    rig.root(Op::Remove { dir: ROOT, name: "file".into(), kind: RemoveKind::Any }).unwrap();
+    rig.check();
 }

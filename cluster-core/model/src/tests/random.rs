@@ -613,4 +613,18 @@ proptest! {
         }
         run.finish();
     }
+
+    /// The other member finds bytes damaged, and goes on as this one does.
+    #[test]
+    fn histories_with_damage(acts in prop::collection::vec(act(), 1..150)) {
+        let mut run = Run::new();
+        run.rig.rots = Some(4);
+        for (i, act) in acts.into_iter().enumerate() {
+            run.act(act);
+            if i % 8 == 0 {
+                run.rig.check();
+            }
+        }
+        run.finish();
+    }
 }

@@ -1,6 +1,9 @@
 //! Two members that apply the same commands, one of them reloaded now and then, with blocks that are a map.
 
-use crate::{Applied, Command, KvRead, MemKv, Model, Table, check, decode_response, encode_response, read};
+use crate::kv::KvError;
+use crate::{
+    Applied, Command, KvRead, KvWrite, MemKv, Model, Table, check, decode_response, encode_response, read,
+};
 use atoll_base::access::Cred;
 use atoll_base::attr::{Attr, SetAttr};
 use atoll_base::block::BlockId;
@@ -10,7 +13,8 @@ use atoll_meta::{
     Call, CreateHow, Extent, FsError, NewNode, OnceKey, Op, Origin, Outcome, Piece, Response, Source,
 };
 use bytes::Bytes;
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Bound, ControlFlow};
 
 pub(super) const ROOT: Ino = Ino(1);
@@ -38,6 +42,116 @@ pub(super) fn rows_of(kv: &MemKv, table: Table) -> Vec<(Vec<u8>, Vec<u8>)> {
     rows
 }
 
+/// Rows of the file system's bytes that were read.
+type Bytewise = BTreeSet<(Table, Vec<u8>)>;
+
+/// A store that notes which of those it held before are read.
+struct Watched {
+    kv: MemKv,
+    /// One of how many rows with bytes of files cannot be read, if not all can, and by what number it goes.
+    rots: Option<(u64, u64)>,
+    read: RefCell<Bytewise>,
+    written: Bytewise,
+}
+
+impl Watched {
+    /// Runs `f` with the store in this place, and says which rows were read.
+    fn during<R>(kv: &mut MemKv, f: impl FnOnce(&mut Self) -> R) -> (R, Bytewise) {
+        let mut watched =
+            Self { kv: std::mem::take(kv), rots: None, read: RefCell::default(), written: BTreeSet::new() };
+        let result = f(&mut watched);
+        *kv = watched.kv;
+        (result, watched.read.into_inner())
+    }
+
+    fn is_rotten(&self, key: &[u8]) -> bool {
+        let sum =
+            |salt: u64| key.iter().fold(salt, |sum, byte| (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0193));
+        !self.written.contains(&(Table::Inline, key.to_vec()))
+            && self.rots.is_some_and(|(one_of, salt)| sum(salt).is_multiple_of(one_of))
+    }
+
+    fn note(&self, table: Table, key: &[u8]) {
+        let row = (table, key.to_vec());
+        if matches!(table, Table::Inline | Table::Xattr | Table::Symlink) && !self.written.contains(&row) {
+            self.read.borrow_mut().insert(row);
+        }
+    }
+}
+
+impl KvRead for Watched {
+    fn get<R>(&self, table: Table, key: &[u8], f: impl FnOnce(Option<&[u8]>) -> R) -> Result<R, KvError> {
+        if self.kv.get(table, key, |value| value.is_some())? {
+            self.note(table, key);
+            if table == Table::Inline && self.is_rotten(key) {
+                return Err(KvError("rotten".into()));
+            }
+        }
+        self.kv.get(table, key, f)
+    }
+
+    fn walk(
+        &self,
+        table: Table,
+        bounds: (Bound<&[u8]>, Bound<&[u8]>),
+        back: bool,
+        mut f: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    ) -> Result<(), KvError> {
+        self.kv.walk(table, bounds, back, |key, value| {
+            self.note(table, key);
+            f(key, value)
+        })
+    }
+
+    fn keys(
+        &self,
+        table: Table,
+        from: Bound<&[u8]>,
+        to: Bound<&[u8]>,
+        f: impl FnMut(&[u8]) -> ControlFlow<()>,
+    ) -> Result<(), KvError> {
+        self.kv.keys(table, from, to, f)
+    }
+}
+
+impl KvWrite for Watched {
+    fn put(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<(), KvError> {
+        self.written.insert((table, key.to_vec()));
+        self.kv.put(table, key, value)
+    }
+
+    fn put_new(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<(), KvError> {
+        self.written.insert((table, key.to_vec()));
+        self.kv.put_new(table, key, value)
+    }
+
+    fn delete(&mut self, table: Table, key: &[u8]) -> Result<(), KvError> {
+        self.written.insert((table, key.to_vec()));
+        self.kv.delete(table, key)
+    }
+}
+
+/// What is said before a call of the bytes that it needs.
+struct NeededBytes {
+    any: bool,
+    rows: Bytewise,
+}
+
+impl NeededBytes {
+    fn of(kv: &mut MemKv, op: &Op) -> Self {
+        let any = read::may_need_bytes(op, |ino| read::getattr(kv, ino).unwrap().ok());
+        let (found, rows) = Watched::during(kv, |kv| read::needed(kv, op));
+        found.unwrap();
+        Self { any, rows }
+    }
+
+    /// The execution needed no others.
+    fn check(&self, read: &Bytewise) {
+        assert!(self.rows.is_superset(read), "{:?} were to be needed, {read:?} were", self.rows);
+        assert!(self.any || read.is_empty(), "{read:?} were needed for what needs none");
+    }
+}
+
 pub(super) struct Rig {
     pub(super) kv: MemKv,
     pub(super) model: Model,
@@ -46,6 +160,8 @@ pub(super) struct Rig {
     pub(super) clock: i128,
     pub(super) blocks: BTreeMap<BlockId, Vec<u8>>,
     next_block: u64,
+    /// One of how many rows with bytes of files the other member finds damaged when it needs them, if it does.
+    pub(super) rots: Option<u64>,
     /// Of the last command.
     pub(super) applied: Option<Applied>,
 }
@@ -56,7 +172,17 @@ impl Rig {
         Model::bootstrap(&mut kv, [3; 16], at(0)).unwrap();
         let model = Model::load(&kv).unwrap();
         let twin = (kv.clone(), Model::load(&kv).unwrap());
-        Self { kv, model, twin, txn: 0, clock: 0, blocks: BTreeMap::new(), next_block: 1, applied: None }
+        Self {
+            kv,
+            model,
+            twin,
+            txn: 0,
+            clock: 0,
+            blocks: BTreeMap::new(),
+            next_block: 1,
+            rots: None,
+            applied: None,
+        }
     }
 
     /// Applies a call on both members; they must agree.
@@ -65,13 +191,24 @@ impl Rig {
         self.clock += 10;
         let command = Command { stamp: at(self.clock), call };
         let command = Command::decode(&command.encode()).unwrap();
-        let applied = self.model.apply(&mut self.kv, self.txn, &command).unwrap();
+        let before = NeededBytes::of(&mut self.kv, &command.call.op);
+        let (model, txn) = (&mut self.model, self.txn);
+        let (applied, read) = Watched::during(&mut self.kv, |kv| model.apply(kv, txn, &command));
+        let applied = applied.unwrap();
+        before.check(&read);
         self.model.end_batch(&mut self.kv).unwrap();
         if self.txn.is_multiple_of(30) {
             self.twin.1 = Model::load(&self.twin.0).unwrap();
         }
-        let other = self.twin.1.apply(&mut self.twin.0, self.txn, &command).unwrap();
-        self.twin.1.end_batch(&mut self.twin.0).unwrap();
+        let (kv, model) = &mut self.twin;
+        let rots = self.rots;
+        let (other, _) = Watched::during(kv, |kv| {
+            kv.rots = rots.map(|one_of| (one_of, txn));
+            model.apply(kv, txn, &command)
+        });
+        let mut other = other.unwrap();
+        model.end_batch(kv).unwrap();
+        other.touched.lost.clear();
         assert_eq!(applied, other, "two members answer differently");
         let response = applied.response.clone();
         assert_eq!(decode_response(&encode_response(&response)).unwrap(), response);
@@ -93,7 +230,22 @@ impl Rig {
 
     /// Both members hold the same bytes, reloading changes nothing, and nothing is inconsistent.
     pub(super) fn check(&self) {
-        assert_eq!(self.kv, self.twin.0, "two members hold different states");
+        let (mut own, mut other) = (self.kv.clone(), self.twin.0.clone());
+        // Lost bytes are where the other member has them.
+        for (key, lost) in rows_of(&other, Table::Extent).into_iter().filter(|(_, value)| value[1] == 2) {
+            assert!(self.rots.is_some());
+            own.get(Table::Extent, &key, |row| {
+                let row = row.expect("a lost row is a row elsewhere");
+                assert_eq!((row[1], &row[2..14]), (0, &lost[2..]), "it is another");
+            })
+            .unwrap();
+            assert!(other.get(Table::Inline, &key, |bytes| bytes.is_none()).unwrap());
+            for kv in [&mut own, &mut other] {
+                kv.delete(Table::Extent, &key).unwrap();
+                kv.delete(Table::Inline, &key).unwrap();
+            }
+        }
+        assert_eq!(own, other, "two members hold different states");
         assert_eq!(Model::load(&self.kv).unwrap(), self.model, "a reloaded member differs");
         let mut referenced = Vec::new();
         let findings = check::check(&self.kv, &mut |id, end| referenced.push((id, end))).unwrap();
@@ -102,6 +254,14 @@ impl Rig {
             assert!(self.blocks[&id].len() >= end as usize, "{id:?} is referred to up to {end}");
             assert!(read::block_is_referenced(&self.kv, id).unwrap());
         }
+    }
+
+    /// The other member's rows of a file: where they begin, and whether their bytes are lost.
+    pub(super) fn losses(&self, ino: Ino) -> Vec<(u64, bool)> {
+        let rows = rows_of(&self.twin.0, Table::Extent)
+            .into_iter()
+            .filter(|(key, _)| key[..8] == ino.0.to_be_bytes());
+        rows.map(|(key, value)| (u64::from_be_bytes(key[8..].try_into().unwrap()), value[1] == 2)).collect()
     }
 
     pub(super) fn outcome(&self, key: &OnceKey) -> Option<Response> {

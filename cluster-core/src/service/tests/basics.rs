@@ -17,6 +17,9 @@ async fn what_was_answered_is_read_at_once_and_after_a_restart() {
     assert_eq!(found.child.as_ref(), Ok(attr));
     assert_eq!(Some(&found.dir), response.changes.iter().map(|c| &c.after).find(|a| a.ino == root));
     assert_eq!(meta.getattr(attr.ino).now_or_never().unwrap().as_ref(), Ok(attr));
+    // And small: each request's future has some of these within it.
+    let size = size_of_val(&meta.getattr(attr.ino));
+    assert!(size < 512, "{size} bytes");
     assert!(meta.now() >= attr.ctime);
     let verifier = meta.verifier();
     assert_ne!(verifier, 0);

@@ -5,6 +5,7 @@
 mod basics;
 mod coherence;
 mod crash;
+mod damage;
 mod grants;
 mod maps;
 mod members;

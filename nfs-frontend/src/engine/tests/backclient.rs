@@ -82,9 +82,13 @@ pub(super) fn channel() -> ChannelAttrs4 {
 
 impl<'a> Client<'a> {
     pub(super) async fn new(world: &'a World, name: &str, flags: u32) -> Self {
+        Self::of_minor(world, name, flags, 1).await
+    }
+
+    pub(super) async fn of_minor(world: &'a World, name: &str, flags: u32, minor: u32) -> Self {
         let connection = Some(Reverse::new());
         let mut new =
-            Self { world, connection, session: [0; 16], seqid: 0, slots: vec![0; 4], flags: 0, minor: 1 };
+            Self { world, connection, session: [0; 16], seqid: 0, slots: vec![0; 4], flags: 0, minor };
         let id = ExchangeId4Args {
             clientowner: ClientOwner4 {
                 verifier: [1; 8],
@@ -254,6 +258,7 @@ impl<'a> Client<'a> {
                     CbArgOp4::Recall(_) => CbResOp4::Recall(Ok(())),
                     CbArgOp4::RecallSlot(_) => CbResOp4::RecallSlot(Ok(())),
                     CbArgOp4::Notify(_) => CbResOp4::Notify(Ok(())),
+                    CbArgOp4::Offload(_) => CbResOp4::Offload(Ok(())),
                     other => panic!("{other:?}"),
                 },
                 Err(status) => op.op().failed(status),

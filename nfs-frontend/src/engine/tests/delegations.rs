@@ -41,7 +41,7 @@ fn handle(file: &atoll_proto::nfs3::FileHandle) -> FileHandle {
 
 impl Client<'_> {
     /// A delegation of a file in the root.
-    async fn delegated(&mut self, name: &str, access: u32) -> StateId4 {
+    pub(super) async fn delegated(&mut self, name: &str, access: u32) -> StateId4 {
         let open = self.open_as(root(self.world), by_name(name), access).await.unwrap();
         given(&open).unwrap()
     }
@@ -66,7 +66,7 @@ impl Client<'_> {
     }
 
     /// Waits for the recall of a delegation and returns it.
-    async fn comply(&mut self) {
+    pub(super) async fn comply(&mut self) {
         match self.next().await {
             CbArgOp4::Recall(recall) => self.give_back(recall.fh, recall.stateid).await,
             other => panic!("{other:?}"),

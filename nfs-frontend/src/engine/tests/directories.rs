@@ -3,8 +3,10 @@
 use super::backclient::{BACK, Called, Client, put, root};
 use super::world::{World, name_of};
 use crate::server::reverse::Reverse;
-use atoll_meta::Op;
-use atoll_meta::nfs4::StateOp;
+use atoll_base::access::Cred;
+use atoll_base::attr::SetAttr;
+use atoll_meta::nfs4::{StateId, StateOp};
+use atoll_meta::{Call, CreateHow, MetadataService, NewNode, Op};
 use atoll_proto::nfs3::{DirOpArgs3, Remove3Args, Rename3Args, call};
 use atoll_proto::nfs4::callback::{CbArgOp4, NotifyAdd4, NotifyRemove4, NotifyRename4, notify_type};
 use atoll_proto::nfs4::{
@@ -82,7 +84,7 @@ impl Client<'_> {
     }
 
     /// The next callback that is about something; questions for slots' numbers are answered.
-    async fn hear(&mut self) -> Called {
+    pub(super) async fn hear(&mut self) -> Called {
         loop {
             let called = self.called().await;
             let (slot, seqid) = (called.sequence().slotid as usize, called.sequence().sequenceid);
@@ -238,6 +240,35 @@ async fn a_callback_that_is_repeated_is_heard_once() {
     a.answer(&again, Ok(()), Err(NfsStat4::RetryUncachedRep));
     a.remove("x").await.unwrap();
     assert_eq!(a.changes().await, ["-x"]);
+}
+
+/// Longer than a call is tried.
+#[tokio::test(start_paused = true)]
+async fn a_start_waits_for_a_store_that_cannot_recall_yet() {
+    let (config, meta, blocks, dir) = {
+        let world = World::new().await;
+        Client::new(&world, "a", BACK).await.watch(root(&world), &ALL).await.unwrap();
+        let dir = world.engine.handle_key.open(world.root.as_slice()).unwrap().ino;
+        (world.config.clone(), world.meta.clone(), world.blocks.clone(), dir)
+    };
+    // Nobody is there to tell of it.
+    let op = Op::Create {
+        dir,
+        name: "x".into(),
+        node: NewNode::Regular,
+        how: CreateHow::Guarded,
+        attrs: SetAttr::default(),
+    };
+    let call = Call { origin: None, once: None, cred: Cred::root(), client: None, op };
+    assert!(meta.apply(call).result.is_ok());
+    let recall: fn(&Op) -> bool = |op| matches!(op, Op::State(StateOp::RecallOne(_)));
+    for _ in 0..60 {
+        meta.fail_next(recall, super::meta::Fault::LostBefore);
+    }
+    let begun = tokio::time::Instant::now();
+    let world = World::over(config, meta, blocks).await;
+    assert!(begun.elapsed() > world.config.patience, "it took more than one call");
+    assert!(world.meta.notices(StateId(0), 1).await.unwrap().is_empty());
 }
 
 #[tokio::test(start_paused = true)]

@@ -10,6 +10,7 @@ use atoll_meta::delegation::Noticed;
 use atoll_meta::export::{Exports, Volume};
 use atoll_meta::lock::{Conflict, GrantedWaiter, LockTest};
 use atoll_meta::nfs4::{Client, ClientId, Session, SessionId, State as OpenState, StateId};
+use atoll_meta::offload::Offload;
 use atoll_meta::once::SlotOutcome;
 use atoll_meta::service::{DirPage, Found, Read};
 use atoll_meta::{Call, FsError, MetadataService, OnceKey, Op, Response};
@@ -61,6 +62,7 @@ pub(crate) struct Meta {
     told: Mutex<HashSet<StateId>>,
     applied: Notify,
     noticed: Notify,
+    offloaded: Notify,
 }
 
 impl Meta {
@@ -78,6 +80,7 @@ impl Meta {
             told: Mutex::default(),
             applied: Notify::new(),
             noticed: Notify::new(),
+            offloaded: Notify::new(),
         })
     }
 
@@ -166,6 +169,9 @@ impl Meta {
         self.applied.notify_waiters();
         if applied.touched.notices {
             self.noticed.notify_one();
+        }
+        if applied.touched.offloads {
+            self.offloaded.notify_one();
         }
         applied.response
     }
@@ -323,6 +329,18 @@ impl MetadataService for Meta {
 
     async fn notices(&self, after: StateId, most: usize) -> Read<Vec<Noticed>> {
         self.read(|kv| read::notices(kv, after, most).map(Ok))
+    }
+
+    async fn offloaded(&self) {
+        self.offloaded.notified().await;
+    }
+
+    async fn offload(&self, id: StateId) -> Read<Option<Offload>> {
+        self.read(|kv| read::offload(kv, id).map(Ok))
+    }
+
+    async fn offloads(&self, after: StateId, most: usize) -> Read<Vec<Offload>> {
+        self.read(|kv| read::offloads(kv, after, most).map(Ok))
     }
 
     async fn granted_waiters(&self) -> Vec<GrantedWaiter> {

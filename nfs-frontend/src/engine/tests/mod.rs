@@ -17,6 +17,7 @@ mod directories;
 mod early;
 mod listing;
 mod nfs4;
+mod offloads;
 mod once;
 mod slot_recalls;
 mod told;

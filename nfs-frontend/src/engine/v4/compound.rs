@@ -23,7 +23,7 @@ use atoll_meta::{Call, FsError, MetadataService, OnceKey, Op, Response, SlotKey}
 use atoll_proto::nfs4::{ChangeInfo4, FileHandle, NfsStat4, StateId4};
 use atoll_xdr::Encoder;
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use std::sync::Arc;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -103,7 +103,7 @@ pub(crate) enum Identity {
 }
 
 /// The state of a COMPOUND before an operation, as it is stored with the slot.
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 struct Checkpoint {
     results: Vec<u8>,
     current: Option<Vec<u8>>,
@@ -111,6 +111,28 @@ struct Checkpoint {
     stateid: Option<(u32, [u8; 12])>,
     saved_stateid: Option<(u32, [u8; 12])>,
 }
+
+/// A [`Checkpoint`] that is stored.
+#[derive(Serialize)]
+struct Stored<'a> {
+    results: Raw<'a>,
+    current: Option<Raw<'a>>,
+    saved: Option<Raw<'a>>,
+    stateid: Option<(u32, [u8; 12])>,
+    saved_stateid: Option<(u32, [u8; 12])>,
+}
+
+/// Bytes that are written as a whole.
+struct Raw<'a>(&'a [u8]);
+
+impl Serialize for Raw<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(self.0)
+    }
+}
+
+/// What of a [`Checkpoint`] is not results, in bytes: at most two handles of 64 bytes, two stateids, lengths.
+const CHECKPOINT_REST: usize = 192;
 
 /// See the module.
 pub(crate) struct Compound<M: MetadataService, B: BlockService> {
@@ -391,22 +413,24 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
     }
 
     fn checkpoint(&self) -> Bytes {
-        let seal = |object: &Option<Object>| {
-            object.as_ref().map(|o| self.engine.handle_key.seal(&o.handle()).as_slice().to_vec())
-        };
+        let seal =
+            |object: &Option<Object>| object.as_ref().map(|o| self.engine.handle_key.seal(&o.handle()));
         let raw = |stateid: Option<StateId4>| stateid.map(|s| (s.seqid, s.other));
         let Some(all) = self.reply.as_contiguous() else { return Bytes::new() };
         if all.len() - self.begin > SLOT_BEFORE_MAX / 2 {
             return Bytes::new();
         }
-        let checkpoint = Checkpoint {
-            results: all[self.begin..].to_vec(),
-            current: seal(&self.current),
-            saved: seal(&self.saved),
+        let results = &all[self.begin..];
+        let (current, saved) = (seal(&self.current), seal(&self.saved));
+        let checkpoint = Stored {
+            results: Raw(results),
+            current: current.as_ref().map(|handle| Raw(handle.as_slice())),
+            saved: saved.as_ref().map(|handle| Raw(handle.as_slice())),
             stateid: raw(self.stateid),
             saved_stateid: raw(self.saved_stateid),
         };
-        postcard::to_stdvec(&checkpoint).map(Bytes::from).unwrap_or_default()
+        let bytes = Vec::with_capacity(results.len() + CHECKPOINT_REST);
+        postcard::to_extend(&checkpoint, bytes).map(Bytes::from).unwrap_or_default()
     }
 
     /// Goes on from a stored outcome: the results before it are those that were sent. `RETRY_UNCACHED_REP` if they were too many

@@ -349,6 +349,8 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
             A::WriteSame(a) => R::WriteSame(result!(self.write_same(&a).await)),
             A::Clone(a) => R::Clone(result!(self.clone_range(&a).await)),
             A::Copy(a) => R::Copy(result!(self.copy(&a).await).map_err(Failure::Plain)),
+            A::OffloadStatus(a) => R::OffloadStatus(result!(self.offload_status(&a).await)),
+            A::OffloadCancel(a) => R::OffloadCancel(result!(self.offload_cancel(&a).await)),
             // Everything else is not served, and not advertised.
             _ => number.failed(NfsStat4::NotSupp),
         };

@@ -7,6 +7,7 @@
 //! - [`delegations`]: who may do locally what others would have to be asked for;
 //! - [`administration`]: what administrators see and do of clients;
 //! - [`back`]: calls to clients; [`offers`]: locks that have become free for who waits;
+//! - [`offloads`]: copies that go on behind their COPY;
 //! - [`pseudo`]: the tree that joins the exports; `attributes`, `acls`, `status`: what things are called on the wire.
 //!
 //! # The way of a COMPOUND
@@ -26,6 +27,7 @@ mod expiry;
 mod labels;
 mod leases;
 mod offers;
+pub(crate) mod offloads;
 mod opening;
 mod ops;
 mod pseudo;
@@ -34,7 +36,7 @@ pub(crate) mod slot_recalls;
 mod slots;
 mod status;
 
-use super::shield::shield;
+use super::shield::{Shield, shield};
 use super::{Engine, once};
 use crate::rpc::{Answer, Credential, RpcCall};
 use atoll_base::block::BlockService;
@@ -45,6 +47,8 @@ use atoll_xdr::Encoder;
 use bytes::Bytes;
 use compound::{Compound, Identity};
 pub(crate) use ops::wire_stateid;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 use xxhash_rust::xxh3::Xxh3;
 
@@ -149,8 +153,28 @@ fn changes(op: &ArgOp4) -> bool {
             | A::Allocate(_)
             | A::Deallocate(_)
             | A::Copy(_)
+            | A::OffloadCancel(_)
             | A::Clone(_)
     )
+}
+
+/// A COMPOUND in execution.
+enum Execution {
+    /// It ends with whoever waits for it.
+    WhileWanted(Pin<Box<dyn Future<Output = Answer> + Send>>),
+    /// It does not.
+    ToItsEnd(Shield<Answer>),
+}
+
+impl Future for Execution {
+    type Output = Answer;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Answer> {
+        match &mut *self {
+            Self::WhileWanted(execution) => execution.as_mut().poll(cx),
+            Self::ToItsEnd(execution) => Pin::new(execution).poll(cx),
+        }
+    }
 }
 
 /// Bytes of SEQUENCE with its number.
@@ -176,18 +200,30 @@ fn fingerprint(call: &RpcCall, compound: &CompoundCall) -> u64 {
 
 impl<M: MetadataService, B: BlockService> Engine<M, B> {
     /// Answers a call of NFS version 4.
-    pub async fn nfs4(&self, call: RpcCall, reply: Encoder) -> Answer {
+    pub fn nfs4(&self, call: RpcCall, reply: Encoder) -> impl Future<Output = Answer> + Send + use<M, B> {
+        // Begun before anybody waits: the future holds neither call nor reply.
+        let begun = self.begin_nfs4(call, reply);
+        async {
+            match begun {
+                Ok(execution) => execution.await,
+                Err(answer) => answer,
+            }
+        }
+    }
+
+    /// The execution of a call, or the answer to one that has none.
+    fn begin_nfs4(&self, call: RpcCall, reply: Encoder) -> Result<Execution, Answer> {
         debug_assert_eq!(call.version, VERSION);
         match call.procedure {
-            0 => return Answer::Success(reply),
+            0 => return Err(Answer::Success(reply)),
             1 => {}
-            _ => return Answer::ProcedureUnavailable,
+            _ => return Err(Answer::ProcedureUnavailable),
         }
-        let Some(this) = self.this.upgrade() else { return Answer::Drop };
+        let Some(this) = self.this.upgrade() else { return Err(Answer::Drop) };
         self.stats.heard(call.peer.ip().to_canonical(), || self.clock.now());
         let size = call.args.remaining();
         let Ok(compound) = CompoundCall::decode(&mut call.args.clone(), OPERATIONS_MAX as usize) else {
-            return Answer::GarbageArgs;
+            return Err(Answer::GarbageArgs);
         };
         let fingerprint = match compound.ops.first() {
             Some(ArgOp4::Sequence(_)) => fingerprint(&call, &compound),
@@ -201,23 +237,22 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
         if let Some(key) = key {
             // A retransmission of what is being executed: the outcome is not known yet, and the client asks again.
             if !cx.engine.once.enter(key) {
-                return Answer::Disconnect;
+                return Err(Answer::Disconnect);
             }
             cx.identity = Identity::Request(key);
         }
-        if changing {
-            let engine = cx.engine.clone();
-            shield(async move {
-                let answer = cx.run(compound, fingerprint, size).await;
-                if let Some(key) = key {
-                    engine.once.leave(&key);
-                }
-                answer
-            })
-            .await
+        let execution = async move {
+            let answer = cx.run(compound, fingerprint, size).await;
+            if let Some(key) = key {
+                cx.engine.once.leave(&key);
+            }
+            answer
+        };
+        Ok(if changing {
+            Execution::ToItsEnd(shield(execution))
         } else {
-            cx.run(compound, fingerprint, size).await
-        }
+            Execution::WhileWanted(Box::pin(execution))
+        })
     }
 
     /// The lease time as clients are told, in seconds.

@@ -71,6 +71,57 @@ async fn a_retransmission_changes_nothing() {
     assert_eq!(b.lock(&manager, &fh, 1, false).await, NlmStat::Granted);
 }
 
+/// A server that has lost nothing gives each request one answer, however the file fares between the request and its retransmission.
+#[tokio::test]
+async fn a_retransmission_is_answered_as_before_when_the_file_is_gone_or_forbidden() {
+    let store = Store::new();
+    let manager = manager(&store, Config::default());
+    let (a, b) = (Host::new("a"), Host { uid: 2000, ..Host::new("b") });
+    let share = |fh: &[u8]| {
+        let share = Share {
+            caller_name: Opaque::copy_from(a.name.as_bytes()).unwrap(),
+            fh: NetObj::copy_from(fh).unwrap(),
+            oh: NetObj::from_static(b"owner"),
+            mode: ShareMode::DenyNone,
+            access: ShareAccess::Read,
+        };
+        ShareArgs { cookie: cookie(1), share, reclaim: false }
+    };
+    for gone in [true, false] {
+        let fh = store.file("f", 1, 0o644);
+        let held = store.file("held", 1, 0o644);
+        assert_eq!(b.lock(&manager, &held, 1, false).await, NlmStat::Granted);
+        let range = |fh: &[u8]| a.lock_of(fh, 1, 0, 100);
+        let cancel = CancelArgs { cookie: cookie(1), block: true, exclusive: true, lock: range(&fh) };
+        let unlock = UnlockArgs { cookie: cookie(1), lock: range(&fh) };
+        let calls = [
+            a.call(nlm::PROGRAM, 4, 2, &a.lock_args(&fh, 1, false)),
+            a.call(nlm::PROGRAM, 4, 2, &a.lock_args(&held, 1, false)),
+            a.call(nlm::PROGRAM, 4, 2, &a.lock_args(&held, 1, true)),
+            a.call(nlm::PROGRAM, 4, 3, &cancel),
+            a.call(nlm::PROGRAM, 4, 4, &unlock),
+            a.call(nlm::PROGRAM, 4, 20, &share(&fh)),
+            a.call(nlm::PROGRAM, 4, 21, &share(&fh)),
+        ];
+        let again = |call: &RpcCall| RpcCall { args: call.args.clone(), ..call.without_args() };
+        let mut first = Vec::new();
+        for call in &calls {
+            let Answer::Success(reply) = manager.nlm(again(call), Encoder::new()).await else { panic!() };
+            first.push(reply.into_bytes());
+        }
+        for name in ["f", "held"] {
+            if gone { store.remove(name) } else { store.forbid(name) }
+        }
+        for (call, first) in calls.into_iter().zip(first) {
+            let procedure = call.procedure;
+            let Answer::Success(reply) = manager.nlm(call, Encoder::new()).await else { panic!() };
+            assert_eq!(reply.into_bytes(), first, "procedure {procedure}");
+        }
+        let refused = if gone { NlmStat::StaleFh } else { NlmStat::Failed };
+        assert_eq!(a.lock(&manager, &fh, 1, false).await, refused, "a new request");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_cannot_be_answered_now_is_tried_again_and_then_put_off() {
     let store = Store::new();

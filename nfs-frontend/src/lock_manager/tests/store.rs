@@ -14,7 +14,7 @@ use atoll_meta::nfs4::{Client, ClientId, Session, SessionId, State as OpenState,
 use atoll_meta::once::SlotOutcome;
 use atoll_meta::service::{DirPage, Found, Read};
 use atoll_meta::{
-    Call, CreateHow, FsError, MetadataService, NewNode, OnceKey, Op, Origin, Outcome, Response,
+    Call, CreateHow, FsError, MetadataService, NewNode, OnceKey, Op, Origin, Outcome, RemoveKind, Response,
 };
 use atoll_model::{Command, MemKv, Model, read};
 use bytes::Bytes;
@@ -82,6 +82,24 @@ impl Store {
         let made = self.apply(Call { origin: None, once: None, cred: Cred::root(), client: None, op });
         let Ok(Outcome::Created { attr, .. }) = made.result else { panic!("{made:?}") };
         handle(&attr, false)
+    }
+
+    fn done(&self, op: Op) {
+        let call = Call { origin: None, once: None, cred: Cred::root(), client: None, op };
+        assert!(self.apply(call).result.is_ok());
+    }
+
+    /// Removes a file.
+    pub(super) fn remove(&self, name: &str) {
+        let name = Bytes::copy_from_slice(name.as_bytes());
+        self.done(Op::Remove { dir: ROOT, name, kind: RemoveKind::NonDirectory });
+    }
+
+    /// Takes all permissions of a file away.
+    pub(super) fn forbid(&self, name: &str) {
+        let child = self.read(|kv| read::lookup(kv, ROOT, name.as_bytes())).unwrap().unwrap().child.unwrap();
+        let set = SetAttr { mode: Some(0), ..SetAttr::default() };
+        self.done(Op::SetAttr { ino: child.ino, generation: child.generation, set, guard: None });
     }
 
     /// As a new leader finds it: all that has not been settled is to be told.

@@ -3,7 +3,7 @@
 //! A name has at most one confirmed client and one unconfirmed one. Only a confirmed client has anything. Of unconfirmed ones the oldest
 //! gives way when there are too many. A client that ends is unknown at once; what it had is freed by [`super::release`].
 
-use super::release;
+use super::{offloads, release};
 use crate::codec::Skipped;
 use crate::keys::nfs4 as keys;
 use crate::kv::{KvError, KvRead, KvWrite, Table};
@@ -122,7 +122,7 @@ pub(crate) fn count(
 /// Whether a client has anything that would be lost with it.
 pub(super) fn is_busy(kv: &impl KvRead, id: ClientId) -> Result<bool, KvError> {
     let counts = counts(kv, id)?;
-    Ok(counts.sessions > 0 || counts.states > 0)
+    Ok(counts.sessions > 0 || counts.states > 0 || offloads::any_in_work(kv, id)?)
 }
 
 // ---- names

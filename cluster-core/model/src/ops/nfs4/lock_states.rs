@@ -99,8 +99,8 @@ pub(super) fn lock<K: KvWrite>(
     mode: LockMode,
     wait: Option<&Callback>,
 ) -> Step<StateOutcome> {
+    // The file is there as long as it has any state, and is the same one.
     let Place { minor, id, mut record, share } = place(t, client, state)?;
-    locks::require_file(t, record.ino, record.generation)?;
     let needed = match mode {
         LockMode::Shared => ShareBits::Read,
         LockMode::Exclusive => ShareBits::Write,
@@ -159,7 +159,6 @@ pub(super) fn unlock<K: KvWrite>(
 ) -> Step<StateOutcome> {
     let (_, mut record) = states::demand_held(t, client, sent)?;
     require(record.kind() == OwnerKind::Lock, StateError::BadStateid.into())?;
-    locks::require_file(t, record.ino, record.generation)?;
     locks::unlock(t, record.ino, &states::lock_owner(client, &record.owner)?, range)?;
     Ok(StateOutcome::State(states::advance(t, sent.id, &mut record)?))
 }

@@ -1,4 +1,4 @@
-//! NFSv4: clients and sessions, opens, lock states and delegations (RFC 7530 §9, §10; RFC 8881 §2.4, §2.10, §8, §9, §10).
+//! NFSv4: clients and sessions, opens, lock states, delegations and offloads (RFC 7530 §9, §10; RFC 8881 §2.4, §2.10, §8, §9, §10).
 //!
 //! Everything has a row of its own, so that each operation writes a few small rows however many others there are. What opens and
 //! locks mean for a file is in the file's lock table beside that of NLM: byte ranges by owner, opens as counts.
@@ -10,6 +10,7 @@ pub(crate) mod delegations;
 mod exchange_id;
 mod lock_states;
 pub(crate) mod notices;
+pub(crate) mod offloads;
 mod opens;
 pub(crate) mod release;
 pub(crate) mod sessions;

@@ -3,7 +3,7 @@
 //! Until a client's row in `ClientRelease` goes, its opens still count and its locks are still held in the files' tables, but nobody can
 //! use them any more. Who meets them is told to come again ([`is_remainder`]); nothing is granted against them.
 
-use super::{notices, sessions, states};
+use super::{notices, offloads, sessions, states};
 use crate::keys::nfs4 as keys;
 use crate::kv::{KvError, KvRead, KvWrite, Table};
 use crate::limits::RELEASE_STATES_MAX;
@@ -17,6 +17,8 @@ use std::ops::{Bound, ControlFlow};
 
 /// Begins to free what a client has.
 pub(super) fn begin<K: KvWrite>(t: &mut Transaction<'_, K>, id: ClientId) -> Step<()> {
+    // Few, and none may move another byte on behalf of who is gone.
+    offloads::remove_all(t, id)?;
     let mut budget = RELEASE_STATES_MAX;
     if !free(t, id, &mut budget)? {
         t.kv.put(Table::ClientRelease, &keys::client(id), &[])?;

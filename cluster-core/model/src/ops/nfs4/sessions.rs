@@ -108,11 +108,11 @@ pub(super) fn retire_slots<K: KvWrite>(
     demand(t, id)?;
     let (session, first) = (keys::session(id), keys::slot(id, keep));
     let mut slots = Vec::new();
-    store::each_prefixed(t.kv, Table::Slot, &session, |key, _| {
+    store::each_key_prefixed(t.kv, Table::Slot, &session, |key| {
         if *key >= first[..] {
             slots.push(key.to_vec());
         }
-        Ok(ControlFlow::Continue(()))
+        ControlFlow::Continue(())
     })?;
     for slot in slots {
         t.kv.delete(Table::Slot, &slot)?;
@@ -139,14 +139,14 @@ pub(super) fn remove<K: KvWrite>(
 ) -> Step<bool> {
     let mut slots = Vec::new();
     let mut complete = true;
-    store::each_prefixed(t.kv, Table::Slot, &keys::session(id), |key, _| {
+    store::each_key_prefixed(t.kv, Table::Slot, &keys::session(id), |key| {
         if *budget == 0 {
             complete = false;
-            return Ok(ControlFlow::Break(()));
+            return ControlFlow::Break(());
         }
         *budget -= 1;
         slots.push(key.to_vec());
-        Ok(ControlFlow::Continue(()))
+        ControlFlow::Continue(())
     })?;
     for slot in slots {
         t.kv.delete(Table::Slot, &slot)?;

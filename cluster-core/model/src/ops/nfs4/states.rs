@@ -2,7 +2,6 @@
 
 use super::clients::{self, Caller};
 use super::delegations;
-use crate::codec;
 use crate::keys::nfs4 as keys;
 use crate::kv::{KvError, KvRead, KvWrite, Table};
 use crate::limits::STATES_MAX;
@@ -167,7 +166,7 @@ pub(super) fn add<K: KvWrite>(t: &mut Transaction<'_, K>, minor: u8, record: &St
 pub(super) fn insert<K: KvWrite>(t: &mut Transaction<'_, K>, record: &StateRecord) -> Step<StateId> {
     let id = StateId(t.model.meta.nfs4.last_state + 1);
     t.model.meta.nfs4.last_state = id.0;
-    t.kv.put_new(Table::State, &keys::state(id), &codec::encode(record))?;
+    store::put_new(t.kv, Table::State, &keys::state(id), record)?;
     t.kv.put_new(Table::FileState, &keys::file_state(record.ino, id), &[])?;
     t.kv.put_new(Table::ClientState, &keys::client_state(record.client, id), &[])?;
     let row = keys::owner_state(record.client, record.kind(), &record.owner, record.ino);
@@ -181,9 +180,10 @@ pub(super) fn insert<K: KvWrite>(t: &mut Transaction<'_, K>, record: &StateRecor
     Ok(id)
 }
 
-/// Whether anybody has opens, locks or delegations of a file.
+/// Whether anybody has opens, locks or delegations of a file, or it is being copied.
 pub(crate) fn any_of(kv: &impl KvRead, ino: Ino) -> Result<bool, KvError> {
-    store::any_prefixed(kv, Table::FileState, &crate::keys::ino(ino))
+    Ok(store::any_prefixed(kv, Table::FileState, &crate::keys::ino(ino))?
+        || store::any_prefixed(kv, Table::FileOffload, &crate::keys::ino(ino))?)
 }
 
 /// Removes states with their rows, and what they have in their files; each file's table is loaded once, for it can be long.

@@ -6,6 +6,7 @@ mod delegations;
 mod intrusions;
 mod locks;
 mod notices;
+mod offloads;
 mod opens;
 mod owners;
 mod random;
@@ -251,6 +252,7 @@ impl Rig {
         let of_nfs4 =
             Table::ALL.into_iter().filter(|table| (Table::Client4..=Table::ClosedState).contains(table));
         let of_nfs4 = of_nfs4.chain([Table::FileDelegation, Table::Recalled, Table::Watch, Table::Notice]);
+        let of_nfs4 = of_nfs4.chain([Table::Offload, Table::FileOffload, Table::ClientOffload]);
         for table in of_nfs4.filter(|table| *table != Table::ExpiredClient) {
             assert_eq!(self.rows(table), 0, "{}", table.name());
         }
@@ -349,5 +351,7 @@ pub(super) fn fill(rig: &mut Rig) {
     };
     rig.on_state(watch).unwrap();
     rig.dir(watched, "added");
+    let (from, to) = (offloads::scattered(rig, "copied", 9), rig.file("copy"));
+    offloads::begin(rig, client, (&from, 0), (&to, 0), 0, 1).unwrap();
     rig.on_client(ClientOp::Expire(gone)).unwrap();
 }

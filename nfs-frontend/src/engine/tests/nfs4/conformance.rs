@@ -10,9 +10,10 @@ use atoll_meta::nfs4::{ClientId, ClientOp};
 use atoll_meta::{Call, MetadataService, Op};
 use atoll_proto::nfs4::{
     ArgOp4, Attr4, AttrValue4, Bitmap, ClientId4Args, Close4Args, Compound4Args, Create4Args, CreateHow4,
-    CreateType4, DestroySession4Args, Fattr4, FileHandle, GetAttr4Args, LinkText4, Lock4Args, LockType4,
-    Locker4, NfsStat4, Open4Args, OpenFlag4, OpenToLockOwner4, Payload, ReadDir4Args, ReclaimComplete4Args,
-    Remove4Args, Rename4Args, ResOp4, SetAttr4Args, StableHow4, StateId4, StateOwner4, Write4Args, call,
+    CreateType4, DestroySession4Args, Failure, Fattr4, FileHandle, GetAttr4Args, LinkText4, Lock4Args,
+    LockType4, Locker4, NfsStat4, Open4Args, OpenClaim4, OpenFlag4, OpenToLockOwner4, Payload, ReadDir4Args,
+    ReclaimComplete4Args, Remove4Args, Rename4Args, ResOp4, SetAttr4Args, StableHow4, StateId4, StateOwner4,
+    Write4Args, call,
 };
 use atoll_xdr::{Array, Opaque};
 use std::time::Duration;
@@ -150,6 +151,85 @@ async fn a_lock_of_a_lapsed_client_makes_way() {
     outlive(&w, &living).await;
     let ops = lock(&mut living, &fh, open, id);
     assert_eq!(living.send(ops).await.status, Ok(()));
+}
+
+/// A denial names who is in the way now, not who just went.
+#[tokio::test(start_paused = true)]
+async fn a_denied_lock_names_a_holder_that_is_there() {
+    let w = World::new().await;
+    let shared = |mut ops: Vec<ArgOp4>| {
+        let Some(ArgOp4::Lock(args)) = ops.last_mut() else { panic!() };
+        args.locktype = LockType4::Read;
+        ops
+    };
+    let mut lapsed = Client40::new(&w, "a").await;
+    let mut living = Client40::new(&w, "b").await;
+    let mut fh = None;
+    for holder in [&mut lapsed, &mut living] {
+        let (handle, open) = holder.open("f", 3, 0).await;
+        let id = holder.id;
+        let ops = shared(lock(holder, &handle, open, id));
+        assert_eq!(holder.send(ops).await.status, Ok(()));
+        fh = Some(handle);
+    }
+    let fh = fh.unwrap();
+    outlive(&w, &living).await;
+    let mut asking = Session41::new(&w, "c").await;
+    let reclaimed = ArgOp4::ReclaimComplete(ReclaimComplete4Args { one_fs: false });
+    assert_eq!(asking.send(vec![reclaimed]).await.status, Ok(()));
+    let open = Open4Args {
+        seqid: 0,
+        share_access: 3,
+        share_deny: 0,
+        owner: StateOwner4 { clientid: 0, owner: identity("o") },
+        openhow: OpenFlag4::NoCreate,
+        claim: OpenClaim4::Fh,
+    };
+    let res = asking.send(vec![put(&fh), ArgOp4::Open(Box::new(open))]).await;
+    let Some(ResOp4::Open(Ok(opened))) = res.ops.last() else { panic!("{res:?}") };
+    let new = OpenToLockOwner4 {
+        open_seqid: 0,
+        open_stateid: opened.stateid,
+        lock_seqid: 0,
+        lock_owner: StateOwner4 { clientid: 0, owner: identity("locker") },
+    };
+    let args = Lock4Args {
+        locktype: LockType4::Write,
+        reclaim: false,
+        offset: 0,
+        length: 10,
+        locker: Locker4::New(new),
+    };
+    let res = asking.send(vec![put(&fh), ArgOp4::Lock(args)]).await;
+    let Some(ResOp4::Lock(Err(Failure::With(denied)))) = res.ops.last() else { panic!("{res:?}") };
+    assert_eq!(denied.owner.clientid, living.id);
+    let renew = ArgOp4::Renew(ClientId4Args { clientid: lapsed.id });
+    assert_eq!(lapsed.send(vec![renew]).await.status, Err(NfsStat4::Expired));
+}
+
+/// Who may not remove a file has nobody make way.
+#[tokio::test(start_paused = true)]
+async fn a_removal_that_is_forbidden_ends_nobody() {
+    let mut w = World::new().await;
+    let (root, living) = (sys(0, 0, &[]), sys(1000, 1000, &[]));
+    let (fh, open_stateid, id, seqid) = {
+        let mut holder = Client40::new(&w, "a").await;
+        let (fh, open) = holder.open("f", 3, 3).await;
+        (fh, open, holder.id, holder.next())
+    };
+    let other = Client40::new(&w, "b").await.id;
+    for _ in 0..3 {
+        tokio::time::advance(w.engine.lease() / 2 + Duration::from_secs(1)).await;
+        let renew = ArgOp4::Renew(ClientId4Args { clientid: other });
+        assert_eq!(compound(&w, 0, vec![renew]).await.status, Ok(()));
+    }
+    w.who = living;
+    let mut remover = Session41::new(&w, "c").await;
+    let remove = vec![ArgOp4::PutRootFh, ArgOp4::Remove(Remove4Args { target: name("f") })];
+    assert_eq!(remover.send(remove).await.status, Err(NfsStat4::Access));
+    w.who = root;
+    let close = ArgOp4::Close(Close4Args { seqid, open_stateid });
+    assert_eq!(compound(&w, 0, vec![put(&fh), close]).await.status, Ok(()), "client {id} is still there");
 }
 
 /// RFC 8881 §18.25.4, §18.26.4: a file that is open and denies writing keeps its name.

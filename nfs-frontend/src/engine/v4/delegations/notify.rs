@@ -6,7 +6,7 @@
 //! lists the directory anew. So is that of a client without a connection, and of one that does not take the callback.
 
 use super::super::back::BackError;
-use crate::engine::Engine;
+use crate::engine::{Engine, RETRY_MAX, RETRY_MIN};
 use atoll_base::block::BlockService;
 use atoll_meta::delegation::{NewEntry, Notice, Noticed, NoticedEntry};
 use atoll_meta::nfs4::{ClientId, State, StateId, StateOp};
@@ -298,18 +298,31 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
     }
 
     /// Recalls what may have been told in an earlier life of this frontend, which did not come to note it. Before anything is served in this one.
+    /// A store that cannot do it now is waited for, as with the registration.
     pub(crate) async fn recall_what_may_be_told(&self) -> Result<(), FsError> {
+        let mut pause = RETRY_MIN;
         loop {
-            // These go with their recall.
-            let page = self.meta.notices(StateId(0), PAGE).await?;
-            if page.is_empty() {
-                return Ok(());
-            }
-            for Noticed { state, .. } in &page {
-                self.alone(Op::State(StateOp::RecallOne(state.stateid.id))).await?;
-                self.note_recall(state);
+            match self.recall_told().await {
+                Ok(0) => return Ok(()),
+                Ok(_) => pause = RETRY_MIN,
+                Err(FsError::Delay) => {
+                    sleep(pause).await;
+                    pause = (pause * 2).min(RETRY_MAX);
+                }
+                Err(error) => return Err(error),
             }
         }
+    }
+
+    /// A page of them, and how many they were.
+    async fn recall_told(&self) -> Result<usize, FsError> {
+        // These go with their recall.
+        let page = self.meta.notices(StateId(0), PAGE).await?;
+        for Noticed { state, .. } in &page {
+            self.alone(Op::State(StateOp::RecallOne(state.stateid.id))).await?;
+            self.note_recall(state);
+        }
+        Ok(page.len())
     }
 
     fn note_recall(&self, state: &State) {

@@ -88,7 +88,7 @@ fn delegated_times(args: &SetAttr4Args) -> Result<Option<HeldTimes>, NfsStat4> {
 
 impl<M: MetadataService, B: BlockService> Compound<M, B> {
     /// Whether the client can be asked to return what it is given.
-    fn has_path(&self, client: ClientId) -> bool {
+    pub(super) fn has_path(&self, client: ClientId) -> bool {
         match &self.identity {
             Identity::Slot { turn, .. } => {
                 turn.session().back.has_path() || self.engine.v4.sessions.any_path(client)

@@ -67,6 +67,13 @@ pub(crate) fn failure(refused: Refused) -> Result<Failure<LockDenied4>, Halt> {
     }
 }
 
+/// What is in the way of a LOCK when all lapsed clients are gone that were.
+enum Way {
+    Free,
+    Blocked(Conflict),
+    Unknown,
+}
+
 fn is_revoked(state: &State) -> bool {
     matches!(state.kind, StateKind::Delegation { phase: DelegationPhase::Revoked, .. })
 }
@@ -138,15 +145,16 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
     async fn run_lock(&mut self, node: &Node, op: StateOp, step: Option<OwnerKey>) -> Done<Arc<Response>> {
         // In v4.0 a refusal would be the owner's step, so they go before it.
         if step.is_some() {
-            Box::pin(self.clear_way(node, &op)).await?;
+            let _in_the_way = Box::pin(self.clear_way(node, &op)).await?;
             return self.change_state(Cred::root(), op, step).await;
         }
         let response = self.change_state(Cred::root(), op.clone(), None).await?;
-        if !matches!(response.result, Ok(Outcome::State(StateOutcome::Denied(_)))) {
-            return Ok(response);
-        }
-        if !Box::pin(self.clear_way(node, &op)).await? {
-            return Ok(response);
+        let Ok(Outcome::State(StateOutcome::Denied(before))) = &response.result else { return Ok(response) };
+        match Box::pin(self.clear_way(node, &op)).await? {
+            Way::Unknown => return Ok(response),
+            Way::Blocked(now) if now == *before => return Ok(response),
+            // Who was named may be gone, and another in the way.
+            Way::Blocked(_) | Way::Free => {}
         }
         self.attempt += 1;
         self.change_state(Cred::root(), op, None).await
@@ -188,19 +196,23 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
         }
     }
 
-    /// Has lapsed clients make way for a LOCK. Whether nobody is in its way now.
-    async fn clear_way(&self, node: &Node, op: &StateOp) -> Done<bool> {
-        let StateOp::Lock { client, state, range, mode, .. } = op else { return Ok(false) };
+    /// Has lapsed clients make way for a LOCK.
+    async fn clear_way(&self, node: &Node, op: &StateOp) -> Done<Way> {
+        let StateOp::Lock { client, state, range, mode, .. } = op else { return Ok(Way::Unknown) };
         let owner = match state {
             LockState::New { owner, .. } => Some(owner.clone()),
             LockState::Held(held) => self.engine.meta().state(held.id).await?.map(|state| state.owner),
         };
-        let Some(owner) = owner else { return Ok(false) };
+        let Some(owner) = owner else { return Ok(Way::Unknown) };
         let owner = LockOwner::v4(client.0, owner.to_vec()).map_err(|_| NfsStat4::Inval)?;
         let (ino, generation) = (node.handle.ino, node.handle.generation);
         let test = LockTest { ino, generation, owner, range: *range, mode: *mode };
         // What else is wrong is told by the operation itself.
-        Ok(matches!(self.engine.clear_way(&test).await, Ok(None)))
+        Ok(match self.engine.clear_way(&test).await {
+            Ok(None) => Way::Free,
+            Ok(Some(conflict)) => Way::Blocked(conflict),
+            Err(_) => Way::Unknown,
+        })
     }
 
     pub(crate) async fn lock_test(&mut self, args: &LockT4Args) -> Result<(), Refused> {

@@ -4,6 +4,7 @@ use crate::engine::resolve::Node;
 use crate::engine::v4::acls;
 use crate::engine::v4::attributes::{check_owner, wanted};
 use crate::engine::v4::compound::{Compound, Done, change_info};
+use atoll_base::access::{Cred, Unlink, may_unlink};
 use atoll_base::attr::{Device, FileKind, SetAttr};
 use atoll_base::block::BlockService;
 use atoll_base::limits::{NAME_MAX, SYMLINK_MAX};
@@ -113,7 +114,7 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
                 check(&name)?;
                 Self::check_writable(&dir)?;
                 let cred = self.cred(&dir.export).await;
-                self.check_removable(&dir, &name).await?;
+                self.check_removable(&dir, &name, &cred).await?;
                 let engine = self.engine.clone();
                 // A file that goes with this name takes its dirty data along; one with other names must have them first.
                 let _settled = engine.settle_linked(dir.handle.ino, name.as_bytes()).await;
@@ -144,7 +145,7 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
                     return Err(NfsStat4::XDev.into());
                 }
                 let cred = self.cred(&from.export).await;
-                self.check_removable(&to, &args.newname).await?;
+                self.check_removable(&to, &args.newname, &cred).await?;
                 let engine = self.engine.clone();
                 let _settled = engine
                     .settle_rename((from_dir, args.oldname.as_bytes()), (to_dir, args.newname.as_bytes()))
@@ -183,13 +184,18 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
     ///
     /// Not in v4.0, whose clients are used to servers that remove it (RFC 7530 §16.25.4 asks for the same, but those of Windows speak v4.1, and the
     /// public test suite has it removed). NFSv3 has no such opens and does not ask.
-    async fn check_removable(&self, dir: &Node, name: &Name4) -> Done<()> {
+    async fn check_removable(&self, dir: &Node, name: &Name4, cred: &Cred) -> Done<()> {
         if self.minor == 0 {
             return Ok(());
         }
         // What is not there, or not the caller's to see, is refused by the store.
         let Ok(attr) = self.look_up_in(dir, name).await else { return Ok(()) };
-        if attr.kind == FileKind::Regular && self.is_denied_to_all(attr.ino, ShareBits::Write).await? {
+        // Nobody makes way for who may not remove it.
+        let allowed = may_unlink(cred, &self.node_attr(dir).await?, &attr) == Unlink::Allowed;
+        if allowed
+            && attr.kind == FileKind::Regular
+            && self.is_denied_to_all(attr.ino, ShareBits::Write).await?
+        {
             return Err(NfsStat4::FileOpen.into());
         }
         Ok(())
@@ -228,7 +234,7 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
         fattr: &atoll_proto::nfs4::Fattr4,
         kind: FileKind,
         dir: &Node,
-        cred: &atoll_base::access::Cred,
+        cred: &Cred,
     ) -> Result<SetAttr, NfsStat4> {
         let labelled = dir.export.spec.security_label;
         let set = wanted(fattr, self.minor, labelled, true, &self.engine.principals).await?;
