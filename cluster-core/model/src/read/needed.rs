@@ -119,7 +119,8 @@ fn shared<K: KvRead>(
     within(kv, from, |file| {
         let end = match len {
             0 => file.size,
-            len => from_offset.saturating_add(len),
+            // A source that was cut off meanwhile gives what is left.
+            len => from_offset.saturating_add(len).min(file.size),
         };
         let most = most.min(CLONE_ROWS_MAX);
         let (rows, complete_to) = extent::live_within(kv, from, file.file, from_offset..end, most)?;
