@@ -122,6 +122,9 @@ fn shared<K: KvRead>(
             // A source that was cut off meanwhile gives what is left.
             len => from_offset.saturating_add(len).min(file.size),
         };
+        if end <= from_offset {
+            return Ok(());
+        }
         let most = most.min(CLONE_ROWS_MAX);
         let (rows, complete_to) = extent::live_within(kv, from, file.file, from_offset..end, most)?;
         rows.iter().try_for_each(|row| file.load(*row))?;

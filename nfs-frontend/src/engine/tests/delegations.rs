@@ -4,26 +4,24 @@ use super::backclient::{BACK, Called, Client, put, root};
 use super::world::World;
 use crate::engine::tests::world::name_of;
 use crate::server::reverse::Reverse;
-use atoll_proto::nfs3::{
-    DirOpArgs3, NfsStat3, ReadDirPlus3Args, ReadDirPlus3Res, Remove3Args, StableHow, call,
-};
+use atoll_proto::nfs3::{DirOpArgs3, NfsStat3, Remove3Args, StableHow, call};
 use atoll_proto::nfs4::callback::{CbArgOp4, CbRecall4Args, CbResOp4};
 use atoll_proto::nfs4::{
     ArgOp4, Attr4, AttrValue4, Bitmap, Content4, DelegReturn4Args, DirFromClient4, DirFromServer4, Fattr4,
-    FileHandle, FileType4, FreeStateId4Args, GetAttr4Args, GetAttr4Ok, GetDirDelegation4Args,
-    GetDirDelegation4Ok, IoAdvise4Args, Name4, NfsStat4, NfsTime4, Open4Ok, OpenClaim4, OpenDelegation4,
-    Read4Args, ReadDir4Args, Remove4Args, ResOp4, Seek4Args, SetAttr4Args, StateId4, TestStateId4Args,
-    WhyNoDelegation4, open_result, seq_status, share_access,
+    FileHandle, FreeStateId4Args, GetAttr4Args, GetAttr4Ok, GetDirDelegation4Args, GetDirDelegation4Ok,
+    IoAdvise4Args, Name4, NfsStat4, NfsTime4, Open4Ok, OpenClaim4, OpenDelegation4, Read4Args, Remove4Args,
+    ResOp4, Seek4Args, SetAttr4Args, StateId4, TestStateId4Args, WhyNoDelegation4, open_result, seq_status,
+    share_access,
 };
-use atoll_xdr::{Array, Decoder};
+use atoll_xdr::Array;
 use std::time::Duration;
 
-const READ: u32 = share_access::READ;
-const BOTH: u32 = share_access::BOTH;
-const WANT_READ: u32 = share_access::WANT_READ_DELEG;
-const WANT_WRITE: u32 = share_access::WANT_WRITE_DELEG;
+pub(super) const READ: u32 = share_access::READ;
+pub(super) const BOTH: u32 = share_access::BOTH;
+pub(super) const WANT_READ: u32 = share_access::WANT_READ_DELEG;
+pub(super) const WANT_WRITE: u32 = share_access::WANT_WRITE_DELEG;
 
-fn by_name(name: &str) -> OpenClaim4 {
+pub(super) fn by_name(name: &str) -> OpenClaim4 {
     OpenClaim4::Null(Name4::copy_from(name.as_bytes()).unwrap())
 }
 
@@ -35,7 +33,7 @@ fn given(open: &Open4Ok) -> Option<StateId4> {
     }
 }
 
-fn handle(file: &atoll_proto::nfs3::FileHandle) -> FileHandle {
+pub(super) fn handle(file: &atoll_proto::nfs3::FileHandle) -> FileHandle {
     FileHandle::new(file.as_slice()).unwrap()
 }
 
@@ -73,7 +71,7 @@ impl Client<'_> {
         }
     }
 
-    async fn attrs(&mut self, file: FileHandle) -> Result<(u64, u64), NfsStat4> {
+    pub(super) async fn attrs(&mut self, file: FileHandle) -> Result<(u64, u64), NfsStat4> {
         let attr_request = Bitmap::of(&[Attr4::Change as u32, Attr4::Size as u32]);
         let res = self.ask(vec![put(file), ArgOp4::GetAttr(GetAttr4Args { attr_request })]).await;
         match &res[1] {
@@ -87,7 +85,7 @@ impl Client<'_> {
     }
 
     /// Answers a CB_GETATTR.
-    fn tell(&self, called: &Called, values: &[AttrValue4]) {
+    pub(super) fn tell(&self, called: &Called, values: &[AttrValue4]) {
         assert!(matches!(called.args.ops.get(1), Some(CbArgOp4::GetAttr(_))), "{:?}", called.args);
         let ok = GetAttr4Ok { obj_attributes: Fattr4::build(values).unwrap() };
         self.answer_with(called, Ok(()), Ok(()), Some(CbResOp4::GetAttr(Ok(ok))));
@@ -279,77 +277,6 @@ async fn unstable_data_of_others_are_not_taken_in_beside_a_delegation() {
     let (written, ()) = tokio::join!(world.write(file, 0, b"x", StableHow::Unstable), a.comply());
     written.unwrap();
     assert_eq!(world.read_all(file).await, b"xbbTY");
-}
-
-#[tokio::test(start_paused = true)]
-async fn others_see_what_the_holder_says() {
-    let world = World::new().await;
-    let file = handle(&world.create(world.root, "f").await);
-    let mut a = Client::new(&world, "a", BACK).await;
-    let mut b = Client::new(&world, "b", BACK).await;
-    a.delegated("f", BOTH | WANT_WRITE).await;
-    let (change, size) = a.attrs(file).await.unwrap();
-    let says = async |a: &Client<'_>, change, size| {
-        let called = a.called().await;
-        a.tell(&called, &[AttrValue4::Change(change), AttrValue4::Size(size)]);
-    };
-    let (seen, ()) = tokio::join!(b.attrs(file), says(&a, change, size));
-    assert_eq!(seen.unwrap(), (change, size), "nothing has changed");
-    let (first, ()) = tokio::join!(b.attrs(file), says(&a, change + 1, 5));
-    let (second, ()) = tokio::join!(b.attrs(file), says(&a, change + 1, 5));
-    let (first, second) = (first.unwrap(), second.unwrap());
-    assert_eq!((first.1, second.1), (5, 5));
-    assert!(change < first.0 && first.0 < second.0, "it may have changed in between");
-    // Version 3, too.
-    let (found, ()) = tokio::join!(world.lookup(world.root, "f"), says(&a, change + 1, 7));
-    assert_eq!(found.unwrap().obj_attributes.unwrap().size, 7);
-    // One that does not answer is recalled.
-    let (seen, _unanswered) = tokio::join!(b.attrs(file), a.called());
-    assert_eq!(seen, Err(NfsStat4::Delay));
-}
-
-/// The only entry of the root, as READDIR with these attributes shows it.
-async fn listed(client: &mut Client<'_>, attrs: &[Attr4]) -> Result<Vec<AttrValue4>, NfsStat4> {
-    let attr_request = Bitmap::of(&attrs.iter().map(|attr| *attr as u32).collect::<Vec<_>>());
-    let args = ReadDir4Args { cookie: 0, cookieverf: [0; 8], dircount: 4096, maxcount: 4096, attr_request };
-    let res = client.ask(vec![put(root(client.world)), ArgOp4::ReadDir(args)]).await;
-    match &res[1] {
-        ResOp4::ReadDir(Ok(ok)) => Ok(ok.entries.first().unwrap().attrs.read().unwrap()),
-        ResOp4::ReadDir(Err(status)) => Err(*status),
-        other => panic!("{other:?}"),
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_listing_says_what_it_does_not_know() {
-    let world = World::new().await;
-    world.create(world.root, "f").await;
-    let mut a = Client::new(&world, "a", BACK).await;
-    let mut b = Client::new(&world, "b", BACK).await;
-    a.delegated("f", BOTH | WANT_WRITE).await;
-    let asked = [Attr4::Type, Attr4::Size, Attr4::RdAttrError];
-    let regular = AttrValue4::Type(FileType4::Regular);
-    let known = vec![regular.clone(), AttrValue4::Size(0), AttrValue4::RdAttrError(Ok(()))];
-    assert_eq!(listed(&mut a, &asked).await, Ok(known), "the holder itself");
-    let unknown = vec![regular.clone(), AttrValue4::RdAttrError(Err(NfsStat4::Delay))];
-    assert_eq!(listed(&mut b, &asked).await, Ok(unknown));
-    // Who wants to hear of no error waits for the holder; if that does not answer it is recalled.
-    let says = async |a: &Client<'_>| {
-        let called = a.called().await;
-        a.tell(&called, &[AttrValue4::Change(9), AttrValue4::Size(5)]);
-    };
-    let (seen, ()) = tokio::join!(listed(&mut b, &asked[..2]), says(&a));
-    assert_eq!(seen, Ok(vec![regular, AttrValue4::Size(5)]));
-    let (seen, _unanswered) = tokio::join!(listed(&mut b, &asked[..2]), a.called());
-    assert_eq!(seen, Err(NfsStat4::Delay));
-    // Version 3 leaves attributes out.
-    let (dir, cookieverf) = (world.root, [0; 8]);
-    let args = ReadDirPlus3Args { dir, cookie: 0, cookieverf, dircount: 4096, maxcount: 4096 };
-    let bytes = world.bytes::<call::ReadDirPlus>(world.next_xid(), &args).await;
-    let result: ReadDirPlus3Res = Decoder::new(bytes).decode().unwrap();
-    let entries = result.unwrap().entries;
-    let entry = entries.iter().find(|entry| &entry.name[..] == b"f").unwrap();
-    assert!(entry.name_attributes.is_none() && entry.name_handle.is_some());
 }
 
 #[tokio::test(start_paused = true)]

@@ -15,6 +15,7 @@ mod delegation_stateids;
 mod delegations;
 mod directories;
 mod early;
+mod held;
 mod listing;
 mod nfs4;
 mod offloads;

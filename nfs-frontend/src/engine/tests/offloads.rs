@@ -1,6 +1,6 @@
 //! Copies that go on behind their COPY: OFFLOAD_STATUS, OFFLOAD_CANCEL, CB_OFFLOAD (RFC 7862 §4, §15.2, §15.8, §15.9, §16.1).
 
-use super::backclient::{BACK, Called, Client, put};
+use super::backclient::{BACK, Called, Client, put, root};
 use super::meta::Fault;
 use super::world::{World, name_of};
 use crate::engine::Config;
@@ -270,6 +270,9 @@ async fn a_client_that_refuses_to_hear_is_told_again_and_not_for_ever() {
         assert!(a.status(to, stateid).await.unwrap().complete.is_some());
     }
     a.connection = None;
+    // One that sleeps finds it when it comes back, as it does its opens.
+    a.open(root(&world), "to").await;
+    tokio::time::sleep(world.engine.lease() * 5).await;
     let half = world.engine.lease() / 2;
     for _ in 0..3 {
         tokio::time::sleep(half).await;

@@ -25,7 +25,7 @@ use atoll_meta::nfs4::{StateError, StateId};
 use atoll_meta::offload::{Offload, OffloadOp};
 use atoll_meta::{Call, FsError, MetadataService, Op, Outcome};
 use atoll_proto::nfs4::callback::{CbArgOp4, CbOffload4Args, CbResOp4, OffloadFailed4};
-use atoll_proto::nfs4::{FileHandle, NfsStat4, StableHow4, WriteResponse4};
+use atoll_proto::nfs4::{FileHandle, StableHow4, WriteResponse4};
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
@@ -49,7 +49,7 @@ const RETRY_MAX: Duration = Duration::from_secs(1);
 /// Time for the answer to CB_OFFLOAD.
 const ANSWER: Duration = Duration::from_secs(10);
 
-/// For how many leases a client is told again that does not answer; as long OFFLOAD_STATUS knows the outcome.
+/// For how many leases a client is told again that is heard and does not answer; as long OFFLOAD_STATUS knows the outcome.
 const LEASES: u32 = 2;
 
 /// Offloads that have a task.
@@ -57,6 +57,18 @@ type Driven = Arc<Mutex<HashSet<StateId>>>;
 
 fn with<R>(driven: &Driven, f: impl FnOnce(&mut HashSet<StateId>) -> R) -> R {
     f(&mut driven.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
+/// The task of an offload, however it ends.
+struct Driver {
+    driven: Driven,
+    id: StateId,
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        with(&self.driven, |driven| driven.remove(&self.id));
+    }
 }
 
 /// Drives offloads until the engine is dropped, whose `end` closes then.
@@ -97,8 +109,8 @@ pub(crate) async fn run<M: MetadataService, B: BlockService>(
                 if with(&driven, |driven| driven.insert(id)) {
                     let (engine, steps, driven) = (engine.clone(), steps.clone(), driven.clone());
                     tokio::spawn(async move {
+                        let _driver = Driver { driven, id };
                         drive(engine, &steps, id).await;
-                        with(&driven, |driven| driven.remove(&id));
                     });
                 }
             }
@@ -112,6 +124,8 @@ enum Next {
     On,
     /// The same again, after a pause.
     Later,
+    /// The same, when delegations of others have come back.
+    Delegated,
     /// Nothing: it is gone.
     Over,
 }
@@ -134,13 +148,23 @@ async fn drive<M: MetadataService, B: BlockService>(
                     let Ok(turn) = steps.acquire().await else { return };
                     let begun = Instant::now();
                     let next = engine.bring_on(&offload).await;
-                    drop((turn, engine));
-                    if matches!(next, Next::On) {
-                        sleep(begun.elapsed()).await;
+                    drop(turn);
+                    match next {
+                        Next::On => {
+                            drop(engine);
+                            sleep(begun.elapsed()).await;
+                        }
+                        // Without a turn: others' copies are not in their way.
+                        Next::Delegated => engine.ask_for_both(&offload).await,
+                        Next::Later | Next::Over => {}
                     }
                     next
                 }
                 Ok(Some(offload)) => {
+                    // A client that sleeps comes back with all it has, and waits for this.
+                    if engine.v4.leases.age(offload.client) > engine.lease() {
+                        ended = None;
+                    }
                     let since = *ended.get_or_insert_with(Instant::now);
                     let patience = engine.lease() * LEASES;
                     engine.tell_end(&offload, since.elapsed() >= patience).await
@@ -150,7 +174,7 @@ async fn drive<M: MetadataService, B: BlockService>(
         match next {
             Next::Over => return,
             Next::On => pause = RETRY_MIN,
-            Next::Later => {
+            Next::Later | Next::Delegated => {
                 sleep(pause).await;
                 pause = (pause * 2).min(RETRY_MAX);
             }
@@ -168,18 +192,20 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
         match refused {
             Ok(()) => Next::On,
             Err(FsError::Delay | FsError::Fenced) => Next::Later,
-            Err(FsError::State(StateError::Delegated)) => {
-                let places = [(offload.from.ino, Intrusion::Read), (offload.to.ino, Intrusion::Change)];
-                for (ino, intrusion) in places {
-                    let met = Met::new(ino, intrusion);
-                    let _returned = self.ask_back(met, Some(offload.client), &mut Patience::v4()).await;
-                }
-                Next::Later
-            }
+            Err(FsError::State(StateError::Delegated)) => Next::Delegated,
             Err(error) => {
                 info!(client = offload.client.0, ino = offload.to.ino.0, %error, count = offload.count, "a copy ends early");
                 self.say(OffloadOp::Fail { offload: offload.stateid, error }).await
             }
+        }
+    }
+
+    /// Has delegations of others recalled that are in its way, and waits a moment for them.
+    async fn ask_for_both(&self, offload: &Offload) {
+        let places = [(offload.from.ino, Intrusion::Read), (offload.to.ino, Intrusion::Change)];
+        for (ino, intrusion) in places {
+            let met = Met::new(ino, intrusion);
+            let _returned = self.ask_back(met, Some(offload.client), &mut Patience::v4()).await;
         }
     }
 
@@ -237,9 +263,9 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
     async fn tell_end_once(&self, offload: &Offload) -> bool {
         let Some(op) = self.end_of(offload) else { return true };
         match self.call_back(offload.client, op, ANSWER).await {
-            Ok(CbResOp4::Offload(Ok(()) | Err(NfsStat4::RetryUncachedRep))) => true,
+            Ok(CbResOp4::Offload(Ok(()))) => true,
             Ok(answer) => {
-                // It may not have the reply to its COPY yet.
+                // It may not have the reply to its COPY yet; or has executed this, and nobody knows how that ended: it may be told twice.
                 debug!(client = offload.client.0, ?answer, "the end of a copy is not taken");
                 false
             }

@@ -12,7 +12,7 @@ use crate::ops::link;
 use crate::ops::ranges::{self, Place};
 use crate::record::nfs4::OffloadRecord;
 use crate::store;
-use crate::transaction::{Step, Transaction};
+use crate::transaction::{Step, Transaction, require};
 use atoll_base::id::{ExportId, Ino};
 use atoll_meta::nfs4::{ClientId, StateError, StateId, Stateid};
 use atoll_meta::offload::{CopyPlace, OffloadOp};
@@ -112,6 +112,7 @@ fn copy<K: KvWrite>(
     most: u32,
 ) -> Step<Outcome> {
     clients::demand(t, client)?;
+    require(from.ino != to.ino, FsError::Invalid)?;
     t.client = Some(client);
     let (len, count) = ranges::share(t, place(from), place(to), len, rows(most), true)?;
     let verifier = t.model.verifier();

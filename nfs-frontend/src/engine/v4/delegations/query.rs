@@ -5,6 +5,7 @@
 
 use super::Met;
 use crate::engine::Engine;
+use crate::engine::shield::shield;
 use atoll_base::attr::Attr;
 use atoll_base::block::BlockService;
 use atoll_base::time::Timestamp;
@@ -42,7 +43,9 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
         let holders = self.in_the_way(attr.ino, Intrusion::Read, asking).await.map_err(|_| recall)?;
         let Some(holder) = holders.first() else { return Ok(attr) };
         let told = self.ask_holder(holder).await.ok_or(recall)?;
-        self.take_in(attr, holder, &told).await.map_err(|_| recall)
+        // It may flush the file, which must not be left off half way.
+        let (engine, holder) = (self.this.upgrade().ok_or(recall)?, holder.clone());
+        shield(async move { engine.take_in(attr, &holder, &told).await }).await.map_err(|_| recall)
     }
 
     async fn ask_holder(&self, holder: &State) -> Option<Told> {

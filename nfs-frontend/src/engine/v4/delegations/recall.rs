@@ -1,8 +1,8 @@
 //! Recalls: the holder of a delegation is told until it returns it, or is too late (RFC 8881 §10.4.5, §20.2; RFC 7530 §10.4.5).
 //!
 //! Which are to be told is in the replicated state, so a recall goes on in the next life of this frontend, with the time for it beginning anew: a client
-//! loses nothing because the server was down. One that does not return a delegation within a lease since it heard loses it, and keeps what else it has.
-//! One that does not hear has two: after a start it is idle clients that come last, with the renewal of their lease, and bind a connection then.
+//! loses nothing because the server was down. One that does not return a delegation within a lease since it was reached loses it, and keeps what else it has.
+//! One that is not reached has two: after a start it is idle clients that come last, with the renewal of their lease, and bind a connection then.
 //! (Of one that has lapsed delegations are taken without waiting: `conflict`.)
 
 use crate::engine::Engine;
@@ -68,11 +68,22 @@ pub(crate) async fn run<M: MetadataService, B: BlockService>(
     }
 }
 
+/// What came of a recall.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Told {
+    /// The client knows.
+    Heard,
+    /// It answered otherwise, and is told again.
+    Refused,
+    Unreached,
+}
+
 /// Tells the holder of one delegation, until that is gone.
 async fn tell<M: MetadataService, B: BlockService>(engine: Weak<Engine<M, B>>, state: State) {
     let begin = Instant::now();
     let mut pause = RETRY_MIN;
-    let mut heard = None;
+    // Since when it had a chance to return it; and whether that was an answer that it will.
+    let (mut reached, mut heard) = (None, false);
     loop {
         let waits = engine.upgrade().map(|engine| {
             let delegations = &engine.v4.delegations;
@@ -89,27 +100,31 @@ async fn tell<M: MetadataService, B: BlockService>(engine: Weak<Engine<M, B>>, s
                 return;
             }
             let lease = engine.lease();
-            let left = |heard: Option<Instant>| match heard {
-                Some(heard) => lease.saturating_sub(heard.elapsed()),
+            let left = |reached: Option<Instant>| match reached {
+                Some(reached) => lease.saturating_sub(reached.elapsed()),
                 None => (2 * lease).saturating_sub(begin.elapsed()),
             };
-            if left(heard).is_zero() {
+            if left(reached).is_zero() {
                 if engine.revoke(&state).await.is_ok() {
                     return;
                 }
                 pause
             } else {
-                if heard.is_none() && engine.tell_once(&state, left(None).clamp(ANSWER_MIN, ANSWER)).await {
-                    heard = Some(Instant::now());
+                if !heard {
+                    let told = engine.tell_once(&state, left(reached).clamp(ANSWER_MIN, ANSWER)).await;
+                    heard = told == Told::Heard;
+                    if told != Told::Unreached {
+                        reached.get_or_insert_with(Instant::now);
+                    }
                 }
-                if heard.is_some() { left(heard) } else { pause.min(left(None)) }
+                if heard { left(reached) } else { pause.min(left(reached)) }
             }
         };
         pause = (pause * 2).min(RETRY_MAX);
         tokio::select! {
             // Also of another client's return: then it is looked at again, and told again if it was not.
             _returned = timeout(until, returned) => {}
-            () = reachable, if heard.is_none() => {
+            () = reachable, if !heard => {
                 // The answer to what the client bound the connection with goes first.
                 pause = RETRY_MIN;
                 sleep(RETRY_MIN).await;
@@ -130,22 +145,22 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
         }
     }
 
-    /// One CB_RECALL. Says whether the client knows now.
-    async fn tell_once(&self, state: &State, patience: Duration) -> bool {
-        let Some((stateid, fh)) = self.names_of(state) else { return true };
+    /// One CB_RECALL.
+    async fn tell_once(&self, state: &State, patience: Duration) -> Told {
+        let Some((stateid, fh)) = self.names_of(state) else { return Told::Heard };
         let op = CbArgOp4::Recall(CbRecall4Args { stateid, truncate: false, fh });
         match self.call_back(state.client, op, patience).await {
-            Ok(CbResOp4::Recall(Ok(()) | Err(NfsStat4::RetryUncachedRep))) => true,
+            Ok(CbResOp4::Recall(Ok(()) | Err(NfsStat4::RetryUncachedRep))) => Told::Heard,
             Ok(answer) => {
                 // It may not have heard yet that it has the delegation (§2.10.6.3).
                 debug!(client = state.client.0, ino = state.ino.0, ?answer, "a recall is refused");
-                false
+                Told::Refused
             }
             Err(error) => {
                 if !matches!(error, BackError::NoPath) {
                     debug!(client = state.client.0, ino = state.ino.0, %error, "recalling a delegation");
                 }
-                false
+                Told::Unreached
             }
         }
     }

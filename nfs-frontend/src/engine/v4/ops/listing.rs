@@ -2,8 +2,9 @@
 //!
 //! Where another export begins at a name that the directory itself does not have, the name is listed behind its own.
 //!
-//! Of a file that another client has delegated for writing, size, change and times are known to that client alone. A listing asks no holders: it says so
-//! of the entry (`rdattr_error`), and who wants to know asks for the file's attributes (§10.4.3).
+//! Of a file that another client has delegated for writing, size, change and times are known to that client alone. A listing does not ask it, but says so
+//! of the entry (`rdattr_error`); who wants to know asks for the file's attributes (§10.4.3). Only for who does not want to hear of errors holders are asked, and a page ends
+//! before an entry whose holder does not answer.
 
 use crate::engine::resolve::{Node, same_object};
 use crate::engine::v3::cookie_verifier;
@@ -138,7 +139,7 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
         self.engine.accessed(&node.export, &mut page.dir);
         let joints = self.engine.joints().await?;
         let mut writer = ReadDirWriter::begin(reply, verifier, args.dircount, maxcount);
-        let (mut room, mut end) = (true, false);
+        let (mut room, mut end, mut any) = (true, false, false);
         while room && !end {
             let mut last = None;
             for entry in page.entries {
@@ -162,7 +163,12 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
                             }
                             _ => attr,
                         };
-                        self.push(&mut writer, shown, entry.cookie.0, &entry.name, &object, &attr).await?
+                        let pushed =
+                            self.push(&mut writer, shown, entry.cookie.0, &entry.name, &object, &attr);
+                        match pushed.await {
+                            Err(Halt::Delegated(_)) if any => false,
+                            done => done?,
+                        }
                     }
                     // Removed since the page was read.
                     Err(FsError::Stale) => continue,
@@ -175,6 +181,7 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
                     break;
                 }
                 last = Some(entry.cookie);
+                any = true;
             }
             end = page.end;
             let Some(after) = last.filter(|_| room && !end) else { break };
