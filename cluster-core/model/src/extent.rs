@@ -102,7 +102,7 @@ pub(crate) fn parse_key(key: &[u8]) -> Result<(Ino, u64), KvError> {
 }
 
 fn broken(what: &str) -> KvError {
-    KvError(format!("an extent row {what}"))
+    KvError::Failed(format!("an extent row {what}"))
 }
 
 pub(crate) fn parse_head(offset: u64, value: &[u8]) -> Result<Head, KvError> {
@@ -143,7 +143,7 @@ pub(crate) fn load(kv: &impl KvRead, ino: Ino, row: Head) -> Result<Extent, KvEr
             let key = keys::with_u64(ino, row.offset);
             let mut bytes = BytesMut::with_capacity(row.len as usize);
             let first = readable(kv, ino, row)?.ok_or_else(|| {
-                KvError(format!(
+                KvError::Damaged(format!(
                     "{} bytes of inode {ino} at {} were damaged and are lost",
                     row.len, row.offset
                 ))
@@ -151,8 +151,8 @@ pub(crate) fn load(kv: &impl KvRead, ino: Ino, row: Head) -> Result<Extent, KvEr
             bytes.extend_from_slice(&first);
             if row.len as usize > INLINE_HEAD {
                 kv.get(Table::Inline, &key, |rest| bytes.extend_from_slice(rest.unwrap_or_default()))
-                    .map_err(|KvError(what)| {
-                        KvError(format!("{} bytes of inode {ino} at {}: {what}", row.len, row.offset))
+                    .map_err(|error| {
+                        error.of(format_args!("{} bytes of inode {ino} at {}", row.len, row.offset))
                     })?;
             }
             if bytes.len() != row.len as usize {

@@ -16,7 +16,8 @@
 //!
 //! A change may need bytes that the store of this member cannot read. Whoever leads looks before and refuses ([`crate::read::needed`]); but a command that
 //! is in the log already, on another member or applied again after a crash, is applied as everywhere: rows come and go as they do elsewhere, and those that would
-//! take over the bytes are marked as lost ([`Lost`]). So a member is never stopped by the bytes of a file, and its answers are those of the others.
+//! take over the bytes are marked as lost ([`Lost`]). So a member is never stopped by damaged bytes of a file, and its answers are those of the others.
+//! That is for bytes that were read and are proven to be wrong; if reading fails, the member stops: a restart, or another member, may still have them.
 //!
 //! # References
 //!
@@ -24,7 +25,7 @@
 //! A block in there never comes back, because the collector may be deleting it: see [`check_new_blocks`].
 
 use crate::extent::{self, Head};
-use crate::kv::{KvWrite, Table};
+use crate::kv::{KvError, KvWrite, Table};
 use crate::limits::{
     CUTS_MAX, INLINE_EXTENT_MAX, PAGE, RELEASE_ROWS_MAX, REPACK_BYTES_PER_EXTENT, REPACK_EXTENTS,
     REPACK_INLINE, WRITE_ROWS_MAX,
@@ -118,18 +119,20 @@ impl Lost {
     }
 }
 
-/// A row with its bytes. Those that cannot be read are zeros, and noted as lost.
+/// A row with its bytes. Those that are damaged, also at a second look, are zeros, and noted as lost. An error of reading proves nothing and loses nothing.
 pub(crate) fn load<K: KvWrite>(t: &mut Transaction<'_, K>, at: At, row: Head) -> Step<Extent> {
     let ino = t[at].attr.ino;
-    let error = match extent::load(t.kv, ino, row) {
-        Err(error) if row.block.is_none() => error,
+    let first = extent::load(t.kv, ino, row);
+    let is_damaged = matches!(first, Err(KvError::Damaged(_)));
+    let error = match if is_damaged { extent::load(t.kv, ino, row) } else { first } {
+        Err(error @ KvError::Damaged(_)) => error,
         done => return Ok(done?),
     };
     let mut bytes = BytesMut::zeroed(row.len as usize);
     let readable = extent::readable(t.kv, ino, row)?.unwrap_or_default();
     bytes[..readable.len()].copy_from_slice(&readable);
     t.lost.taken.push((ino, row.offset + readable.len() as u64..row.end()));
-    t.touched.lost.push((ino, error.0));
+    t.touched.lost.push((ino, error.what().to_owned()));
     let piece = Piece { offset: row.offset, len: row.len, source: Source::Inline(bytes.freeze()) };
     Ok(Extent { piece, birth: row.birth })
 }

@@ -216,7 +216,7 @@ impl<'a> Parts<'a> {
     }
 
     fn broken(&self) -> KvError {
-        KvError(format!("a key or value of table {} is cut short or malformed", self.table.name()))
+        KvError::Failed(format!("a key or value of table {} is cut short or malformed", self.table.name()))
     }
 
     pub(crate) fn take<const N: usize>(&mut self) -> Result<[u8; N], KvError> {

@@ -8,10 +8,33 @@ use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::ops::{Bound, ControlFlow};
 
-/// A failure of the store below. The member that meets it cannot go on.
+/// A failure of the store below.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("metadata store: {0}")]
-pub struct KvError(pub String);
+pub enum KvError {
+    /// It may pass, or others may know better: the member that meets it while it applies a command cannot go on.
+    #[error("metadata store: {0}")]
+    Failed(String),
+    /// A value was read, and it is not what was stored: its checksum says so.
+    #[error("metadata store: {0}")]
+    Damaged(String),
+}
+
+impl KvError {
+    /// Without what says that it comes from the store.
+    pub fn what(&self) -> &str {
+        match self {
+            KvError::Failed(what) | KvError::Damaged(what) => what,
+        }
+    }
+
+    /// The same of something.
+    pub(crate) fn of(self, whose: impl std::fmt::Display) -> Self {
+        match self {
+            KvError::Failed(what) => KvError::Failed(format!("{whose}: {what}")),
+            KvError::Damaged(what) => KvError::Damaged(format!("{whose}: {what}")),
+        }
+    }
+}
 
 /// The tables; [`crate::keys`] describes keys and values. Part of the format: append, never reorder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

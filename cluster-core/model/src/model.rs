@@ -52,7 +52,7 @@ impl Model {
     /// Writes the first state into an empty store: volume 1, `root`, with its root directory (mode 0755, of uid and gid 0).
     pub fn bootstrap(kv: &mut impl KvWrite, cluster_id: [u8; 16], stamp: Timestamp) -> Result<(), KvError> {
         if Self::is_bootstrapped(kv)? {
-            return Err(KvError("bootstrap of a store that holds a state".into()));
+            return Err(KvError::Failed("bootstrap of a store that holds a state".into()));
         }
         let meta = Meta {
             cluster_id,
@@ -221,7 +221,7 @@ impl Model {
 /// The singletons as stored.
 pub(crate) fn meta(kv: &impl KvRead) -> Result<Meta, KvError> {
     store::get(kv, Table::Meta, keys::STATE)?
-        .ok_or_else(|| KvError("the store holds no state: it was never bootstrapped".into()))
+        .ok_or_else(|| KvError::Failed("the store holds no state: it was never bootstrapped".into()))
 }
 
 /// The write verifier: of this cluster in the upper half, of this loss epoch in the lower.

@@ -18,7 +18,7 @@ use std::sync::Arc;
 pub(crate) const RAW: u8 = 1;
 
 pub(crate) fn undecodable(table: Table, key: &[u8], why: impl std::fmt::Display) -> KvError {
-    KvError(format!("record {} of table {}: {why}", key.escape_ascii(), table.name()))
+    KvError::Failed(format!("record {} of table {}: {why}", key.escape_ascii(), table.name()))
 }
 
 pub(crate) fn parse<T: DeserializeOwned>(table: Table, key: &[u8], value: &[u8]) -> Result<T, KvError> {
@@ -197,7 +197,7 @@ pub(crate) fn check_raw(table: Table, [version]: [u8; 1]) -> Result<(), KvError>
     if version == RAW {
         Ok(())
     } else {
-        Err(KvError(format!("a value of table {} has the unknown version {version}", table.name())))
+        Err(KvError::Failed(format!("a value of table {} has the unknown version {version}", table.name())))
     }
 }
 

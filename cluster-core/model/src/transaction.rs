@@ -209,7 +209,9 @@ impl<'a, K: KvWrite> Transaction<'a, K> {
     pub(crate) fn follow(&mut self, ino: Ino, from: &str) -> Step<At> {
         match self.find(ino)? {
             Some(at) => Ok(at),
-            None => Err(Stop::Store(KvError(format!("inode {ino}, named by {from}, does not exist")))),
+            None => {
+                Err(Stop::Store(KvError::Failed(format!("inode {ino}, named by {from}, does not exist"))))
+            }
         }
     }
 

@@ -75,7 +75,7 @@ fn with_key<R>(table: Table, key: &[u8], f: impl FnOnce(&[u8]) -> R) -> R {
 }
 
 fn failed(error: redb::StorageError) -> KvError {
-    KvError(error.to_string())
+    KvError::Failed(error.to_string())
 }
 
 /// What a row holds.
@@ -89,7 +89,7 @@ impl<'r> Row<'r> {
         match row.split_first() {
             Some((&HERE, value)) => Ok(Row::Here(value)),
             Some((&ELSEWHERE, reference)) => Ok(Row::Elsewhere(reference)),
-            _ => Err(KvError("a row begins with no known byte".into())),
+            _ => Err(KvError::Failed("a row begins with no known byte".into())),
         }
     }
 }

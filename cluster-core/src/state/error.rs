@@ -23,7 +23,7 @@ impl StateError {
 
 impl From<KvError> for StateError {
     fn from(error: KvError) -> Self {
-        StateError::Store(error.0.into())
+        StateError::Store(error.what().into())
     }
 }
 

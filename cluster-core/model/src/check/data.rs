@@ -26,8 +26,8 @@ impl<K: KvRead> Checker<'_, K> {
             bytes += key.len() - 8 + value.len();
             Ok(ControlFlow::Continue(()))
         });
-        if let Err(KvError(what)) = read {
-            self.about(ino, format!("of its extended attributes, {what}"));
+        if let Err(error) = read {
+            self.about(ino, format!("of its extended attributes, {}", error.what()));
         } else if (count, bytes) != (inode.xattrs, inode.xattr_bytes as usize) {
             let what = format!("counts {} extended attributes but has {count}", inode.xattrs);
             self.about(ino, what);
@@ -95,8 +95,8 @@ impl<K: KvRead> Checker<'_, K> {
                 block.1 = block.1.max(head.within + head.len);
             }
             None => {
-                if let Err(KvError(what)) = extent::load(self.kv, ino, head) {
-                    wrong.push(format!("at {}, {what}", head.offset));
+                if let Err(error) = extent::load(self.kv, ino, head) {
+                    wrong.push(format!("at {}, {}", head.offset, error.what()));
                 }
             }
         }

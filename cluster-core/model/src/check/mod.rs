@@ -181,8 +181,8 @@ impl<K: KvRead> Checker<'_, K> {
     fn noted<T>(&mut self, result: Result<T, KvError>) -> Option<T> {
         match result {
             Ok(value) => Some(value),
-            Err(KvError(why)) => {
-                self.general(why);
+            Err(error) => {
+                self.general(error.what().to_owned());
                 None
             }
         }

@@ -65,7 +65,7 @@ impl<K: KvRead> Checker<'_, K> {
                     let name = name.escape_ascii();
                     c.about(dir, format!("cookie {} stands for {name}, which is not so by name", cookie.0));
                 }
-                Err(e) => c.general(e.0),
+                Err(e) => c.general(e.what().to_owned()),
             }
         })?;
         self.rows(Table::Inode, |c, key, value| {
@@ -74,8 +74,8 @@ impl<K: KvRead> Checker<'_, K> {
                 c.attributes(ino, &inode);
                 c.acl(ino, &inode);
                 c.label(ino, &inode);
-                if let Err(KvError(why)) = c.belongings(ino, &inode) {
-                    c.about(ino, why);
+                if let Err(error) = c.belongings(ino, &inode) {
+                    c.about(ino, error.what().to_owned());
                 }
             }
         })

@@ -105,7 +105,9 @@ fn kind(parts: &mut Parts<'_>, table: Table) -> Result<OwnerKind, KvError> {
         [1] => Ok(OwnerKind::Open),
         [2] => Ok(OwnerKind::Lock),
         [3] => Ok(OwnerKind::Delegation),
-        [other] => Err(KvError(format!("a key of table {} names owners of kind {other}", table.name()))),
+        [other] => {
+            Err(KvError::Failed(format!("a key of table {} names owners of kind {other}", table.name())))
+        }
     }
 }
 

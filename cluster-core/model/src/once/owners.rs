@@ -203,7 +203,7 @@ impl Step {
         match forget(t, self.client, self.kind, &self.owner) {
             Ok(()) => Ok(()),
             Err(Stop::Store(e)) => Err(e),
-            Err(Stop::Refused(e)) => Err(KvError(format!("an owner cannot be forgotten: {e}"))),
+            Err(Stop::Refused(e)) => Err(KvError::Failed(format!("an owner cannot be forgotten: {e}"))),
         }
     }
 }
@@ -269,10 +269,10 @@ pub(crate) fn lost<K: KvWrite>(
     closed: Option<StateId>,
 ) -> Result<(), KvError> {
     let Some(mut record) = load(t.kv, client, kind, owner)? else {
-        return Err(KvError(format!("an owner of client {:x} has states but no record", client.0)));
+        return Err(KvError::Failed(format!("an owner of client {:x} has states but no record", client.0)));
     };
     record.states = record.states.checked_sub(1).ok_or_else(|| {
-        KvError(format!("an owner of client {:x} counts fewer states than it has", client.0))
+        KvError::Failed(format!("an owner of client {:x} counts fewer states than it has", client.0))
     })?;
     if kind == OwnerKind::Lock && record.states == 0 {
         return drop_record(t.kv, client, kind, owner, &record);
@@ -366,7 +366,7 @@ fn make_room(kv: &mut impl KvWrite, client: ClientId, present: &[u8]) -> Result<
     })?;
     let Some(owner) = oldest else { return Ok(()) };
     let record = load(kv, client, OwnerKind::Open, &owner)?
-        .ok_or_else(|| KvError("an idle owner has no record".into()))?;
+        .ok_or_else(|| KvError::Failed("an idle owner has no record".into()))?;
     drop_record(kv, client, OwnerKind::Open, &owner, &record)
 }
 

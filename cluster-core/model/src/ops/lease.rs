@@ -74,7 +74,7 @@ pub(crate) fn end<K: KvWrite>(t: &mut Transaction<'_, K>, at: At) -> Step<()> {
 fn lose<K: KvWrite>(t: &mut Transaction<'_, K>, frontend: FrontendId, ino: Ino) -> Step<()> {
     let lease = store::lease(t.kv, frontend, ino)?;
     let mut inode = store::inode(t.kv, ino)?
-        .ok_or_else(|| KvError(format!("inode {ino}, which a write lease is on, does not exist")))?;
+        .ok_or_else(|| KvError::Failed(format!("inode {ino}, which a write lease is on, does not exist")))?;
     let now = t.now;
     let attr = &mut inode.attr;
     attr.change = attr.change.max(lease.change_ceiling) + 1;

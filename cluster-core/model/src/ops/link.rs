@@ -300,7 +300,8 @@ fn check_rename<K: KvWrite>(
 
 /// Whether `dir` is `ancestor` or below it.
 fn is_within<K: KvWrite>(t: &Transaction<'_, K>, dir: At, ancestor: Ino) -> Step<bool> {
-    let broken = |ino: Ino| Stop::Store(kv::KvError(format!("directory {ino}, a parent, does not exist")));
+    let broken =
+        |ino: Ino| Stop::Store(kv::KvError::Failed(format!("directory {ino}, a parent, does not exist")));
     let mut ino = t[dir].attr.ino;
     let mut parent = t[dir].dir.as_ref().map_or(ino, |d| d.parent);
     for _ in 0..DEPTH_MAX {

@@ -270,7 +270,7 @@ pub(super) fn leave<K: KvWrite>(
     let locks = &mut loaded.locks;
     for share in opens {
         locks.close_open(*share).map_err(|_| {
-            Stop::Store(KvError(format!("the lock table of file {ino} does not count an open")))
+            Stop::Store(KvError::Failed(format!("the lock table of file {ino} does not count an open")))
         })?;
     }
     let mut effects = Vec::new();

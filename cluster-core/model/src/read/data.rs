@@ -220,7 +220,7 @@ pub fn repack_candidates(
     for ino in inos {
         let inode = store::inode(kv, ino)?;
         let Some((attr, file)) = inode.and_then(|inode| Some((inode.attr, inode.file?))) else {
-            return Err(KvError(format!("inode {ino}, listed for repacking, is no regular file")));
+            return Err(KvError::Failed(format!("inode {ino}, listed for repacking, is no regular file")));
         };
         found.push(RepackCandidate {
             ino,

@@ -55,7 +55,7 @@ pub fn pending_grants(
     let mut found = Vec::new();
     for ino in inos {
         let locks: FileLocks = store::get(kv, Table::Lock, &keys::ino(ino))?
-            .ok_or_else(|| KvError(format!("file {ino} has pending grants but no locks")))?;
+            .ok_or_else(|| KvError::Failed(format!("file {ino} has pending grants but no locks")))?;
         found.extend(locks.pending_grants().into_iter().map(|effect| granted(ino, effect)));
     }
     Ok(found)

@@ -32,7 +32,9 @@ pub fn getattr(kv: &impl KvRead, ino: Ino) -> Result<Read<Attr>, KvError> {
 fn follow(kv: &impl KvRead, dir: Ino, ino: Ino) -> Result<Attr, KvError> {
     match store::inode(kv, ino)? {
         Some(inode) => Ok(inode.attr),
-        None => Err(KvError(format!("inode {ino}, named by an entry of directory {dir}, does not exist"))),
+        None => {
+            Err(KvError::Failed(format!("inode {ino}, named by an entry of directory {dir}, does not exist")))
+        }
     }
 }
 

@@ -113,7 +113,7 @@ pub(super) fn shown_state(
         Held::Open { share, confirmed, .. } => StateKind::Open { share, confirmed },
         Held::Lock { open } => {
             let Held::Open { share, .. } = states::follow(kv, open)?.held else {
-                return Err(KvError(format!("lock state {} is under what is no open", id.0)));
+                return Err(KvError::Failed(format!("lock state {} is under what is no open", id.0)));
             };
             StateKind::Lock { open, share }
         }

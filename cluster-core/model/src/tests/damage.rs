@@ -4,7 +4,7 @@
 use super::rig::{ROOT, Rig, key, rows_of as rows, user};
 use crate::check::{Finding, check};
 use crate::limits::{OUTCOME_TAGS, RELEASE_ROWS_MAX};
-use crate::{KvWrite, MemKv, Table};
+use crate::{KvError, KvWrite, MemKv, Table};
 use atoll_base::access::Cred;
 use atoll_base::acl::posix::PosixTag;
 use atoll_base::acl::{PosixList, SetAcl};
@@ -18,7 +18,7 @@ use atoll_meta::{Call, ExportSpec, NewNode, Op, RemoveKind};
 
 fn findings(kv: &MemKv) -> Vec<Finding> {
     check(kv, &mut |_, _| {})
-        .unwrap_or_else(|e| vec![Finding { volume: None, path: String::new(), what: e.0 }])
+        .unwrap_or_else(|e| vec![Finding { volume: None, path: String::new(), what: e.what().into() }])
 }
 
 fn lock(ino: Ino, generation: u32, host: &str, wait: Wait) -> Op {
@@ -231,4 +231,24 @@ fn bytes_that_cannot_be_read_are_lost_where_they_were_and_nowhere_else() {
     rig.set(&Cred::root(), &other, SetAttr { size: Some(0), ..SetAttr::default() }).unwrap();
     rig.root(Op::Remove { dir: ROOT, name: "file".into(), kind: RemoveKind::Any }).unwrap();
     rig.check();
+}
+
+#[test]
+fn only_what_is_damaged_at_a_second_look_is_lost() {
+    let mut rig = Rig::new();
+    let file = rig.file("file");
+    let piece = rig.inline(0, &[b'x'; 64]);
+    rig.write(&Cred::root(), &file, vec![piece]).unwrap();
+    let set = SetAttr { size: Some(40), ..SetAttr::default() };
+    let cut = Op::SetAttr { ino: file.ino, generation: file.generation, set, guard: None };
+    let (failed, damaged) = (KvError::Failed("EIO".into()), KvError::Damaged("a sum".into()));
+    let after = |failing: &[&KvError]| {
+        rig.with_failing(failing.iter().rev().map(|e| (*e).clone()).collect(), cut.clone())
+    };
+    assert_eq!(after(&[]).unwrap(), 0);
+    assert_eq!(after(&[&damaged]).unwrap(), 0);
+    assert_eq!(after(&[&damaged, &damaged]).unwrap(), 1);
+    // The member stops, and a restart finds the bytes where they were.
+    assert!(matches!(after(&[&failed]), Err(KvError::Failed(_))));
+    assert!(matches!(after(&[&damaged, &failed]), Err(KvError::Failed(_))));
 }

@@ -50,6 +50,8 @@ struct Watched {
     kv: MemKv,
     /// One of how many rows with bytes of files cannot be read, if not all can, and by what number it goes.
     rots: Option<(u64, u64)>,
+    /// What becomes of the next reads of such rows, the last first.
+    failing: RefCell<Vec<KvError>>,
     read: RefCell<Bytewise>,
     written: Bytewise,
 }
@@ -57,8 +59,13 @@ struct Watched {
 impl Watched {
     /// Runs `f` with the store in this place, and says which rows were read.
     fn during<R>(kv: &mut MemKv, f: impl FnOnce(&mut Self) -> R) -> (R, Bytewise) {
-        let mut watched =
-            Self { kv: std::mem::take(kv), rots: None, read: RefCell::default(), written: BTreeSet::new() };
+        let mut watched = Self {
+            kv: std::mem::take(kv),
+            rots: None,
+            failing: RefCell::default(),
+            read: RefCell::default(),
+            written: BTreeSet::new(),
+        };
         let result = f(&mut watched);
         *kv = watched.kv;
         (result, watched.read.into_inner())
@@ -84,7 +91,12 @@ impl KvRead for Watched {
         if self.kv.get(table, key, |value| value.is_some())? {
             self.note(table, key);
             if table == Table::Inline && self.is_rotten(key) {
-                return Err(KvError("rotten".into()));
+                return Err(KvError::Damaged("rotten".into()));
+            }
+            if table == Table::Inline
+                && let Some(error) = self.failing.borrow_mut().pop()
+            {
+                return Err(error);
             }
         }
         self.kv.get(table, key, f)
@@ -214,6 +226,19 @@ impl Rig {
         assert_eq!(decode_response(&encode_response(&response)).unwrap(), response);
         self.applied = Some(applied);
         response
+    }
+
+    /// What a third member would do whose first reads of bytes of files fail, the last of `failing` first: the losses it notes.
+    pub(super) fn with_failing(&self, failing: Vec<KvError>, op: Op) -> Result<usize, KvError> {
+        let mut kv = self.kv.clone();
+        let mut model = Model::load(&kv)?;
+        let call = Call { origin: None, once: None, cred: Cred::root(), client: None, op };
+        let command = Command { stamp: at(self.clock), call };
+        let (applied, _) = Watched::during(&mut kv, |kv| {
+            kv.failing = RefCell::new(failing);
+            model.apply(kv, self.txn + 1, &command)
+        });
+        applied.map(|applied| applied.touched.lost.len())
     }
 
     pub(super) fn op(&mut self, cred: &Cred, op: Op) -> Response {

@@ -2,7 +2,7 @@
 
 use super::rig::{ROOT, Rig, at};
 use crate::limits::{FRONTENDS_MAX, VOLUMES_MAX};
-use crate::{Command, DecodeError, KvError, MemKv, Model, read};
+use crate::{Command, DecodeError, MemKv, Model, read};
 use atoll_base::access::Cred;
 use atoll_base::id::{ExportId, FrontendId, ROOT_VOLUME, VolumeId};
 use atoll_meta::export::{AtimePolicy, ClientMatch, SecFlavor, Squash};
@@ -175,6 +175,6 @@ fn damaged_bytes_are_errors() {
     assert_eq!(Command::decode(&[&bytes[..], &[0, 0]].concat().into()), Err(DecodeError::Trailing(2)));
     let mut rig = Rig::new();
     crate::KvWrite::put(&mut rig.kv, crate::Table::Inode, &1_u64.to_be_bytes(), &[1, 2]).unwrap();
-    let KvError(why) = read::getattr(&rig.kv, ROOT).unwrap_err();
+    let why = read::getattr(&rig.kv, ROOT).unwrap_err().to_string();
     assert!(why.contains("inode") && why.contains("\\x01"), "{why}");
 }

@@ -136,9 +136,9 @@ impl Values {
         let mut bytes = vec![0; at.len as usize];
         let place = at.slot * SLOT as u64;
         read_exact_at(&*self.file, &mut bytes, place)
-            .map_err(|e| KvError(format!("{FILE} at {place}: {e}")))?;
+            .map_err(|e| KvError::Failed(format!("{FILE} at {place}: {e}")))?;
         if crc32c(&bytes) != at.sum {
-            return Err(KvError(format!(
+            return Err(KvError::Damaged(format!(
                 "{FILE} at {place}: the checksum of {} bytes does not match",
                 at.len
             )));
@@ -151,7 +151,9 @@ impl Pin {
     /// The value that a row read under this pin refers to.
     pub(super) fn read(&self, reference: &[u8]) -> Result<Vec<u8>, KvError> {
         let at = Reference::decode(reference);
-        self.values.read(at.ok_or_else(|| KvError(format!("a row refers to an impossible place of {FILE}")))?)
+        self.values.read(
+            at.ok_or_else(|| KvError::Damaged(format!("a row refers to an impossible place of {FILE}")))?,
+        )
     }
 }
 

@@ -142,7 +142,7 @@ fn put_names(kv: &mut impl KvWrite, minor: u8, owner: &[u8], names: Names) -> Re
 
 /// A client that a row names: that there is none is damage.
 pub(super) fn follow(kv: &impl KvRead, id: ClientId) -> Result<ClientRecord, KvError> {
-    load(kv, id)?.ok_or_else(|| KvError(format!("client {:x} is named but does not exist", id.0)))
+    load(kv, id)?.ok_or_else(|| KvError::Failed(format!("client {:x} is named but does not exist", id.0)))
 }
 
 // ---- beginnings

@@ -54,9 +54,9 @@ pub(crate) fn of_file(
     let mut found = Vec::new();
     for id in ids {
         let record = states::follow(kv, id)?;
-        let delegation = record
-            .delegation()
-            .ok_or_else(|| KvError(format!("state {} is listed as a delegation and is none", id.0)))?;
+        let delegation = record.delegation().ok_or_else(|| {
+            KvError::Failed(format!("state {} is listed as a delegation and is none", id.0))
+        })?;
         found.push((id, record, delegation));
     }
     Ok(found)

@@ -19,7 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
 pub(super) fn damaged(what: &str) -> Stop {
-    Stop::Store(KvError(what.into()))
+    Stop::Store(KvError::Failed(what.into()))
 }
 
 /// A state, also of a client that has ended.
@@ -29,7 +29,7 @@ pub(crate) fn load(kv: &impl KvRead, id: StateId) -> Result<Option<StateRecord>,
 
 /// A state that a row names: that there is none is damage.
 pub(crate) fn follow(kv: &impl KvRead, id: StateId) -> Result<StateRecord, KvError> {
-    load(kv, id)?.ok_or_else(|| KvError(format!("state {} is named but does not exist", id.0)))
+    load(kv, id)?.ok_or_else(|| KvError::Failed(format!("state {} is named but does not exist", id.0)))
 }
 
 pub(super) fn put(kv: &mut impl KvWrite, id: StateId, record: &StateRecord) -> Result<(), KvError> {
