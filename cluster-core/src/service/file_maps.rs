@@ -30,7 +30,7 @@ pub(super) enum Look {
     Again,
     /// Nothing: [`FileMaps::seen`] takes note.
     First,
-    /// It holds more than is kept.
+    /// It holds more than is kept, or something that cannot be read.
     TooMuch,
 }
 
@@ -92,7 +92,8 @@ impl FileMaps {
         self.put(ino, window, version, Contents::Seen);
     }
 
-    /// Reads a whole window from a state in which the file is as it was at `version`, and keeps it. `None` if it is too much.
+    /// Reads a whole window from a state in which the file is as it was at `version`, and keeps it. `None` if it is too much. After an error of
+    /// the store the window counts as too much: a part of it may be readable.
     pub(super) fn load(
         &self,
         kv: &impl KvRead,
@@ -100,9 +101,14 @@ impl FileMaps {
         window: u64,
         version: u64,
     ) -> Result<Option<Read<FileMap>>, KvError> {
-        let map = match read::map_up_to(kv, ino, window * WINDOW, WINDOW, EXTENTS_MAX)? {
-            Ok(map) => map,
-            Err(error) => return Ok(Some(Err(error))),
+        let map = match read::map_up_to(kv, ino, window * WINDOW, WINDOW, EXTENTS_MAX) {
+            Ok(Ok(map)) => map,
+            Ok(Err(error)) => return Ok(Some(Err(error))),
+            Err(error) => {
+                // Not to be tried again with each look, until the file changes.
+                self.put(ino, window, version, Contents::TooMuch);
+                return Err(error);
+            }
         };
         let inline = map.extents.iter().map(|extent| match &extent.piece.source {
             Source::Inline(data) => data.len(),

@@ -345,9 +345,10 @@ impl Published {
                 if version > current.version || steady != Some(true) {
                     return read::map(current.view.reader(), ino, offset, len);
                 }
-                match self.maps.load(current.view.reader(), ino, window, version)? {
-                    Some(whole) => Ok(file_maps::part(whole, offset, len)),
-                    None => read::map(current.view.reader(), ino, offset, len),
+                match self.maps.load(current.view.reader(), ino, window, version) {
+                    Ok(Some(whole)) => Ok(file_maps::part(whole, offset, len)),
+                    // What of the window cannot be read may lie beside what was asked for.
+                    Ok(None) | Err(_) => read::map(current.view.reader(), ino, offset, len),
                 }
             }
         }

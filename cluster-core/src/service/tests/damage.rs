@@ -171,6 +171,30 @@ async fn a_change_that_needs_damaged_bytes_fails_alone() {
     assert_eq!(meta.readdir(root, atoll_base::id::Cookie(0), 9, 9000, false).await.unwrap().entries.len(), 3);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn damaged_bytes_do_not_hide_sound_ones_nor_answers() {
+    let disk = SimDisk::new();
+    let meta = start(&disk).await.unwrap();
+    let file = File::make(&meta, "file", 1).await;
+    let sound = 100_000;
+    done(meta.execute(call(file.write(sound, content(2)), None)).await);
+    let once = |xid| Some(OnceKey { client: [1; 16], xid, fingerprint: 9 });
+    let answered = done(meta.execute(call(file.set(SetAttr::default()), once(1))).await);
+    let (meta, disk) = restarted(meta, &disk).await;
+    rot(&disk, &content(1));
+    // The first time it is looked up, then with what lies around it.
+    for _ in 0..4 {
+        let map = meta.map(file.ino, sound, 4096).await.unwrap();
+        assert_eq!(map.extents.iter().map(|e| e.piece.len).sum::<u32>(), 4096);
+        assert_eq!(meta.map(file.ino, 0, 4096).await, Err(FsError::Io));
+    }
+    // A repetition is not executed, and needs nothing.
+    let needy = || file.write(10, vec![7; 100]);
+    assert_eq!(meta.execute(call(needy(), once(2))).await, Err(FsError::Io));
+    assert_eq!(done(meta.execute(call(needy(), once(1))).await), answered);
+    assert!(!meta.status().failed);
+}
+
 /// What the log has may need bytes that were damaged after it was answered.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_applied_again_loses_the_bytes_of_one_file() {
