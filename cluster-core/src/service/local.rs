@@ -21,7 +21,7 @@ use atoll_meta::export::Volume;
 use atoll_meta::lock::{Conflict, GrantedWaiter, LockTest};
 use atoll_meta::nfs4::{Client, ClientId, Session, SessionId, State, StateId};
 use atoll_meta::offload::Offload;
-use atoll_meta::once::SlotOutcome;
+use atoll_meta::once::{Once, SlotOutcome};
 use atoll_meta::service::{DirPage, Found, Read};
 use atoll_meta::{Call, Exports, FsError, MetadataService, OnceKey, Response};
 use atoll_model::read::{self, Unreadable};
@@ -31,6 +31,7 @@ use std::collections::HashSet;
 use std::hash::Hash;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 /// Files whose grants, or recalled delegations, that are read at once.
@@ -39,6 +40,9 @@ const PAGE: usize = 1000;
 /// What one call rewrites in the state's file beside its own bytes, which count twice since pages are half full at worst: a
 /// few pages, of which calls flushed together share most.
 const PAGES_PER_CALL: u64 = 16 << 10;
+
+/// See [`ToldDamage`].
+const TELL_DAMAGE_EVERY: Duration = Duration::from_secs(10);
 
 impl Propose for Arc<RaftGroup<MetaMachine>> {
     fn propose(&self, commands: Vec<Bytes>, done: Completion<Proposed>) {
@@ -69,6 +73,28 @@ pub(super) struct Shared {
     pub(super) taken_since_measured: AtomicU64,
     told_grants: Mutex<Told<(Ino, GrantId)>>,
     told_recalls: Mutex<Told<StateId>>,
+    told_damage: ToldDamage,
+}
+
+/// Anybody can ask for changes of a damaged file, as often as they like: one line of the log in [`TELL_DAMAGE_EVERY`] says it.
+#[derive(Default)]
+struct ToldDamage {
+    /// The last line, and how many were left out since then.
+    last: Mutex<Option<(Instant, u64)>>,
+}
+
+impl ToldDamage {
+    /// Whether to write a line now: if so, how many were left out since the last.
+    fn at(&self, now: Instant) -> Option<u64> {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((told, suppressed)) = &mut *last
+            && now.saturating_duration_since(*told) < TELL_DAMAGE_EVERY
+        {
+            *suppressed += 1;
+            return None;
+        }
+        Some(last.replace((now, 0)).map_or(0, |(_, suppressed)| suppressed))
+    }
 }
 
 /// What was handed out for telling, in one term of leadership.
@@ -128,6 +154,7 @@ impl Shared {
             taken_since_measured: AtomicU64::new(0),
             told_grants: Mutex::default(),
             told_recalls: Mutex::default(),
+            told_damage: ToldDamage::default(),
         })
     }
 
@@ -148,17 +175,38 @@ impl Shared {
         self.proposer.submit_aside(self.encoded(call)?, done)
     }
 
-    /// Refuses a call that needs stored bytes which are damaged here. In the log it would end the life of each member that finds them so; refused before,
-    /// it alone fails. Only who leads is asked: what others have, they look at when they lead.
+    /// Refuses a call that needs stored bytes which cannot be read here. From the log each member that finds them damaged would lose them for good, and one that
+    /// fails to read them would stop; refused before, the call alone fails. Only who leads is asked: what others have, they look at when they lead.
+    ///
+    /// A repetition of what was executed before the bytes were damaged needs none of them: the state machine answers what it answered then.
     fn check_bytes(&self, call: &Call) -> Result<(), FsError> {
         if !read::may_need_bytes(&call.op, |ino| self.published.cached_attr(ino)) || !self.group.leads() {
             return Ok(());
         }
         let current = self.published.current();
-        read::needed(current.view.reader(), &call.op).map_err(|Unreadable { ino, error }| {
-            tracing::error!(%ino, %error, "a change of a damaged file is refused; `atoll fsck` tells its path");
-            FsError::Io
-        })
+        let Err(Unreadable { ino, error }) = read::needed(current.view.reader(), &call.op) else {
+            return Ok(());
+        };
+        if self.is_answered(call.once.as_ref()).map_err(|error| unreadable(&error))? {
+            return Ok(());
+        }
+        if let Some(suppressed) = self.told_damage.at(Instant::now()) {
+            tracing::error!(%ino, %error, suppressed, "a change of a damaged file is refused; `atoll fsck` tells its path");
+        }
+        Err(FsError::Io)
+    }
+
+    /// Whether the outcome of a call, or of a later part of its request, is stored, so that it is not executed any more.
+    fn is_answered(&self, once: Option<&Once>) -> Result<bool, KvError> {
+        match once {
+            Some(Once::Request(key)) => Ok(self.published.outcome(key)?.is_some()),
+            Some(Once::Slot(key)) => {
+                let current = self.published.current();
+                let kept = read::slot(current.view.reader(), key.session, key.slot)?.ok().flatten();
+                Ok(kept.is_some_and(|kept| kept.seqid == key.seqid && kept.index >= key.index))
+            }
+            Some(Once::Owner(_)) | None => Ok(false),
+        }
     }
 
     /// The command of a call that may be proposed.
