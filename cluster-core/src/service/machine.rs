@@ -98,10 +98,11 @@ impl Machine for MetaMachine {
             .map_err(|e| StateError::Damaged(format!("a command of the log: {e}")))?;
         let applied = model.apply(state, model.last_txn() + 1, &command)?;
         self.published.advance_time(model.now());
-        for (ino, error) in &applied.touched.lost {
+        let response = applied.response;
+        // What was refused changed nothing.
+        for (ino, error) in applied.touched.lost.iter().filter(|_| response.result.is_ok()) {
             tracing::error!(%ino, %error, "a change needed bytes that are damaged here: they are lost; `atoll fsck` tells the file's path");
         }
-        let response = applied.response;
         self.counters.commands.fetch_add(1, Ordering::Relaxed);
         if response.result.is_err() {
             self.counters.refusals.fetch_add(1, Ordering::Relaxed);
