@@ -210,10 +210,11 @@ impl Repacker {
             let map = match meta.map(job.ino, start, window_end - start).await {
                 Ok(map) => map,
                 Err(FsError::Stale) => return Ok(End::Settled),
-                // Of bytes in rows the store knows itself, and has said so.
-                Err(FsError::Io) => {
+                // Of bytes in rows the store knows itself, and has said so. What is behind the window may be sound.
+                Err(FsError::Io) if !meta.status().failed => {
                     done.unreadable += 1;
-                    return Ok(End::Settled);
+                    at = window_end;
+                    continue;
                 }
                 Err(error) => return Err(error.into()),
             };
@@ -232,7 +233,6 @@ impl Repacker {
                 // Bytes beside the window, which its change would need.
                 Err(MaintenanceError::Metadata(FsError::Io)) if !meta.status().failed => {
                     done.unreadable += 1;
-                    return Ok(End::Settled);
                 }
                 Err(MaintenanceError::Metadata(FsError::Conflict | FsError::Delay)) => {
                     done.conflicts += 1;
