@@ -145,7 +145,10 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
                     return Err(NfsStat4::XDev.into());
                 }
                 let cred = self.cred(&from.export).await;
-                self.check_removable(&to, &args.newname, &cred).await?;
+                // Nobody makes way for who may not take the source, either; the store says so.
+                if self.minor > 0 && self.may_take(&from, &args.oldname, &cred).await? {
+                    self.check_removable(&to, &args.newname, &cred).await?;
+                }
                 let engine = self.engine.clone();
                 let _settled = engine
                     .settle_rename((from_dir, args.oldname.as_bytes()), (to_dir, args.newname.as_bytes()))
@@ -177,6 +180,12 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
             }
             Err(e) => Err(e.into()),
         }
+    }
+
+    /// Whether a name is there and the caller may remove it.
+    async fn may_take(&self, dir: &Node, name: &Name4, cred: &Cred) -> Done<bool> {
+        let Ok(attr) = self.look_up_in(dir, name).await else { return Ok(false) };
+        Ok(may_unlink(cred, &self.node_attr(dir).await?, &attr) == Unlink::Allowed)
     }
 
     /// A file that somebody has open and denies writing keeps its name (RFC 8881 §18.25.4, §18.26.4): who asked that nobody else changes it does not
