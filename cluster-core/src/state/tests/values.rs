@@ -133,3 +133,33 @@ fn damage_is_told_of_and_not_read() {
     let error = open(&disk.restart()).map(drop).unwrap_err().to_string();
     assert!(error.contains(FILE), "{error}");
 }
+
+#[test]
+fn a_damaged_place_costs_its_slots_and_nothing_else() {
+    let disk = SimDisk::new();
+    let store = open(&disk).unwrap();
+    let value = content(1, 9000);
+    store.write(|state| Ok(state.put(Table::Inline, b"key", &value)?)).unwrap();
+    store.commit_durable().unwrap();
+    drop(store);
+    let disk = disk.restart();
+    // Length and checksum, as in the reference.
+    let part = [9000_u32.to_le_bytes(), atoll_base::checksum::crc32c(&value).to_le_bytes()].concat();
+    let file = disk.open(Path::new("state.redb"), Open::Read).unwrap();
+    let mut all = vec![0; file.len().unwrap() as usize];
+    atoll_base::disk::read_exact_at(&*file, &mut all, 0).unwrap();
+    let places: Vec<_> = (0..all.len() - 8).filter(|at| all[*at..].starts_with(&part)).collect();
+    assert!(!places.is_empty());
+    for at in places {
+        disk.rot(Path::new("state.redb"), at as u64, 4).unwrap();
+    }
+    let store = open(&disk).unwrap();
+    let get =
+        |store: &StateStore| store.view().reader().get(Table::Inline, b"key", |v| v.map(<[u8]>::to_vec));
+    assert!(matches!(get(&store), Err(atoll_model::KvError::Damaged(_))));
+    store.write(|state| Ok(state.put(Table::Inline, b"key", &content(2, 9000))?)).unwrap();
+    store.commit_durable().unwrap();
+    drop(store);
+    let store = open(&disk.restart()).unwrap();
+    assert_eq!(get(&store).unwrap(), Some(content(2, 9000)));
+}
