@@ -2,10 +2,12 @@
 //!
 //! Most changes put rows in or take them out without looking into them. Some need bytes that are stored: a write or a truncation, those of an inline
 //! row that goes on beyond its end, or ends in the page where it begins; a clone, all of the source's; an extended attribute, its former value (whose length is
-//! counted, and which is compared). Where the store finds these damaged, the command could not be applied, and that would be the end of the member.
+//! counted, and which is compared). Where the store finds these damaged when the command is applied, rows of files are lost ([`crate::extents`]), and for the value of an attribute
+//! the member stops.
 //!
-//! What is asked here is what [`crate::extents`] does, told by the same rows. Other commands may come between the question and the execution, but they
-//! cannot make a row needed that was not: which part of a row goes depends on its ends alone, and who moves those loads it.
+//! What is asked here is what [`crate::extents`] does, told by the same rows. Other commands may come between the question and the execution. Most cannot make a row needed that
+//! was not: which part of a row goes depends on its ends alone, and who moves those loads it. But a clone or a copy goes as far as rows are allowed in one command, and a punch or a
+//! repack of its source can let it reach rows that were not looked at. If those are damaged, they are lost where the clone puts them: reads of them fail, nothing is silent.
 
 use crate::extent::{self, Head};
 use crate::kv::{KvError, KvRead, Table};
