@@ -6,6 +6,7 @@
 use super::machine::{AppliedCounters, MetaMachine, takes_space};
 use super::proposer::{Aside, Propose, Proposer, answered};
 use super::published::Published;
+use super::seldom::Seldom;
 use crate::raft::group::{GroupError, Leadership, Proposed, RaftGroup};
 use crate::raft::log_store::LogStore;
 use crate::raft::types::Completion;
@@ -31,7 +32,7 @@ use std::collections::HashSet;
 use std::hash::Hash;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use tokio::sync::Notify;
 
 /// Files whose grants, or recalled delegations, that are read at once.
@@ -40,9 +41,6 @@ const PAGE: usize = 1000;
 /// What one call rewrites in the state's file beside its own bytes, which count twice since pages are half full at worst: a
 /// few pages, of which calls flushed together share most.
 const PAGES_PER_CALL: u64 = 16 << 10;
-
-/// See [`ToldDamage`].
-const TELL_DAMAGE_EVERY: Duration = Duration::from_secs(10);
 
 impl Propose for Arc<RaftGroup<MetaMachine>> {
     fn propose(&self, commands: Vec<Bytes>, done: Completion<Proposed>) {
@@ -73,28 +71,7 @@ pub(super) struct Shared {
     pub(super) taken_since_measured: AtomicU64,
     told_grants: Mutex<Told<(Ino, GrantId)>>,
     told_recalls: Mutex<Told<StateId>>,
-    told_damage: ToldDamage,
-}
-
-/// Anybody can ask for changes of a damaged file, as often as they like: one line of the log in [`TELL_DAMAGE_EVERY`] says it.
-#[derive(Default)]
-struct ToldDamage {
-    /// The last line, and how many were left out since then.
-    last: Mutex<Option<(Instant, u64)>>,
-}
-
-impl ToldDamage {
-    /// Whether to write a line now: if so, how many were left out since the last.
-    fn at(&self, now: Instant) -> Option<u64> {
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((told, suppressed)) = &mut *last
-            && now.saturating_duration_since(*told) < TELL_DAMAGE_EVERY
-        {
-            *suppressed += 1;
-            return None;
-        }
-        Some(last.replace((now, 0)).map_or(0, |(_, suppressed)| suppressed))
-    }
+    told_damage: Seldom,
 }
 
 /// What was handed out for telling, in one term of leadership.
@@ -154,7 +131,7 @@ impl Shared {
             taken_since_measured: AtomicU64::new(0),
             told_grants: Mutex::default(),
             told_recalls: Mutex::default(),
-            told_damage: ToldDamage::default(),
+            told_damage: Seldom::default(),
         })
     }
 

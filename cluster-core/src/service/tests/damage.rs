@@ -5,7 +5,7 @@ use atoll_base::disk::{Disk, Open, read_exact_at};
 use atoll_base::id::ExportId;
 use atoll_meta::nfs4::ClientId;
 use atoll_meta::offload::{CopyPlace, OffloadOp};
-use atoll_meta::{FsError, Outcome, Piece, RemoveKind, Source, XattrHow};
+use atoll_meta::{FsError, Outcome, Piece, RemoveKind, SlotKey, Source, XattrHow};
 use std::path::Path;
 
 const VALUES: &str = "state/state.values";
@@ -180,6 +180,12 @@ async fn damaged_bytes_do_not_hide_sound_ones_nor_answers() {
     done(meta.execute(call(file.write(sound, content(2)), None)).await);
     let once = |xid| Some(OnceKey { client: [1; 16], xid, fingerprint: 9 });
     let answered = done(meta.execute(call(file.set(SetAttr::default()), once(1))).await);
+    let (_, session) = super::nfs4::new_client(&meta, "client").await;
+    let in_slot = |op, seqid| {
+        let slot = SlotKey { session, slot: 2, seqid, fingerprint: 5, index: 1, before: "b".into() };
+        Call { once: Some(slot.into()), ..call(op, None) }
+    };
+    let kept = done(meta.execute(in_slot(file.set(SetAttr::default()), 1)).await);
     let (meta, disk) = restarted(meta, &disk).await;
     rot(&disk, &content(1));
     // The first time it is looked up, then with what lies around it.
@@ -192,6 +198,8 @@ async fn damaged_bytes_do_not_hide_sound_ones_nor_answers() {
     let needy = || file.write(10, vec![7; 100]);
     assert_eq!(meta.execute(call(needy(), once(2))).await, Err(FsError::Io));
     assert_eq!(done(meta.execute(call(needy(), once(1))).await), answered);
+    assert_eq!(done(meta.execute(in_slot(needy(), 1)).await), kept);
+    assert_eq!(meta.execute(in_slot(needy(), 2)).await, Err(FsError::Io));
     assert!(!meta.status().failed);
 }
 

@@ -39,7 +39,7 @@ async fn on_client(meta: &LocalMetadata, op: ClientOp) -> ClientOutcome {
 }
 
 /// A client with a session.
-async fn new_client(meta: &LocalMetadata, name: &str) -> (ClientId, SessionId) {
+pub(super) async fn new_client(meta: &LocalMetadata, name: &str) -> (ClientId, SessionId) {
     let exchange = ClientOp::ExchangeId {
         owner: name.to_owned().into(),
         verifier: [1; 8],
