@@ -11,4 +11,5 @@ pub mod disk;
 pub mod id;
 pub mod label;
 pub mod limits;
+pub mod seldom;
 pub mod time;

@@ -6,7 +6,6 @@
 use super::machine::{AppliedCounters, MetaMachine, takes_space};
 use super::proposer::{Aside, Propose, Proposer, answered};
 use super::published::Published;
-use super::seldom::Seldom;
 use crate::raft::group::{GroupError, Leadership, Proposed, RaftGroup};
 use crate::raft::log_store::LogStore;
 use crate::raft::types::Completion;
@@ -14,6 +13,7 @@ use crate::state::{StateReader, StateStore};
 use atoll_base::attr::Attr;
 use atoll_base::disk::Disk;
 use atoll_base::id::{Cookie, Ino, VolumeId};
+use atoll_base::seldom::Seldom;
 use atoll_base::time::{Clock, Timestamp};
 use atoll_lockd::{GrantId, ShareBits};
 use atoll_meta::data::{FileMap, Stretch};
@@ -32,7 +32,7 @@ use std::collections::HashSet;
 use std::hash::Hash;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 /// Files whose grants, or recalled delegations, that are read at once.
@@ -41,6 +41,9 @@ const PAGE: usize = 1000;
 /// What one call rewrites in the state's file beside its own bytes, which count twice since pages are half full at worst: a
 /// few pages, of which calls flushed together share most.
 const PAGES_PER_CALL: u64 = 16 << 10;
+
+/// How often it is told that changes of damaged files are refused.
+const TELL_EVERY: Duration = Duration::from_secs(10);
 
 impl Propose for Arc<RaftGroup<MetaMachine>> {
     fn propose(&self, commands: Vec<Bytes>, done: Completion<Proposed>) {
@@ -131,7 +134,7 @@ impl Shared {
             taken_since_measured: AtomicU64::new(0),
             told_grants: Mutex::default(),
             told_recalls: Mutex::default(),
-            told_damage: Seldom::default(),
+            told_damage: Seldom::new(TELL_EVERY),
         })
     }
 

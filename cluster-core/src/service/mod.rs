@@ -7,7 +7,6 @@ mod maintenance;
 mod open;
 mod proposer;
 mod published;
-mod seldom;
 mod status;
 
 pub use local::LocalMetadata;

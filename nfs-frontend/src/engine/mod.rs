@@ -35,7 +35,6 @@ mod nfsacl;
 mod once;
 mod resolve;
 mod rquota;
-mod seldom;
 mod shield;
 pub mod stats;
 mod status;

@@ -3,7 +3,6 @@
 use crate::engine::dirty::plan::plan;
 use crate::engine::dirty::{InRoom, Taken, UnstableWrite};
 use crate::engine::resolve::Node;
-use crate::engine::seldom::Seldom;
 use crate::engine::v4::delegations::Intent;
 use crate::engine::{Engine, Interrupt, Met, Refused, status};
 use atoll_base::access::{Cred, may_write};
@@ -11,6 +10,7 @@ use atoll_base::attr::FileKind;
 use atoll_base::block::{BlockError, BlockId, BlockService};
 use atoll_base::id::Ino;
 use atoll_base::limits::INLINE_WRITE_MAX;
+use atoll_base::seldom::Seldom;
 use atoll_meta::delegation::Intrusion;
 use atoll_meta::nfs4::{ClientId, StateError};
 use atoll_meta::once::Once;
@@ -39,7 +39,7 @@ impl Default for Refusals {
 impl Refusals {
     /// Tells the administrator that data for `ino` were refused, unless that was just told of others.
     fn tell(&self, ino: Ino, error: &BlockError) {
-        let now = Instant::now();
+        let now = Instant::now().into_std();
         if matches!(error, BlockError::NoSpace) {
             if let Some(suppressed) = self.full.at(now) {
                 tracing::error!(%ino, suppressed, "the disk is full: WRITEs are refused until files are removed");

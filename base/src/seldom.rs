@@ -1,12 +1,11 @@
-//! Lines of the log that every call could write: one of them now and then says it all.
+//! Lines of the log that every call could write, so that anybody can make them come: one of them now and then says it all.
 
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
-use tokio::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Lets a line through at most every so often, and counts the others.
 #[derive(Debug)]
-pub(crate) struct Seldom {
+pub struct Seldom {
     every: Duration,
     state: Mutex<State>,
 }
@@ -21,12 +20,12 @@ struct State {
 
 impl Seldom {
     /// One line per `every` at most.
-    pub(crate) fn new(every: Duration) -> Self {
+    pub fn new(every: Duration) -> Self {
         Self { every, state: Mutex::default() }
     }
 
     /// Whether to write a line now: if so, how many were not written since the last.
-    pub(crate) fn at(&self, now: Instant) -> Option<u64> {
+    pub fn at(&self, now: Instant) -> Option<u64> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if state.last.is_some_and(|last| now.saturating_duration_since(last) < self.every) {
             state.suppressed += 1;
@@ -52,5 +51,12 @@ mod tests {
         assert_eq!(at(19_999), None);
         assert_eq!(at(60_000), Some(1));
         assert_eq!(at(90_000), Some(0));
+    }
+
+    #[test]
+    fn the_time_counts_from_the_last_line() {
+        let (seldom, begin) = (Seldom::new(Duration::from_secs(10)), Instant::now());
+        let at = |seconds| seldom.at(begin + Duration::from_secs(seconds));
+        assert_eq!([0, 1, 9, 10, 11, 30, 50].map(at), [Some(0), None, None, Some(2), None, Some(1), Some(0)]);
     }
 }
