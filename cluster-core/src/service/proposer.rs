@@ -18,7 +18,8 @@ use bytes::Bytes;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+use tokio::runtime::Handle;
 use tokio::sync::{Notify, oneshot};
 
 /// Bounds of the queue and of a batch.
@@ -56,6 +57,13 @@ const ASIDE_DELAY: Duration = Duration::from_millis(20);
 
 /// How many such calls wait at most.
 const ASIDE_MAX: usize = 64;
+
+/// How often at most a gathering batch looks whether more has come. Between two looks everything that was ready to run on a thread of the
+/// runtime has run, or 61 tasks.
+const GATHER_LOOKS: usize = 32;
+
+/// When it looks no more, for the threads may be busy with others' long calls.
+const GATHER_TIME: Duration = Duration::from_millis(2);
 
 /// Bytes that an entry of the log adds to each command.
 const PER_COMMAND: usize = 4;
@@ -134,6 +142,17 @@ struct Queue {
     in_flight: usize,
     /// Calls in them.
     calls_in_flight: usize,
+    /// Somebody waits for more to come, and then proposes.
+    gathering: bool,
+    /// Callers of the last batch.
+    last_callers: usize,
+}
+
+/// What is to be done now with what waits.
+enum Step {
+    Nothing,
+    Gather,
+    Propose(Ready),
 }
 
 impl Queue {
@@ -142,11 +161,15 @@ impl Queue {
         if !self.overdue && self.aside == self.waiting.len() && self.aside < ASIDE_MAX {
             return false;
         }
-        let full = self.waiting.len() >= limits.batch_calls || self.bytes >= limits.batch_bytes;
-        let alone = self.in_flight == 0;
+        let alone = self.in_flight == 0 && !self.gathering;
+        let as_many = self.in_flight > 0 && self.waiting.len() >= self.calls_in_flight;
         !self.waiting.is_empty()
             && self.in_flight < limits.in_flight
-            && (alone || full || self.waiting.len() >= self.calls_in_flight)
+            && (alone || as_many || self.is_full(limits))
+    }
+
+    fn is_full(&self, limits: &Limits) -> bool {
+        self.waiting.len() >= limits.batch_calls || self.bytes >= limits.batch_bytes
     }
 }
 
@@ -176,6 +199,8 @@ pub struct ProposerStatus {
 pub(super) struct Proposer<P> {
     group: P,
     limits: Limits,
+    /// That of those who call.
+    runtime: Handle,
     queue: Mutex<Queue>,
     /// The group stopped by itself: no change will ever succeed.
     failed: AtomicBool,
@@ -187,10 +212,13 @@ pub(super) struct Proposer<P> {
 }
 
 impl<P: Propose> Proposer<P> {
+    /// # Panics
+    /// Outside a runtime.
     pub(super) fn new(group: P, limits: Limits) -> Arc<Self> {
         Arc::new(Self {
             group,
             limits,
+            runtime: Handle::current(),
             queue: Mutex::default(),
             failed: AtomicBool::new(false),
             closed: AtomicBool::new(false),
@@ -232,19 +260,19 @@ impl<P: Propose> Proposer<P> {
 
     /// Proposes what waits as soon as there is a place, also if nobody waits for it.
     fn hurry(self: &Arc<Self>) {
-        let ready = {
+        let step = {
             let mut queue = self.queue();
             queue.overdue = queue.aside > 0;
-            self.take_batch(&mut queue)
+            self.step(&mut queue)
         };
-        self.send(ready);
+        self.go(step);
     }
 
     fn enqueue(self: &Arc<Self>, command: Bytes, answer: Answer) -> Result<(), FsError> {
         if command.len() > self.limits.call_bytes {
             return Err(FsError::Invalid);
         }
-        let ready = {
+        let step = {
             let mut queue = self.queue();
             // Under the lock, so that whoever closes or fails the queue sees all that came before.
             if self.failed.load(Ordering::Acquire) {
@@ -259,16 +287,32 @@ impl<P: Propose> Proposer<P> {
             queue.bytes += command.len();
             queue.aside += usize::from(answer.is_aside());
             queue.waiting.push_back((command, answer));
-            self.take_batch(&mut queue)
+            self.step(&mut queue)
         };
-        self.send(ready);
+        self.go(step);
         Ok(())
     }
 
-    fn take_batch(&self, queue: &mut Queue) -> Option<Ready> {
+    fn step(&self, queue: &mut Queue) -> Step {
         if !queue.is_due(&self.limits) {
-            return None;
+            return Step::Nothing;
         }
+        if queue.in_flight == 0 && queue.last_callers > 1 && !queue.is_full(&self.limits) {
+            queue.gathering = true;
+            return Step::Gather;
+        }
+        Step::Propose(self.take_batch(queue))
+    }
+
+    fn go(self: &Arc<Self>, step: Step) {
+        match step {
+            Step::Nothing => {}
+            Step::Gather => drop(self.runtime.spawn(Gathering(self.clone()).until_idle())),
+            Step::Propose(ready) => self.send(ready),
+        }
+    }
+
+    fn take_batch(&self, queue: &mut Queue) -> Ready {
         let mut ready = Ready { commands: Vec::new(), answers: Vec::new() };
         let mut bytes = 0;
         while ready.commands.len() < self.limits.batch_calls
@@ -289,11 +333,11 @@ impl<P: Propose> Proposer<P> {
         queue.overdue &= queue.aside > 0;
         queue.in_flight += 1;
         queue.calls_in_flight += ready.commands.len();
-        Some(ready)
+        queue.last_callers = ready.answers.iter().filter(|answer| !answer.is_aside()).count();
+        ready
     }
 
-    fn send(self: &Arc<Self>, ready: Option<Ready>) {
-        let Some(Ready { commands, answers }) = ready else { return };
+    fn send(self: &Arc<Self>, Ready { commands, answers }: Ready) {
         self.calls.fetch_add(commands.len() as u64, Ordering::Relaxed);
         self.batches.fetch_add(1, Ordering::Relaxed);
         let this = self.clone();
@@ -301,19 +345,25 @@ impl<P: Propose> Proposer<P> {
         self.group.propose(commands, done);
     }
 
-    /// The next batch first, so that its sync runs while the answers go out.
+    /// The next batch first, if it goes at once, so that its sync runs while the answers go out.
     fn complete(self: &Arc<Self>, answers: Vec<Answer>, result: Option<Proposed>) {
         if result.is_none() {
             self.fail();
         }
-        let (ready, idle) = {
+        let (step, idle) = {
             let mut queue = self.queue();
             queue.in_flight -= 1;
             queue.calls_in_flight -= answers.len();
-            let ready = self.take_batch(&mut queue);
-            (ready, queue.in_flight == 0)
+            let step = self.step(&mut queue);
+            (step, queue.in_flight == 0)
         };
-        self.send(ready);
+        let gather = match step {
+            Step::Propose(ready) => {
+                self.send(ready);
+                Step::Nothing
+            }
+            later => later,
+        };
         match result {
             Some(Ok(response)) => {
                 let responses = response.data.0;
@@ -329,6 +379,7 @@ impl<P: Propose> Proposer<P> {
                 }
             }
         }
+        self.go(gather);
         if idle {
             self.drained.notify_waiters();
         }
@@ -378,101 +429,39 @@ impl<P: Propose> Proposer<P> {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
+/// A batch that gathers. Proposed when this is dropped, so also if the runtime ends.
+struct Gathering<P: Propose>(Arc<Proposer<P>>);
 
-    use super::*;
-
-    /// Takes batches and keeps them until they are let go without a result.
-    #[derive(Default)]
-    struct Group(Mutex<VecDeque<(usize, Completion<Proposed>)>>);
-
-    impl Propose for Arc<Group> {
-        fn propose(&self, commands: Vec<Bytes>, done: Completion<Proposed>) {
-            self.0.lock().unwrap().push_back((commands.len(), done));
-        }
-    }
-
-    impl Group {
-        fn sizes(&self) -> Vec<usize> {
-            self.0.lock().unwrap().iter().map(|(size, _)| *size).collect()
-        }
-    }
-
-    fn queued(calls: usize) -> (Arc<Group>, Arc<Proposer<Arc<Group>>>) {
-        let group = Arc::new(Group::default());
-        let proposer = Proposer::new(group.clone(), Limits::default());
-        (0..calls).for_each(|_| drop(proposer.submit(Bytes::from_static(b"call")).unwrap()));
-        (group, proposer)
-    }
-
-    /// As the end of the first batch does, but with the group still there.
-    fn end_first(group: &Group, proposer: &Arc<Proposer<Arc<Group>>>) {
-        let (size, done) = group.0.lock().unwrap().pop_front().unwrap();
-        // It would fail the queue.
-        std::mem::forget(done);
-        let mut queue = proposer.queue();
-        queue.in_flight -= 1;
-        queue.calls_in_flight -= size;
-        let ready = proposer.take_batch(&mut queue);
-        drop(queue);
-        proposer.send(ready);
-    }
-
-    #[test]
-    fn a_call_alone_does_not_wait() {
-        assert_eq!(queued(1).0.sizes(), [1]);
-    }
-
-    #[test]
-    fn beside_others_calls_gather_until_they_are_as_many() {
-        let (group, proposer) = queued(64);
-        assert_eq!(group.sizes(), [1, 1, 2]);
-        // The places are taken; the rest goes as one.
-        end_first(&group, &proposer);
-        assert_eq!(group.sizes(), [1, 2, 60]);
-        (0..4).for_each(|_| drop(proposer.submit(Bytes::from_static(b"call")).unwrap()));
-        end_first(&group, &proposer);
-        end_first(&group, &proposer);
-        assert_eq!(group.sizes(), [60], "four calls are not worth a sync beside sixty");
-        (0..55).for_each(|_| drop(proposer.submit(Bytes::from_static(b"call")).unwrap()));
-        assert_eq!(group.sizes(), [60]);
-        drop(proposer.submit(Bytes::from_static(b"call")).unwrap());
-        assert_eq!(group.sizes(), [60, 60]);
-        // When nothing is in flight, what waits goes at once.
-        drop(proposer.submit(Bytes::from_static(b"call")).unwrap());
-        end_first(&group, &proposer);
-        assert_eq!(group.sizes(), [60]);
-        end_first(&group, &proposer);
-        assert_eq!(group.sizes(), [1]);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn what_nobody_waits_for_rides_with_the_next_call() {
-        let (group, proposer) = queued(0);
-        let aside = |n| {
-            for _ in 0..n {
-                proposer.submit_aside(Bytes::from_static(b"call"), Aside::new(Box::new(|| {}))).unwrap();
+impl<P: Propose> Gathering<P> {
+    /// Until two looks in a row find nothing new.
+    async fn until_idle(self) {
+        let begun = Instant::now();
+        let (mut seen, mut quiet) = (0, 0);
+        for _ in 0..GATHER_LOOKS {
+            let waiting = self.0.queue().waiting.len();
+            quiet = if waiting == seen { quiet + 1 } else { 0 };
+            if quiet == 2 || begun.elapsed() > GATHER_TIME {
+                break;
             }
-        };
-        aside(2);
-        assert_eq!(group.sizes(), []);
-        drop(proposer.submit(Bytes::from_static(b"call")).unwrap());
-        assert_eq!(group.sizes(), [3]);
-        end_first(&group, &proposer);
-        // Without another call they go by themselves,
-        aside(2);
-        tokio::time::sleep(ASIDE_DELAY * 2).await;
-        assert_eq!(group.sizes(), [2]);
-        end_first(&group, &proposer);
-        // and again,
-        aside(1);
-        tokio::time::sleep(ASIDE_DELAY * 2).await;
-        assert_eq!(group.sizes(), [1]);
-        end_first(&group, &proposer);
-        // and when they are many.
-        aside(ASIDE_MAX);
-        assert_eq!(group.sizes(), [ASIDE_MAX]);
+            seen = waiting;
+            tokio::task::yield_now().await;
+        }
     }
 }
+
+impl<P: Propose> Drop for Gathering<P> {
+    fn drop(&mut self) {
+        let this = &self.0;
+        let ready = {
+            let mut queue = this.queue();
+            queue.gathering = false;
+            queue.is_due(&this.limits).then(|| this.take_batch(&mut queue))
+        };
+        if let Some(ready) = ready {
+            this.send(ready);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
