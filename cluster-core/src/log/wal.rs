@@ -205,17 +205,19 @@ impl Wal {
         if shared.state.spares.len() < spares {
             self.core.wanted.notify_all();
         }
+        let is_written = shared.writing;
         drop(shared);
-        if writer == Writer::Thread || !self.core.write_group() {
-            self.core.queued.notify_all();
+        if is_written || (writer == Writer::Caller && self.core.write_group()) {
+            return Ok(());
         }
+        self.core.queued.notify_all();
         Ok(())
     }
 
     /// Waits until a group was written or a spare made; without threads does it.
     fn make_progress<'a>(&'a self, shared: MutexGuard<'a, Shared>) -> MutexGuard<'a, Shared> {
         if self.threads.is_some() {
-            return self.core.wait(&self.core.progress, shared);
+            return self.core.await_progress(shared);
         }
         drop(shared);
         self.core.write_group();

@@ -42,8 +42,10 @@ pub(super) struct Shared {
     pub(super) state: State,
     pub(super) failed: Option<Arc<str>>,
     pub(super) closing: bool,
-    /// A thread writes a group.
+    /// A thread writes a group. It looks at the queue again before it ends.
     pub(super) writing: bool,
+    /// Threads that wait for [`Core::progress`]. To notify nobody is a system call, too, with each group.
+    pub(super) awaiting_progress: usize,
     /// Kept for the next group.
     buffer: GroupBuffer,
     /// The last preparation found no space.
@@ -81,6 +83,7 @@ impl Core {
             failed: None,
             closing: false,
             writing: false,
+            awaiting_progress: 0,
             buffer: GroupBuffer::default(),
             starved: false,
             awaited_spares: 0,
@@ -112,8 +115,17 @@ impl Core {
         on.wait(shared).unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub(super) fn await_progress<'a>(&self, mut shared: MutexGuard<'a, Shared>) -> MutexGuard<'a, Shared> {
+        shared.awaiting_progress += 1;
+        let mut shared = self.wait(&self.progress, shared);
+        shared.awaiting_progress -= 1;
+        shared
+    }
+
     fn progressed(&self) {
-        self.progress.notify_all();
+        if self.lock().awaiting_progress > 0 {
+            self.progress.notify_all();
+        }
         self.drained.notify_waiters();
     }
 
