@@ -13,6 +13,7 @@
 
 use crate::raft::group::Proposed;
 use crate::raft::types::Completion;
+use atoll_meta::service::Aside;
 use atoll_meta::{FsError, Response};
 use bytes::Bytes;
 use std::collections::VecDeque;
@@ -78,8 +79,8 @@ pub(super) trait Propose: Send + Sync + 'static {
 /// Where an answer goes.
 enum Answer {
     Awaited(oneshot::Sender<Result<Response, FsError>>),
-    /// Nobody wants it. Goes with what is to happen then.
-    Aside(#[expect(dead_code, reason = "what it does when it is dropped")] Aside),
+    /// Nobody waits for it.
+    Aside(Aside),
 }
 
 impl Answer {
@@ -88,26 +89,10 @@ impl Answer {
     }
 
     fn give(self, answer: Result<Response, FsError>) {
-        if let Self::Awaited(caller) = self {
+        match self {
             // A caller that went away does not care.
-            let _gone = caller.send(answer);
-        }
-    }
-}
-
-/// What is to happen when a call that nobody waits for is over, one way or the other.
-pub(super) struct Aside(Option<Box<dyn FnOnce() + Send>>);
-
-impl Aside {
-    pub(super) fn new(done: Box<dyn FnOnce() + Send>) -> Self {
-        Self(Some(done))
-    }
-}
-
-impl Drop for Aside {
-    fn drop(&mut self) {
-        if let Some(done) = self.0.take() {
-            done();
+            Self::Awaited(caller) => drop(caller.send(answer)),
+            Self::Aside(done) => done(answer),
         }
     }
 }
@@ -212,7 +197,7 @@ impl<P: Propose> Proposer<P> {
         self.enqueue(command, Answer::Awaited(tx)).map(|()| rx)
     }
 
-    /// The same for a command whose answer nobody wants. On a runtime with time.
+    /// The same for a command whose answer nobody waits for: `done` is given it, if the command was taken. On a runtime with time.
     pub(super) fn submit_aside(self: &Arc<Self>, command: Bytes, done: Aside) -> Result<(), FsError> {
         self.enqueue(command, Answer::Aside(done))?;
         let begins = {
@@ -453,7 +438,7 @@ mod tests {
         let (group, proposer) = queued(0);
         let aside = |n| {
             for _ in 0..n {
-                proposer.submit_aside(Bytes::from_static(b"call"), Aside::new(Box::new(|| {}))).unwrap();
+                proposer.submit_aside(Bytes::from_static(b"call"), Box::new(drop)).unwrap();
             }
         };
         aside(2);
@@ -474,5 +459,23 @@ mod tests {
         // and when they are many.
         aside(ASIDE_MAX);
         assert_eq!(group.sizes(), [ASIDE_MAX]);
+    }
+
+    #[tokio::test]
+    async fn who_does_not_wait_is_told_what_came_of_a_call_that_was_taken() {
+        let (group, proposer) = queued(0);
+        let (told, tells) = std::sync::mpsc::channel();
+        let aside = || {
+            let told = told.clone();
+            let done = move |answer: Result<Response, FsError>| told.send(answer.map(drop)).unwrap();
+            proposer.submit_aside(Bytes::from_static(b"call"), Box::new(done))
+        };
+        aside().unwrap();
+        proposer.hurry();
+        // Lost, and all that come after are refused.
+        drop(group.0.lock().unwrap().pop_front().unwrap());
+        assert_eq!(tells.try_recv(), Ok(Err(FsError::Delay)));
+        assert_eq!(aside(), Err(FsError::Io));
+        assert!(tells.try_recv().is_err());
     }
 }

@@ -23,8 +23,10 @@
 
 mod kept;
 mod numbers;
+mod unsettled;
 
 use self::kept::{KEPT_MAX, Kept};
+pub(crate) use self::unsettled::Unsettled;
 use super::back::Backchannel;
 use super::shares::{Moved, Shares};
 use atoll_meta::nfs4::{ClientId, Session, SessionId};
@@ -55,6 +57,8 @@ struct Slot {
     seqid: Option<u32>,
     busy: bool,
     last: Last,
+    /// How much of the last request was answered and is not in the replicated state yet.
+    unsettled: u32,
     /// The request whose reply told the target last, and which target that was, by its number.
     told: Option<(u32, u32)>,
 }
@@ -105,6 +109,8 @@ pub(crate) struct Active {
     pub(crate) back: Backchannel,
     slots: Mutex<Slots>,
     room: Arc<AtomicUsize>,
+    /// Told when something that was answered early is in the state.
+    settled: Notify,
     /// That it is there was seen when so many clients and sessions had ended ([`atoll_meta::MetadataService::ended`]).
     seen: AtomicU64,
     /// Whether the client is known to have sent RECLAIM_COMPLETE, which cannot be taken back.
@@ -286,7 +292,7 @@ impl Active {
 
     fn turn(self: &Arc<Self>, slot: &mut Slot, index: usize, seqid: u32, fingerprint: u64) -> Turn {
         let last = Last { fingerprint: Some(fingerprint), ..Last::default() };
-        let taken = Slot { seqid: Some(seqid), busy: true, last, told: slot.told };
+        let taken = Slot { seqid: Some(seqid), busy: true, last, unsettled: 0, told: slot.told };
         let former = std::mem::replace(slot, taken);
         Turn { session: self.clone(), index, former: Some(former) }
     }
@@ -388,6 +394,7 @@ impl Sessions {
             back,
             slots: Mutex::new(slots),
             room: self.room.clone(),
+            settled: Notify::new(),
             seen: AtomicU64::new(u64::MAX),
             reclaimed: AtomicBool::new(false),
         });

@@ -365,3 +365,29 @@ fn a_session_that_is_gone_leaves_no_numbers() {
     sessions.remove_all(ClientId(1));
     assert_eq!(sessions.lock().numbers.take(SessionId(1)).map(|slots| slots.len()), None);
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_asks_again_waits_for_what_was_answered_early() {
+    use std::time::Duration;
+    let s = session(true);
+    let waits = async |slot| tokio::time::timeout(Duration::from_secs(1), s.settled(slot)).await.is_err();
+    let first = turn(s.begin(0, 1, 9, None));
+    let (one, two) = (first.unsettled(), first.unsettled());
+    first.finish(None);
+    assert!(waits(0).await && !waits(1).await);
+    drop(one);
+    assert!(waits(0).await);
+    let (_, ()) = tokio::join!(s.settled(0), async { drop(two) });
+    // With the next request, the former is of no interest.
+    let second = turn(s.begin(0, 2, 9, None));
+    let late = second.unsettled();
+    second.finish(None);
+    let third = turn(s.begin(0, 3, 9, None));
+    assert!(!waits(0).await);
+    let of_third = third.unsettled();
+    third.finish(None);
+    drop(late);
+    assert!(waits(0).await);
+    drop(of_third);
+    assert!(!waits(0).await);
+}
