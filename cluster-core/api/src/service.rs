@@ -25,6 +25,9 @@ use std::sync::Arc;
 /// Result of a read.
 pub type Read<T> = Result<T, FsError>;
 
+/// What is to happen when a call that nobody waits for is over, with its answer as [`MetadataService::execute`] would give it. Must not wait.
+pub type Aside = Box<dyn FnOnce(Result<Response, FsError>) + Send>;
+
 /// A name looked up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
@@ -217,9 +220,9 @@ pub trait MetadataService: Send + Sync + 'static {
     }
 
     /// Has a call run that nobody waits for. True if it was taken: then it comes before whatever is asked for later, within moments, and may be
-    /// lost only with whoever leads. False if not; it had no effect. `done` is called when the state shows what came of it, or it was lost or not taken.
-    fn execute_aside(&self, _call: &Call, done: Box<dyn FnOnce() + Send>) -> bool {
-        done();
+    /// lost only with whoever leads. False if not; it had no effect. `done` is called when the state shows what came of a call that was taken, or it was lost; it is dropped
+    /// without if the call was not taken, or the service has ended.
+    fn execute_aside(&self, _call: &Call, _done: Aside) -> bool {
         false
     }
 }

@@ -4,7 +4,7 @@
 //! [`super::proposer`].
 
 use super::machine::{AppliedCounters, MetaMachine, takes_space};
-use super::proposer::{Aside, Propose, Proposer, answered};
+use super::proposer::{Propose, Proposer, answered};
 use super::published::Published;
 use crate::raft::group::{GroupError, Leadership, Proposed, RaftGroup};
 use crate::raft::log_store::LogStore;
@@ -23,7 +23,7 @@ use atoll_meta::lock::{Conflict, GrantedWaiter, LockTest};
 use atoll_meta::nfs4::{Client, ClientId, Session, SessionId, State, StateId};
 use atoll_meta::offload::Offload;
 use atoll_meta::once::{Once, SlotOutcome};
-use atoll_meta::service::{DirPage, Found, Read};
+use atoll_meta::service::{Aside, DirPage, Found, Read};
 use atoll_meta::{Call, Exports, FsError, MetadataService, OnceKey, Response};
 use atoll_model::read::{self, Unreadable};
 use atoll_model::{Command, KvError};
@@ -478,8 +478,8 @@ impl MetadataService for LocalMetadata {
         self.shared.execute(call)
     }
 
-    fn execute_aside(&self, call: &Call, done: Box<dyn FnOnce() + Send>) -> bool {
-        self.shared.execute_aside(call, Aside::new(done)).is_ok()
+    fn execute_aside(&self, call: &Call, done: Aside) -> bool {
+        self.shared.execute_aside(call, done).is_ok()
     }
 }
 

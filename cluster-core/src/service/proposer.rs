@@ -13,6 +13,7 @@
 
 use crate::raft::group::Proposed;
 use crate::raft::types::Completion;
+use atoll_meta::service::Aside;
 use atoll_meta::{FsError, Response};
 use bytes::Bytes;
 use std::collections::VecDeque;
@@ -86,8 +87,8 @@ pub(super) trait Propose: Send + Sync + 'static {
 /// Where an answer goes.
 enum Answer {
     Awaited(oneshot::Sender<Result<Response, FsError>>),
-    /// Nobody wants it. Goes with what is to happen then.
-    Aside(#[expect(dead_code, reason = "what it does when it is dropped")] Aside),
+    /// Nobody waits for it.
+    Aside(Aside),
 }
 
 impl Answer {
@@ -96,26 +97,10 @@ impl Answer {
     }
 
     fn give(self, answer: Result<Response, FsError>) {
-        if let Self::Awaited(caller) = self {
+        match self {
             // A caller that went away does not care.
-            let _gone = caller.send(answer);
-        }
-    }
-}
-
-/// What is to happen when a call that nobody waits for is over, one way or the other.
-pub(super) struct Aside(Option<Box<dyn FnOnce() + Send>>);
-
-impl Aside {
-    pub(super) fn new(done: Box<dyn FnOnce() + Send>) -> Self {
-        Self(Some(done))
-    }
-}
-
-impl Drop for Aside {
-    fn drop(&mut self) {
-        if let Some(done) = self.0.take() {
-            done();
+            Self::Awaited(caller) => drop(caller.send(answer)),
+            Self::Aside(done) => done(answer),
         }
     }
 }
@@ -240,7 +225,7 @@ impl<P: Propose> Proposer<P> {
         self.enqueue(command, Answer::Awaited(tx)).map(|()| rx)
     }
 
-    /// The same for a command whose answer nobody wants. On a runtime with time.
+    /// The same for a command whose answer nobody waits for: `done` is given it, if the command was taken. On a runtime with time.
     pub(super) fn submit_aside(self: &Arc<Self>, command: Bytes, done: Aside) -> Result<(), FsError> {
         self.enqueue(command, Answer::Aside(done))?;
         let begins = {

@@ -202,8 +202,8 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
             streams: io::Streams::default(),
             config,
         });
-        engine.register().await?;
-        engine.recall_what_may_be_told().await?;
+        let epoch = engine.register().await?;
+        engine.recall_what_may_be_told(epoch).await?;
         tokio::spawn(background(Arc::downgrade(&engine)));
         let end = engine.v4.delegations.end.subscribe();
         tokio::spawn(v4::slot_recalls::run(Arc::downgrade(&engine), end.clone()));
@@ -305,6 +305,10 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
             self.declare_lost(new, &held).await;
         }
         held.iter().for_each(|file| self.forget_dirty(file));
+        // Whoever had this one's place has told what it made, too.
+        if let Err(error) = Box::pin(self.recall_what_may_be_told(new)).await {
+            warn!(%error, "what holders of delegations may have been told cannot be recalled");
+        }
         self.epoch.store(new.0, Ordering::SeqCst);
     }
 

@@ -114,7 +114,7 @@ async fn what_nobody_waits_for_rides_with_the_next_call() {
     let (group, proposer) = queued(0);
     let aside = |n| {
         for _ in 0..n {
-            proposer.submit_aside(Bytes::from_static(b"call"), Aside::new(Box::new(|| {}))).unwrap();
+            proposer.submit_aside(Bytes::from_static(b"call"), Box::new(drop)).unwrap();
         }
     };
     aside(2);
@@ -135,4 +135,22 @@ async fn what_nobody_waits_for_rides_with_the_next_call() {
     // and when they are many.
     aside(ASIDE_MAX);
     assert_eq!(group.sizes(), [ASIDE_MAX]);
+}
+
+#[tokio::test]
+async fn who_does_not_wait_is_told_what_came_of_a_call_that_was_taken() {
+    let (group, proposer) = queued(0);
+    let (told, tells) = std::sync::mpsc::channel();
+    let aside = || {
+        let told = told.clone();
+        let done = move |answer: Result<Response, FsError>| told.send(answer.map(drop)).unwrap();
+        proposer.submit_aside(Bytes::from_static(b"call"), Box::new(done))
+    };
+    aside().unwrap();
+    proposer.hurry();
+    // Lost, and all that come after are refused.
+    drop(group.0.lock().unwrap().pop_front().unwrap());
+    assert_eq!(tells.try_recv(), Ok(Err(FsError::Delay)));
+    assert_eq!(aside(), Err(FsError::Io));
+    assert!(tells.try_recv().is_err());
 }

@@ -177,16 +177,16 @@ async fn what_nobody_waits_for_is_done_in_order_and_before_a_stop() {
     let close = |open| {
         let told = told.clone();
         let close = call(Op::State(StateOp::Close { client, open }), None);
-        assert!(meta.execute_aside(&close, Box::new(move || told.send(()).unwrap())));
+        assert!(meta.execute_aside(&close, Box::new(move |answer| told.send(answer).unwrap())));
     };
     let first = open().await;
     close(first);
     let second = open().await;
     assert_ne!(first.id, second.id, "the former one is closed");
     assert_eq!(meta.state(first.id).await, Ok(None));
-    tells.recv().unwrap();
+    done(tells.recv().unwrap());
     close(second);
     meta.stop().await.unwrap();
-    tells.recv().unwrap();
+    done(tells.recv().unwrap());
     assert_eq!(meta.state(second.id).await, Ok(None));
 }

@@ -117,7 +117,8 @@ impl<'a> Client<'a> {
         new
     }
 
-    pub(super) async fn compound(&self, ops: Vec<ArgOp4>) -> Vec<ResOp4> {
+    /// Sends a COMPOUND.
+    pub(super) async fn send(&self, ops: Vec<ArgOp4>) -> Answer {
         let mut e = Encoder::new();
         e.put(&Compound4Args {
             tag: Tag::default(),
@@ -126,22 +127,30 @@ impl<'a> Client<'a> {
         });
         let mut call = self.world.rpc(self.world.next_xid(), NFS, 4, 1, e.into_bytes());
         call.connection = self.connection.as_ref().map(Reverse::handle);
-        let Answer::Success(reply) = self.world.engine.nfs4(call, Encoder::new()).await else { panic!() };
+        self.world.engine.nfs4(call, Encoder::new()).await
+    }
+
+    pub(super) async fn compound(&self, ops: Vec<ArgOp4>) -> Vec<ResOp4> {
+        let Answer::Success(reply) = self.send(ops).await else { panic!() };
         let res: Compound4Res = Decoder::new(reply.into_bytes()).decode().unwrap();
         res.ops.into_vec()
     }
 
-    /// Operations on the session; their results without that of SEQUENCE, whose flags are noted.
-    pub(super) async fn ask(&mut self, mut ops: Vec<ArgOp4>) -> Vec<ResOp4> {
+    /// SEQUENCE of the next request.
+    pub(super) fn next_sequence(&mut self) -> ArgOp4 {
         self.seqid += 1;
-        let sequence = Sequence4Args {
+        ArgOp4::Sequence(Sequence4Args {
             sessionid: self.session,
             sequenceid: self.seqid,
             slotid: 0,
             highest_slotid: 0,
             cachethis: false,
-        };
-        ops.insert(0, ArgOp4::Sequence(sequence));
+        })
+    }
+
+    /// Operations on the session; their results without that of SEQUENCE, whose flags are noted.
+    pub(super) async fn ask(&mut self, mut ops: Vec<ArgOp4>) -> Vec<ResOp4> {
+        ops.insert(0, self.next_sequence());
         let mut res = self.compound(ops).await;
         match res.remove(0) {
             ResOp4::Sequence(Ok(ok)) => self.flags = ok.status_flags,

@@ -313,3 +313,20 @@ async fn after_a_start_what_may_have_been_told_is_recalled() {
         a.return_it(quiet.0, quiet.1.stateid).await;
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_frontend_that_lost_its_place_for_a_while_recalls_what_may_have_been_told() {
+    let world = World::new().await;
+    let mut a = Client::new(&world, "a", BACK).await;
+    let held = a.watch(root(&world), &ALL).await.unwrap();
+    let note: fn(&Op) -> bool = |op| matches!(op, Op::State(StateOp::Noticed { .. }));
+    (0..1000).for_each(|_| world.meta.fail_next(note, super::meta::Fault::LostBefore));
+    world.create(world.root, "x").await;
+    assert_eq!(a.changes().await.len(), 1);
+    let op = Op::RegisterFrontend { frontend: world.engine.origin().await.frontend };
+    world.meta.apply(Call { origin: None, once: None, cred: Cred::root(), client: None, op }).result.unwrap();
+    world.meta.forget_faults();
+    assert_eq!(a.heard().await, Told::Recall(held.stateid));
+    assert!(world.meta.notices(StateId(0), 1).await.unwrap().is_empty());
+    a.return_it(root(&world), held.stateid).await;
+}

@@ -12,7 +12,7 @@ use atoll_meta::lock::{Conflict, GrantedWaiter, LockTest};
 use atoll_meta::nfs4::{Client, ClientId, Session, SessionId, State as OpenState, StateId};
 use atoll_meta::offload::Offload;
 use atoll_meta::once::SlotOutcome;
-use atoll_meta::service::{DirPage, Found, Read};
+use atoll_meta::service::{Aside, DirPage, Found, Read};
 use atoll_meta::{Call, FsError, MetadataService, OnceKey, Op, Response};
 use atoll_model::{Command, KvError, MemKv, Model, read};
 use bytes::Bytes;
@@ -60,6 +60,8 @@ pub(crate) struct Meta {
     turns: Turns,
     /// Delegations of whose recall somebody was told.
     told: Mutex<HashSet<StateId>>,
+    /// Calls that nobody waits for, if they are held.
+    aside: Mutex<Option<Vec<(Call, Aside)>>>,
     applied: Notify,
     noticed: Notify,
     offloaded: Notify,
@@ -78,6 +80,7 @@ impl Meta {
             state: Mutex::new(state),
             turns: Turns::new(seed),
             told: Mutex::default(),
+            aside: Mutex::default(),
             applied: Notify::new(),
             noticed: Notify::new(),
             offloaded: Notify::new(),
@@ -149,6 +152,36 @@ impl Meta {
     /// Moves the clock.
     pub(crate) fn advance(&self, nanos: i128) {
         self.lock().stamp += nanos;
+    }
+
+    /// From now on, calls that nobody waits for wait until they are let go.
+    pub(crate) fn hold_aside(&self) {
+        self.aside.lock().unwrap().get_or_insert_default();
+    }
+
+    /// Executes the calls that nobody waits for.
+    pub(crate) fn let_aside_go(&self) {
+        for (call, done) in self.aside.lock().unwrap().take().unwrap_or_default() {
+            done(self.try_apply(call));
+        }
+    }
+
+    /// Applies a call unless something is to go wrong with it.
+    fn try_apply(&self, call: Call) -> Result<Response, FsError> {
+        let fault = {
+            let mut state = self.lock();
+            let at = state.faults.iter().position(|(applies, _)| applies(&call.op));
+            at.and_then(|at| state.faults.remove(at)).map(|(_, fault)| fault)
+        };
+        match fault {
+            None => Ok(self.apply(call)),
+            Some(Fault::LostBefore) => Err(FsError::Delay),
+            Some(Fault::LostAfter) => {
+                let _lost = self.apply(call);
+                Err(FsError::Delay)
+            }
+            Some(Fault::Refused(e)) => Err(e),
+        }
     }
 
     pub(crate) fn apply(&self, call: Call) -> Response {
@@ -347,32 +380,21 @@ impl MetadataService for Meta {
         std::future::pending().await
     }
 
-    fn execute_aside(&self, call: &Call, done: Box<dyn FnOnce() + Send>) -> bool {
-        // What is to go wrong does so where somebody waits.
-        let goes_wrong = self.lock().faults.iter().any(|(applies, _)| applies(&call.op));
-        if !goes_wrong {
-            let _nobody_waits = self.apply(call.clone());
+    fn execute_aside(&self, call: &Call, done: Aside) -> bool {
+        let mut aside = self.aside.lock().unwrap();
+        match &mut *aside {
+            Some(held) => held.push((call.clone(), done)),
+            None => {
+                drop(aside);
+                done(self.try_apply(call.clone()));
+            }
         }
-        done();
-        !goes_wrong
+        true
     }
 
     async fn execute(&self, call: Call) -> Result<Response, FsError> {
         self.turns().await;
-        let fault = {
-            let mut state = self.lock();
-            let at = state.faults.iter().position(|(applies, _)| applies(&call.op));
-            at.and_then(|at| state.faults.remove(at)).map(|(_, fault)| fault)
-        };
-        let answer = match fault {
-            None => Ok(self.apply(call)),
-            Some(Fault::LostBefore) => Err(FsError::Delay),
-            Some(Fault::LostAfter) => {
-                let _lost = self.apply(call);
-                Err(FsError::Delay)
-            }
-            Some(Fault::Refused(e)) => Err(e),
-        };
+        let answer = self.try_apply(call);
         self.turns().await;
         answer
     }

@@ -10,6 +10,7 @@ pub(crate) mod world;
 mod access;
 mod backchannel;
 mod basics;
+mod closes;
 mod crash;
 mod delegation_stateids;
 mod delegations;

@@ -5,6 +5,7 @@
 //! - [`compound`]: a COMPOUND in execution, and exactly once; `ops`: the operations; this file: their order and the frame around them;
 //! - [`slots`]: sessions and slots; [`shares`]: how many slots each session may use; [`slot_recalls`]: getting some back; [`leases`]: who was heard when;
 //! - [`delegations`]: who may do locally what others would have to be asked for;
+//! - [`opening`], [`closing`]: CLOSEs that are answered before they are in the state;
 //! - [`administration`]: what administrators see and do of clients;
 //! - [`back`]: calls to clients; [`offers`]: locks that have become free for who waits;
 //! - [`offloads`]: copies that go on behind their COPY;
@@ -20,6 +21,7 @@ mod acls;
 pub(super) mod administration;
 mod attributes;
 mod back;
+mod closing;
 mod compound;
 pub(crate) mod delegations;
 mod execute;
@@ -93,7 +95,7 @@ pub(crate) struct State {
     /// OPENs of each client that are being executed.
     pub(crate) opening: opening::Opening,
     /// Opens of which a CLOSE was answered early.
-    pub(crate) closing: opening::Closing,
+    pub(crate) closing: closing::Closing,
     pub(crate) offers: offers::Offers,
     pub(crate) delegations: delegations::Delegations,
     /// `so_major_id` and server scope: the same at every frontend of the cluster (RFC 8881 §2.10.4, §2.10.5).
@@ -108,7 +110,7 @@ impl State {
             sessions: slots::Sessions::default(),
             joints: pseudo::Cache::default(),
             opening: opening::Opening::default(),
-            closing: opening::Closing::default(),
+            closing: closing::Closing::default(),
             offers: offers::Offers::default(),
             delegations: delegations::Delegations::default(),
             server_identity,

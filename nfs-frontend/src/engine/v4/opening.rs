@@ -1,10 +1,8 @@
 //! Which open owners have an OPEN under way at this frontend: a CLOSE of theirs may then be out of date before it is applied, so it
 //! is not answered early. An OPEN of another owner makes another open.
-//!
-//! And which opens were closed by a CLOSE that was answered early: until the state shows it, nobody may use them any more.
 
-use atoll_meta::nfs4::{ClientId, StateId};
-use std::collections::{HashMap, HashSet};
+use atoll_meta::nfs4::ClientId;
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -49,30 +47,5 @@ impl Drop for Entered {
                 all.remove(&self.owner);
             }
         }
-    }
-}
-
-/// Opens whose CLOSE is answered and not yet in the state. As many as the store's queue takes.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Closing(Arc<Mutex<HashSet<StateId>>>);
-
-impl Closing {
-    fn lock(&self) -> MutexGuard<'_, HashSet<StateId>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Its CLOSE will be answered.
-    pub(crate) fn enter(&self, open: StateId) {
-        self.lock().insert(open);
-    }
-
-    /// Its CLOSE is in the state, or was not taken.
-    pub(crate) fn leave(&self, open: StateId) {
-        self.lock().remove(&open);
-    }
-
-    /// Whether an open that the state still shows is closed.
-    pub(crate) fn has(&self, open: StateId) -> bool {
-        self.lock().contains(&open)
     }
 }

@@ -15,12 +15,18 @@
 //! A session may use as many of its slots as its share is ([`super::shares`]): its *target*, which every SEQUENCE tells. When the target falls, what is kept
 //! for the slots above stays until the client has shown that it has let go of them: by a new request whose `sa_highest_slotid` is below the target, on a slot whose
 //! last reply told that target, so the client had it when it sent this (§2.10.6.1). Then their outcomes and replies are removed, and the numbers alone remain: an old request
-//! that comes once more is not executed, but told that its reply is not kept. After a start such a slot takes any number, for then no old request is on its way.
+//! that comes once more is not executed, but told that its reply is not kept. They outlast the session's place in memory ([`numbers`]). After a start such a slot takes any number, for then no old request is on its way.
 //!
 //! The other number that SEQUENCE tells, the highest slot that is accepted, stays as it was agreed. Clients take targets from replies in whatever order these come, so one
 //! that has complied may use a slot above all the same, and has it again; and a client that heard late that a slot is gone would begin it anew, at 1, which nobody could
 //! tell from an old request. What cannot be exceeded is what was agreed, and with new sessions it is agreed upon with the bounds in view.
 
+mod kept;
+mod numbers;
+mod unsettled;
+
+use self::kept::{KEPT_MAX, Kept};
+pub(crate) use self::unsettled::Unsettled;
 use super::back::Backchannel;
 use super::shares::{Moved, Shares};
 use atoll_meta::nfs4::{ClientId, Session, SessionId};
@@ -31,40 +37,18 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 
-/// Sessions kept here, of some KiB each; one that was forgotten is read again from the replicated state, and its slots begin anew.
+/// Sessions kept here, of some KiB each; one that was forgotten is read again from the replicated state, and its slots go on from [`numbers`].
 const SESSIONS_MAX: usize = 1 << 14;
-
-/// Bytes of replies that all slots keep together.
-const KEPT_MAX: usize = 64 << 20;
-
-/// Bytes of a reply that is kept, and what is left of the bound for all.
-#[derive(Debug)]
-struct Kept {
-    reply: Bytes,
-    room: Arc<AtomicUsize>,
-}
-
-impl Kept {
-    /// Keeps a reply, if there is room.
-    fn new(reply: Bytes, room: &Arc<AtomicUsize>) -> Option<Self> {
-        let len = reply.len();
-        room.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(len)).ok()?;
-        Some(Self { reply, room: room.clone() })
-    }
-}
-
-impl Drop for Kept {
-    fn drop(&mut self) {
-        self.room.fetch_add(self.reply.len(), Ordering::Relaxed);
-    }
-}
 
 /// The last request of a slot.
 #[derive(Debug, Default)]
 struct Last {
-    fingerprint: u64,
+    /// Unknown if the session was forgotten since.
+    fingerprint: Option<u64>,
     /// The whole reply, if it is kept.
     reply: Option<Kept>,
+    /// Its outcome was removed from the replicated state.
+    removed: bool,
 }
 
 #[derive(Debug, Default)]
@@ -73,8 +57,17 @@ struct Slot {
     seqid: Option<u32>,
     busy: bool,
     last: Last,
+    /// How much of the last request was answered and is not in the replicated state yet.
+    unsettled: u32,
     /// The request whose reply told the target last, and which target that was, by its number.
     told: Option<(u32, u32)>,
+}
+
+impl Slot {
+    /// One that has seen no request.
+    fn new() -> Self {
+        Self { seqid: Some(0), last: Last { fingerprint: Some(0), ..Last::default() }, ..Self::default() }
+    }
 }
 
 /// How many slots a session has.
@@ -116,6 +109,8 @@ pub(crate) struct Active {
     pub(crate) back: Backchannel,
     slots: Mutex<Slots>,
     room: Arc<AtomicUsize>,
+    /// Told when something that was answered early is in the state.
+    settled: Notify,
     /// That it is there was seen when so many clients and sessions had ended ([`atoll_meta::MetadataService::ended`]).
     seen: AtomicU64,
     /// Whether the client is known to have sent RECLAIM_COMPLETE, which cannot be taken back.
@@ -198,7 +193,7 @@ impl Active {
             return;
         }
         for slot in all.iter_mut().take(extent.kept as usize).skip(keep as usize) {
-            slot.last.reply = None;
+            (slot.last.reply, slot.last.removed) = (None, true);
         }
         // The target may have risen meanwhile.
         extent.kept = keep.max(extent.target);
@@ -269,10 +264,16 @@ impl Active {
         if seqid == last {
             return match &record.last {
                 _ if record.busy => Err(Refusal::InProgress),
-                kept if kept.fingerprint != fingerprint => Err(Refusal::FalseRetry),
+                kept if kept.fingerprint.is_some_and(|its| its != fingerprint) => Err(Refusal::FalseRetry),
                 Last { reply: Some(kept), .. } => Ok(Begun::Replay(kept.reply.clone())),
-                Last { reply: None, .. } => match stored {
+                Last { reply: None, fingerprint: its, removed } => match stored {
                     None => Ok(Begun::Unknown),
+                    // It changed nothing, and its reply was forgotten with its session.
+                    Some(stored)
+                        if its.is_none() && !removed && stored.as_ref().is_none_or(|s| s.seqid != seqid) =>
+                    {
+                        Ok(Begun::Fresh(self.turn(record, index, seqid, fingerprint)))
+                    }
                     Some(Some(stored)) if stored.seqid == seqid && stored.fingerprint == fingerprint => {
                         Ok(Begun::Resume(self.turn(record, index, seqid, fingerprint), Box::new(stored)))
                     }
@@ -290,8 +291,8 @@ impl Active {
     }
 
     fn turn(self: &Arc<Self>, slot: &mut Slot, index: usize, seqid: u32, fingerprint: u64) -> Turn {
-        let last = Last { fingerprint, reply: None };
-        let taken = Slot { seqid: Some(seqid), busy: true, last, told: slot.told };
+        let last = Last { fingerprint: Some(fingerprint), ..Last::default() };
+        let taken = Slot { seqid: Some(seqid), busy: true, last, unsettled: 0, told: slot.told };
         let former = std::mem::replace(slot, taken);
         Turn { session: self.clone(), index, former: Some(former) }
     }
@@ -338,6 +339,7 @@ impl Drop for Turn {
 struct All {
     by_id: HashMap<SessionId, Arc<Active>>,
     shares: Shares,
+    numbers: numbers::Numbers,
 }
 
 /// All sessions in use at this frontend.
@@ -377,15 +379,13 @@ impl Sessions {
             return known.clone();
         }
         if all.by_id.len() >= SESSIONS_MAX {
-            // Those without a request in progress can be read again.
-            let idle = all.by_id.iter().filter(|(_, active)| Arc::strong_count(active) == 1);
-            let idle: Vec<_> = idle.map(|(id, _)| *id).collect();
-            self.forget(&mut all, &idle);
+            self.forget_idle(&mut all);
         }
         let count = session.terms.fore.max_requests;
-        let slot = || Slot { seqid: new.then_some(0), ..Slot::default() };
+        let slot = || if new { Slot::new() } else { Slot::default() };
+        let slots = all.numbers.take(session.id);
         let slots = Slots {
-            all: (0..count).map(|_| slot()).collect(),
+            all: slots.unwrap_or_else(|| (0..count).map(|_| slot()).collect()),
             extent: Extent { kept: count, target: count, number: 0, called: 0, retiring: None },
         };
         let back = Backchannel::new(&session, new);
@@ -394,6 +394,7 @@ impl Sessions {
             back,
             slots: Mutex::new(slots),
             room: self.room.clone(),
+            settled: Notify::new(),
             seen: AtomicU64::new(u64::MAX),
             reclaimed: AtomicBool::new(false),
         });
@@ -455,6 +456,7 @@ impl Sessions {
     /// Forgets a session that is gone.
     pub(crate) fn remove(&self, id: SessionId) {
         let mut all = self.lock();
+        all.numbers.remove(id);
         self.forget(&mut all, &[id]);
     }
 
@@ -469,6 +471,7 @@ impl Sessions {
         let gone = all.by_id.iter().filter(|(_, active)| !is_there(active.session.client));
         let gone: Vec<_> = gone.map(|(id, _)| *id).collect();
         self.forget(&mut all, &gone);
+        all.numbers.keep_of(is_there);
     }
 }
 

@@ -7,10 +7,12 @@
 
 use super::super::back::BackError;
 use crate::engine::{Engine, RETRY_MAX, RETRY_MIN};
+use atoll_base::access::Cred;
 use atoll_base::block::BlockService;
+use atoll_base::id::Epoch;
 use atoll_meta::delegation::{NewEntry, Notice, Noticed, NoticedEntry};
 use atoll_meta::nfs4::{ClientId, State, StateId, StateOp};
-use atoll_meta::{FsError, MetadataService, Op};
+use atoll_meta::{Call, FsError, MetadataService, Op, Origin};
 use atoll_proto::nfs4::callback::{
     CbArgOp4, CbNotify4Args, CbResOp4, Notify4, NotifyAdd4, NotifyEntry4, NotifyRemove4, NotifyRename4,
     PrevEntry4, notify_type,
@@ -299,10 +301,11 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
 
     /// Recalls what may have been told in an earlier life of this frontend, which did not come to note it. Before anything is served in this one.
     /// A store that cannot do it now is waited for, as with the registration.
-    pub(crate) async fn recall_what_may_be_told(&self) -> Result<(), FsError> {
+    pub(crate) async fn recall_what_may_be_told(&self, epoch: Epoch) -> Result<(), FsError> {
+        let origin = Origin { frontend: self.frontend, epoch };
         let mut pause = RETRY_MIN;
         loop {
-            match self.recall_told().await {
+            match self.recall_told(origin).await {
                 Ok(0) => return Ok(()),
                 Ok(_) => pause = RETRY_MIN,
                 Err(FsError::Delay) => {
@@ -315,11 +318,14 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
     }
 
     /// A page of them, and how many they were.
-    async fn recall_told(&self) -> Result<usize, FsError> {
+    async fn recall_told(&self, origin: Origin) -> Result<usize, FsError> {
         // These go with their recall.
         let page = self.meta.notices(StateId(0), PAGE).await?;
         for Noticed { state, .. } in &page {
-            self.alone(Op::State(StateOp::RecallOne(state.stateid.id))).await?;
+            // Not as other calls: the life of this origin is not begun yet.
+            let op = Op::State(StateOp::RecallOne(state.stateid.id));
+            let call = Call { origin: Some(origin), once: None, cred: Cred::root(), client: None, op };
+            self.meta.execute(call).await?.result?;
             self.note_recall(state);
         }
         Ok(page.len())

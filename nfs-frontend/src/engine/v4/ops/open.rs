@@ -249,8 +249,12 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
         let cred = self.cred(&node.export).await;
         let engine = self.engine.clone();
         let _opening = engine.v4.opening.enter(client, args.owner.owner.as_bytes());
-        // Clients whose lease has run out make way. In v4.0 a refusal would be the owner's step, so they go before it.
         let file = self.file_of(&plan.target).await;
+        // What the client has closed must not come back to it. CLOSE of v4.0 is not answered early.
+        if step.is_none() && file.is_some_and(|ino| engine.v4.closing.is_tried(client, ino)) {
+            return Err(NfsStat4::Delay.into());
+        }
+        // Clients whose lease has run out make way. In v4.0 a refusal would be the owner's step, so they go before it.
         if step.is_some()
             && let Some(ino) = file
         {

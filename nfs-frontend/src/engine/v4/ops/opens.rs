@@ -6,9 +6,11 @@
 //! CLOSE in a session is answered before it is durable if it can only succeed and nothing hangs on it: the open denies nobody
 //! anything and has no locks under it, the file has a name, and no OPEN of its owner is under way that could move its stateid on. Should the entry be lost in a
 //! crash, an open comes back that denies nobody anything (and that a deny of others may meet), until the client opens the file again or its lease ends.
+//! Whatever else goes wrong with it behind its answer, it is tried again ([`Behind`]).
 
 use crate::engine::resolve::Node;
-use crate::engine::v4::compound::{Compound, Done, Halt};
+use crate::engine::v4::closing::Behind;
+use crate::engine::v4::compound::{Compound, Done, Halt, Identity};
 use crate::engine::v4::status;
 use atoll_base::access::Cred;
 
@@ -16,7 +18,7 @@ use atoll_base::block::BlockService;
 use atoll_lockd::{Share, ShareBits};
 use atoll_meta::nfs4::{ClientId, State, StateError, StateKind, StateOp, StateOutcome};
 use atoll_meta::once::{Once, OwnerKey, OwnerSequence};
-use atoll_meta::{FsError, MetadataService, Op, Outcome, Response};
+use atoll_meta::{Call, FsError, MetadataService, Op, Outcome, Response};
 use atoll_proto::nfs4::{
     Close4Args, NfsStat4, OpNum4, OpenConfirm4Args, OpenDowngrade4Args, StateId4, share_access,
 };
@@ -132,6 +134,9 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
                     .step_of(&args.open_stateid, args.seqid, || fingerprint(OpNum4::OpenDowngrade, args))
                     .await?;
                 let client = self.client_of(&step)?;
+                // A CLOSE beside it is not answered before it is known which of the two came first.
+                let state = self.engine.meta().state(open.id).await?;
+                let _moving = state.map(|state| self.engine.v4.opening.enter(client, &state.owner));
                 let access = args.share_access & if self.minor == 0 { u32::MAX } else { share_access::BOTH };
                 let access = ShareBits::from_wire(access).filter(|a| *a != ShareBits::None);
                 match (access, ShareBits::from_wire(args.share_deny)) {
@@ -162,30 +167,41 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
                     None => self.closes_without_doubt(&node, &args.open_stateid, client).await?,
                     Some(_) => None,
                 };
-                if let Some(state) = sure {
-                    let mut call = self.call_of(Cred::root(), Op::State(op), self.once());
-                    call.origin = Some(self.engine.origin().await);
-                    // Nobody may use it from here on, whatever the state shows.
-                    let closing = self.engine.v4.closing.clone();
-                    closing.enter(open.id);
-                    let done = move || closing.leave(open.id);
-                    // An OPEN that began while this was found out may be queued already; one that begins now comes behind.
-                    if self.engine.v4.opening.any(client, &state.owner) {
-                        done();
-                    } else if self.engine.meta().execute_aside(&call, Box::new(done)) {
-                        self.stateid = None;
-                        return Ok(StateId4::INVALID);
-                    }
-                    self.run_call(call).await?
-                } else {
-                    self.change_state(Cred::root(), op, step).await?
+                if let Some(state) = sure
+                    && self.close_behind(state).await
+                {
+                    self.stateid = None;
+                    return Ok(StateId4::INVALID);
                 }
+                self.change_state(Cred::root(), op, step).await?
             }
         };
         let stateid = self.state_reply(&response)?;
         self.stateid = None;
         // §18.2.4: nothing is to be done with it any more.
         Ok(if self.minor == 0 { stateid } else { StateId4::INVALID })
+    }
+
+    /// Has an open closed behind the answer, if that can be.
+    async fn close_behind(&mut self, state: State) -> bool {
+        // In this version, whichever was sent: not what an OPEN makes of it by the time that this is tried again.
+        let op = StateOp::Close { client: state.client, open: state.stateid };
+        let mut call = self.call_of(Cred::root(), Op::State(op), self.once());
+        call.origin = Some(self.engine.origin().await);
+        let call = Arc::<Call>::from(call);
+        // Nobody may use it from here on, whatever the state shows.
+        let closed = self.engine.v4.closing.enter(state.stateid);
+        // An OPEN that began while this was found out may be queued already; one that begins now comes behind.
+        if self.engine.v4.opening.any(state.client, &state.owner) {
+            return false;
+        }
+        let unsettled = match &self.identity {
+            Identity::Slot { turn, .. } => Some(turn.unsettled()),
+            Identity::None | Identity::Request(_) => None,
+        };
+        let engine = Arc::downgrade(&self.engine);
+        let behind = Behind { engine, call: call.clone(), state, closed, unsettled };
+        self.engine.meta().execute_aside(&call, Box::new(behind.watch()))
     }
 
     /// What a CLOSE closes, if it will succeed and nobody waits for it.
@@ -195,7 +211,11 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
         wire: &StateId4,
         client: ClientId,
     ) -> Done<Option<State>> {
-        let state = self.state(wire).await?;
+        let state = match self.state(wire).await {
+            // It may be this very request that closed it: then its key tells.
+            Err(Halt::Status(NfsStat4::BadStateId)) => return Ok(None),
+            found => found?,
+        };
         let StateKind::Open { share, confirmed: true } = state.kind else { return Ok(None) };
         if share.deny != ShareBits::None || self.engine.v4.opening.any(client, &state.owner) {
             return Ok(None);

@@ -23,6 +23,7 @@ use atoll_proto::nfs4::{
 use atoll_xdr::Encoder;
 use bytes::Bytes;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Flags that a client may set in EXCHANGE_ID.
 const EXCHANGE_FLAGS: u32 = exchange_id::SUPP_MOVED_REFER
@@ -34,6 +35,9 @@ const EXCHANGE_FLAGS: u32 = exchange_id::SUPP_MOVED_REFER
 /// Flags that a client may set in CREATE_SESSION.
 const SESSION_FLAGS: u32 =
     create_session::PERSIST | create_session::CONN_BACK_CHAN | create_session::CONN_RDMA;
+
+/// How long a request that comes again waits for the outcome of what was answered early, which is there within tens of milliseconds unless the log is in trouble.
+const SETTLE: Duration = Duration::from_secs(2);
 
 /// What SEQUENCE comes to.
 pub(crate) enum Opened {
@@ -338,6 +342,8 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
         };
         let mut begun = active.begin(args.slotid, args.sequenceid, fingerprint, None).map_err(refused)?;
         if matches!(begun, Begun::Unknown) {
+            // What was answered early is in the state soon; if it is not, the client asks again.
+            tokio::time::timeout(SETTLE, active.settled(args.slotid)).await.map_err(|_| NfsStat4::Delay)?;
             let stored = self.engine.meta().slot(active.session.id, args.slotid).await?;
             begun = active.begin(args.slotid, args.sequenceid, fingerprint, Some(stored)).map_err(refused)?;
         }

@@ -108,7 +108,7 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
             Some(state) if self.actual(wire)?.other.ends_with(&whose(state.client)) => state,
             _ => return Err(self.gone(wire).await?.into()),
         };
-        if self.engine.v4.closing.has(stateid.id) {
+        if self.engine.v4.closing.has(state.stateid) {
             return Err(NfsStat4::BadStateId.into());
         }
         let ahead = stateid.seqid.wrapping_sub(state.stateid.seqid) as i32;

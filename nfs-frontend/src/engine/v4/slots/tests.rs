@@ -308,3 +308,86 @@ proptest::proptest! {
         proptest::prop_assert_eq!(extent.kept, extent.target);
     }
 }
+
+// ---- sessions that are forgotten
+
+/// Forgets a session that nobody uses, and reads it again.
+fn forgotten(sessions: &Sessions, s: Arc<Active>) -> Arc<Active> {
+    let session = s.session.clone();
+    drop(s);
+    sessions.forget_idle(&mut sessions.lock());
+    assert!(sessions.lock().by_id.is_empty());
+    sessions.enter(session, false)
+}
+
+#[test]
+fn a_session_that_was_forgotten_knows_its_numbers() {
+    let sessions = Sessions::default();
+    let s = sessions.enter(of_slots(true, 8).session.clone(), true);
+    for (slot, seqid) in [(0, 1), (5, 1), (5, 2), (5, 3)] {
+        ask(&s, slot, seqid, 5);
+    }
+    s.set_target(3);
+    ask(&s, 0, 2, 5);
+    assert_eq!(ask(&s, 0, 3, 2).retire, Some(3));
+    s.retired(3, true);
+    let s = forgotten(&sessions, s);
+    // Old requests on the slot that was given back: of its last one the state keeps nothing, so that nobody knows whether it changed something.
+    assert_eq!(s.begin(5, 2, 0, None).err(), Some(Refusal::Misordered));
+    assert!(matches!(s.begin(5, 3, 0, None), Ok(Begun::Unknown)));
+    for _ in 0..2 {
+        assert!(matches!(s.begin(5, 3, 0, Some(None)), Ok(Begun::Uncached)));
+    }
+    assert_eq!(s.begin(5, 1, 0, None).err(), Some(Refusal::Misordered));
+    // The client uses it again, where it was.
+    ask(&s, 5, 4, 5);
+    // On others the last request is answered from the stored outcome, or executed once more if it changed nothing.
+    let stored = SlotOutcome { fingerprint: 0, ..stored(3) };
+    assert!(matches!(s.begin(0, 3, 0, Some(Some(stored.clone()))), Ok(Begun::Resume(..))));
+    let other = SlotOutcome { fingerprint: 1, ..stored };
+    assert!(matches!(s.begin(0, 3, 0, Some(Some(other))), Ok(Begun::Uncached)));
+    assert_eq!(s.begin(0, 2, 0, None).err(), Some(Refusal::Misordered));
+    turn(s.begin(0, 3, 0, Some(Some(self::stored(2))))).finish(None);
+    ask(&s, 0, 4, 5);
+    // And those that were never used begin with the first.
+    assert_eq!(s.begin(7, 2, 0, None).err(), Some(Refusal::Misordered));
+    let s = forgotten(&sessions, s);
+    ask(&s, 7, 1, 7);
+}
+
+#[test]
+fn a_session_that_is_gone_leaves_no_numbers() {
+    let sessions = Sessions::default();
+    let s = sessions.enter(of_slots(true, 8).session.clone(), true);
+    ask(&s, 0, 1, 0);
+    drop(s);
+    sessions.forget_idle(&mut sessions.lock());
+    sessions.remove_all(ClientId(1));
+    assert_eq!(sessions.lock().numbers.take(SessionId(1)).map(|slots| slots.len()), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_asks_again_waits_for_what_was_answered_early() {
+    use std::time::Duration;
+    let s = session(true);
+    let waits = async |slot| tokio::time::timeout(Duration::from_secs(1), s.settled(slot)).await.is_err();
+    let first = turn(s.begin(0, 1, 9, None));
+    let (one, two) = (first.unsettled(), first.unsettled());
+    first.finish(None);
+    assert!(waits(0).await && !waits(1).await);
+    drop(one);
+    assert!(waits(0).await);
+    let (_, ()) = tokio::join!(s.settled(0), async { drop(two) });
+    // With the next request, the former is of no interest.
+    let second = turn(s.begin(0, 2, 9, None));
+    let late = second.unsettled();
+    second.finish(None);
+    let third = turn(s.begin(0, 3, 9, None));
+    assert!(!waits(0).await);
+    let of_third = third.unsettled();
+    third.finish(None);
+    drop(late);
+    assert!(waits(0).await);
+    drop(of_third);
+    assert!(!waits(0).await);
+}
