@@ -1,17 +1,18 @@
 //! Whether the bytes that a call's execution needs can be read: asked by the leader before it proposes the call.
 //!
 //! Most changes put rows in or take them out without looking into them. Some need bytes that are stored: a write or a truncation, those of an inline
-//! row that goes on beyond its end, or ends in the page where it begins; a clone, all of the source's; an extended attribute, its former value (whose length is
-//! counted, and which is compared). Where the store finds these damaged when the command is applied, rows of files are lost ([`crate::extents`]), and for the value of an attribute
-//! the member stops.
+//! row that goes on beyond its end, or ends in the page where it begins; a clone, all of the source's; an extended attribute, its former value if it is short (which is
+//! compared; of a longer one only the length is asked, which its row tells). Where the store finds these damaged when the command is applied, rows of files are lost ([`crate::extents`]), and
+//! where it cannot tell the length of an attribute the member stops.
 //!
 //! What is asked here is what [`crate::extents`] does, told by the same rows. Other commands may come between the question and the execution. Most cannot make a row needed that
 //! was not: which part of a row goes depends on its ends alone, and who moves those loads it. But a clone or a copy goes as far as rows are allowed in one command, and a punch or a
 //! repack of its source can let it reach rows that were not looked at. If those are damaged, they are lost where the clone puts them: reads of them fail, nothing is silent.
 
 use crate::extent::{self, Head};
-use crate::kv::{KvError, KvRead, Table};
+use crate::kv::{KvError, KvRead};
 use crate::limits::{CLONE_ROWS_MAX, PAGE};
+use crate::ops::attributes;
 use crate::ops::nfs4::offloads;
 use crate::record::nfs4::OffloadRecord;
 use crate::record::{File, Inode};
@@ -77,8 +78,8 @@ pub fn needed(kv: &impl KvRead, op: &Op) -> Result<(), Unreadable> {
         Op::Repack { ino, offset, len, .. } => {
             within(kv, *ino, |file| file.replaced(*offset..offset.saturating_add(*len), (false, false)))
         }
-        Op::SetXattr { ino, name, .. } => {
-            let found = store::has(kv, Table::Xattr, &keys::named(*ino, name));
+        Op::SetXattr { ino, name, value, .. } => {
+            let found = attributes::former_xattr(kv, &keys::named(*ino, name), value.as_ref());
             found.map(drop).map_err(|error| Unreadable { ino: *ino, error })
         }
         Op::Clone { from, from_offset, to, to_offset, len, .. } => {
