@@ -284,4 +284,7 @@ pub enum Op {
     Offload(OffloadOp),
     /// In the place of an operation that was refused before it was proposed: changes nothing, and has this error stored as the outcome.
     Refused(FsError),
+    /// A frontend refuses acknowledged UNSTABLE data because what they overwrite in part is damaged. While it lives it says so to whoever commits
+    /// them; its next registration moves the write verifier.
+    DataRefused,
 }

@@ -24,12 +24,13 @@ use atoll_meta::nfs4::{Client, ClientId, Session, SessionId, State, StateId};
 use atoll_meta::offload::Offload;
 use atoll_meta::once::{Once, SlotOutcome};
 use atoll_meta::service::{DirPage, Found, Read};
-use atoll_meta::{Call, Exports, FsError, MetadataService, OnceKey, Op, Response};
+use atoll_meta::{Call, Exports, FsError, MetadataService, OnceKey, Op, Piece, Response};
 use atoll_model::read::{self, Unreadable};
 use atoll_model::{Command, KvError};
 use bytes::Bytes;
 use std::collections::HashSet;
 use std::hash::Hash;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -364,6 +365,10 @@ impl MetadataService for LocalMetadata {
 
     async fn stretch(&self, ino: Ino, offset: u64) -> Read<Stretch> {
         self.shared.read(|kv| read::stretch(kv, ino, offset)).await
+    }
+
+    async fn refused_bytes(&self, ino: Ino, pieces: &[Piece]) -> Read<Vec<Range<u64>>> {
+        self.shared.read(|kv| read::refused(kv, ino, pieces).map(Ok)).await
     }
 
     async fn get_xattr(&self, ino: Ino, name: &[u8]) -> Read<Bytes> {

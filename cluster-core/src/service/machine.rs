@@ -166,6 +166,7 @@ pub(super) fn takes_space(op: &atoll_meta::Op) -> bool {
         | Op::Collected(_)
         | Op::Sweep
         | Op::Refused(_)
+        | Op::DataRefused
         // Bounded by client, given back when the client ends.
         | Op::Client(_) => false,
     }

@@ -58,6 +58,7 @@ pub(crate) fn run<K: KvWrite>(t: &mut Transaction<'_, K>, op: &Op) -> Step<Outco
             ranges::clone(t, from, to, *len, *partial)
         }
         Op::Offload(op) => nfs4::offloads::run(t, op),
+        Op::DataRefused => lease::data_refused(t),
         Op::Refused(error) => Err(Stop::Refused(*error)),
     }
 }

@@ -21,6 +21,7 @@ use atoll_base::attr::Attr;
 use atoll_base::id::Ino;
 use atoll_meta::offload::OffloadOp;
 use atoll_meta::{CreateHow, Op, Piece, Source};
+use std::iter;
 use std::ops::Range;
 
 /// What cannot be read, and of which inode it is.
@@ -101,6 +102,31 @@ pub fn needed(kv: &impl KvRead, op: &Op) -> Result<(), Unreadable> {
     }
 }
 
+/// Of the bytes that the pieces of a [`Op::Write`] bring, those that cannot go in because they need bytes which cannot be read: ranges in order. Without
+/// them the rest goes in. They end with the row that is needed, or with the page where bytes are merged with it.
+pub fn refused(kv: &impl KvRead, ino: Ino, pieces: &[Piece]) -> Result<Vec<Range<u64>>, KvError> {
+    let Some(Inode { attr, file: Some(file), .. }) = store::inode(kv, ino)? else { return Ok(Vec::new()) };
+    let file = Target { kv, ino, size: attr.size, file: &file };
+    let mut refused = Vec::new();
+    for run in pieces.chunk_by(|a, b| end_of(a) == b.offset) {
+        let (first, last) = (&run[0], &run[run.len() - 1]);
+        let merged = (is_inline(&first.source), is_inline(&last.source));
+        let mut left: Vec<_> = iter::once(first.offset..end_of(last)).collect();
+        while let Some(run) = left.pop() {
+            let needed = file.needed_beside(run.clone(), merged)?.into_iter().flatten();
+            let Some(row) = needed.into_iter().find(|row| file.load(*row).is_err()) else { continue };
+            let beside = |at: u64| at - at % PAGE;
+            let start = if row.offset < run.end { row.offset } else { beside(run.end) };
+            let end = if row.end() > run.start { row.end() } else { beside(run.start).saturating_add(PAGE) };
+            let bad = start.max(run.start)..end.min(run.end);
+            left.extend([run.start..bad.start, bad.end..run.end].into_iter().filter(|part| !part.is_empty()));
+            refused.push(bad);
+        }
+    }
+    refused.sort_unstable_by_key(|range| range.start);
+    Ok(refused)
+}
+
 /// Nobody has looked yet whether there can be such a piece.
 fn end_of(piece: &Piece) -> u64 {
     piece.offset.saturating_add(piece.len.into())
@@ -175,9 +201,14 @@ impl<K: KvRead> Target<'_, K> {
         }
     }
 
-    /// What is needed where a range gets other extents. `merged`: whether what comes first and last in it is inline, and takes in what is beside it within
-    /// a page.
+    /// Reads what is needed where a range gets other extents.
     fn replaced(&self, range: Range<u64>, merged: (bool, bool)) -> Result<(), KvError> {
+        self.needed_beside(range, merged)?.into_iter().flatten().try_for_each(|row| self.load(row))
+    }
+
+    /// The rows that are needed where a range gets other extents. `merged`: whether what comes first and last in it is inline, and takes in what is beside it within
+    /// a page.
+    fn needed_beside(&self, range: Range<u64>, merged: (bool, bool)) -> Result<[Option<Head>; 2], KvError> {
         let (kv, ino, file) = (self.kv, self.ino, self.file);
         let Range { start, end } = range;
         let touches = merged.0 && !start.is_multiple_of(PAGE);
@@ -188,21 +219,15 @@ impl<K: KvRead> Target<'_, K> {
             && extent::at(kv, ino, start)?.is_some_and(|same| same.end() == end)
         {
             // The same bytes again, the most frequent: one look, and no other row reaches in.
-            return Ok(());
+            return Ok([None, None]);
         }
         let fits = |row: &Head| row.end() > start || touches && row.end() == start;
         let left = extent::before(kv, ino, file, start, fits)?;
-        if let Some(row) = left {
-            self.load(row)?;
-        }
         let mut right = extent::across(kv, ino, file, end)?;
         if right.is_none() && touches_behind {
             right = extent::at(kv, ino, end)?.filter(|row| file.is_live(row.offset, row.birth));
         }
-        match right.filter(|right| left.is_none_or(|left| left.offset != right.offset)) {
-            Some(row) => self.load(row),
-            None => Ok(()),
-        }
+        Ok([left, right.filter(|right| left.is_none_or(|left| left.offset != right.offset))])
     }
 
     fn load(&self, row: Head) -> Result<(), KvError> {

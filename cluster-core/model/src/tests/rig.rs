@@ -47,7 +47,7 @@ pub(super) fn rows_of(kv: &MemKv, table: Table) -> Vec<(Vec<u8>, Vec<u8>)> {
 type Bytewise = BTreeSet<(Table, Vec<u8>)>;
 
 /// A store that notes which of those it held before are read.
-struct Watched {
+pub(super) struct Watched {
     kv: MemKv,
     /// One of how many rows with bytes of files cannot be read, if not all can, and by what number it goes.
     rots: Option<(u64, u64)>,
@@ -237,6 +237,16 @@ impl Rig {
         assert_eq!(decode_response(&encode_response(&response)).unwrap(), response);
         self.applied = Some(applied);
         response
+    }
+
+    /// Looks at the state with the eyes of a member that finds one of so many rows of bytes damaged; `salt` tells which.
+    pub(super) fn seen_rotten<R>(&self, one_of: u64, salt: u64, look: impl FnOnce(&Watched) -> R) -> R {
+        let mut kv = self.kv.clone();
+        let (seen, _) = Watched::during(&mut kv, |kv| {
+            kv.rots = Some((one_of, salt));
+            look(kv)
+        });
+        seen
     }
 
     /// What a third member would do whose first reads of bytes of files fail, the last of `failing` first: the losses it notes.

@@ -140,6 +140,10 @@ async fn a_change_that_needs_damaged_bytes_fails_alone() {
             let asked = format!("{op:?}");
             assert_eq!(meta.execute(call(op, None)).await, Err(FsError::Io), "{asked:.200}");
         }
+        let Op::Write { pieces, .. } = damaged.write(5000, vec![7; 10_000]) else { panic!() };
+        // To the end of the page where the row ends: what is inline is merged with it.
+        let refused = meta.refused_bytes(damaged.ino, &pieces).await.unwrap();
+        assert_eq!((refused[0].start, refused.last().map(|last| last.end)), (5000, Some(12288)));
         assert_eq!(meta.getattr(damaged.ino).await.unwrap(), before);
         assert_eq!(damaged.read(&meta).await, Err(FsError::Io));
         assert_eq!(meta.get_xattr(labelled.ino, b"user.x").await, Err(FsError::Io));

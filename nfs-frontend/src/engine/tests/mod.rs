@@ -11,6 +11,7 @@ mod access;
 mod backchannel;
 mod basics;
 mod crash;
+mod damage;
 mod delegation_stateids;
 mod delegations;
 mod directories;
