@@ -3,8 +3,10 @@
 use super::world::World;
 use atoll_base::id::Ino;
 use atoll_proto::nfs3::{
-    Commit3Args, Commit3Res, FileHandle, NfsStat3, Sattr3, SetAttr3Args, StableHow, call,
+    Commit3Args, Commit3Res, FileHandle, NfsStat3, Sattr3, SetAttr3Args, StableHow, WriteVerf3, call,
 };
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
 
 fn ino(w: &World, file: FileHandle) -> Ino {
     w.engine.handle_key.open(file.as_slice()).unwrap().ino
@@ -131,4 +133,103 @@ async fn a_refused_end_is_not_shown() {
     assert_eq!(w.getattr(file).await.size, 6000);
     assert_eq!(w.commit(file).await.unwrap_err().status, NfsStat3::Io);
     assert_eq!(w.getattr(file).await.size, 5000);
+}
+
+/// What one client knows of a byte.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Byte {
+    /// It was told that the byte is lost, or may be.
+    Unknown,
+    Stored(u8),
+    /// Acknowledged, with this verifier, in this step, and not committed.
+    Pending(u8, WriteVerf3, usize),
+}
+
+const FILE: usize = 300_000;
+
+/// Writes and commits of any ranges on a disk that rots: what a COMMIT was answered for is there.
+#[tokio::test]
+async fn histories_on_a_rotting_disk() {
+    let (mut refusals, mut moved) = (0, 0);
+    for seed in 0..60 {
+        let mut rng = SmallRng::seed_from_u64(seed);
+        let mut w = World::new().await;
+        let file = w.create(w.root, "f").await;
+        let mut bytes = vec![Byte::Stored(0); FILE];
+        w.write(file, FILE as u64 - 1, &[0], StableHow::FileSync).await.unwrap();
+        let mut rotted = 0;
+        for now in 0..60 {
+            let len =
+                if rng.random_bool(0.2) { rng.random_range(1..200_000) } else { rng.random_range(1..20_000) };
+            let start = rng.random_range(0..FILE - len);
+            let range = start..start + len;
+            match rng.random_range(0..100) {
+                step @ 0..65 => {
+                    let mut data = vec![0; len];
+                    rng.fill(&mut data[..]);
+                    let stable = if step < 20 { StableHow::FileSync } else { StableHow::Unstable };
+                    match w.write(file, start as u64, &data, stable).await {
+                        Ok(ok) => bytes[range].iter_mut().zip(data).for_each(|(byte, new)| {
+                            *byte = match stable {
+                                StableHow::Unstable => Byte::Pending(new, ok.verf, now),
+                                _ => Byte::Stored(new),
+                            }
+                        }),
+                        Err(failure) => assert_eq!(failure.status, NfsStat3::Io),
+                    }
+                }
+                65..77 => {
+                    w.meta.rot(ino(&w, file));
+                    rotted = now;
+                }
+                77..79 => {
+                    if rng.random_bool(0.5) {
+                        w.engine.flush_all().await;
+                    }
+                    w.blocks.forget_reservations();
+                    w.crash().await;
+                }
+                _ => {
+                    let verf = match commit(&w, file, start as u64, len as u32).await {
+                        Ok(ok) => Some(ok.verf),
+                        Err(failure) => {
+                            assert_eq!(failure.status, NfsStat3::Io);
+                            refusals += 1;
+                            None
+                        }
+                    };
+                    for (at, byte) in bytes[range.clone()].iter_mut().enumerate() {
+                        match *byte {
+                            Byte::Pending(value, written, since) if Some(written) == verf => {
+                                *byte = Byte::Stored(value);
+                                // Else it may have been there before, and rotten since.
+                                if at % 997 == 0 && since > rotted {
+                                    let read = w.read(file, (start + at) as u64, 1).await;
+                                    assert_eq!(read.unwrap().data[..], [value], "seed {seed}");
+                                }
+                            }
+                            Byte::Pending(..) => {
+                                moved += usize::from(verf.is_some());
+                                *byte = Byte::Unknown;
+                            }
+                            Byte::Stored(_) | Byte::Unknown => {}
+                        }
+                    }
+                }
+            }
+            let at = rng.random_range(0..FILE - 5000);
+            if let Ok(read) = w.read(file, at as u64, 5000).await {
+                for (known, byte) in bytes[at..].iter().zip(&read.data[..]) {
+                    let is_right = match known {
+                        Byte::Unknown | Byte::Pending(..) => true,
+                        Byte::Stored(value) => value == byte,
+                    };
+                    assert!(is_right, "seed {seed}: at {at}");
+                }
+            }
+        }
+        w.engine.flush_all().await;
+        is_clean(&w);
+    }
+    assert!(refusals > 30 && moved > 1000, "{refusals} {moved}");
 }
