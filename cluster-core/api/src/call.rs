@@ -1,6 +1,7 @@
 //! Calls: everything that can change the replicated state.
 
 use crate::data::{Flush, Piece};
+use crate::error::FsError;
 use crate::export::ExportSpec;
 use crate::lock::LockOp;
 use crate::nfs4::{ClientId, ClientOp, StateOp};
@@ -281,4 +282,9 @@ pub enum Op {
     },
     /// Copies that go on behind their COPY.
     Offload(OffloadOp),
+    /// In the place of an operation that was refused before it was proposed: changes nothing, and has this error stored as the outcome.
+    Refused(FsError),
+    /// A frontend refuses acknowledged UNSTABLE data because what they overwrite in part is damaged. While it lives it says so to whoever commits
+    /// them; its next registration moves the write verifier.
+    DataRefused,
 }

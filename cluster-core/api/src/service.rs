@@ -5,7 +5,7 @@
 //! frontend can answer inline.
 
 use crate::call::Call;
-use crate::data::{FileMap, Stretch};
+use crate::data::{FileMap, Piece, Stretch};
 use crate::delegation::Noticed;
 use crate::error::FsError;
 use crate::export::{Exports, Volume};
@@ -20,6 +20,7 @@ use atoll_base::time::Timestamp;
 use atoll_lockd::ShareBits;
 use bytes::Bytes;
 use std::future::Future;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// Result of a read.
@@ -93,6 +94,15 @@ pub trait MetadataService: Send + Sync + 'static {
 
     /// What is at an offset of a regular file, and how far; behind its end, nothing and no further.
     fn stretch(&self, ino: Ino, offset: u64) -> impl Future<Output = Read<Stretch>> + Send;
+
+    /// Of the bytes that pieces would bring into a regular file, those whose writing is refused because what they need is damaged: ranges in order.
+    fn refused_bytes(
+        &self,
+        _ino: Ino,
+        _pieces: &[Piece],
+    ) -> impl Future<Output = Read<Vec<Range<u64>>>> + Send {
+        std::future::ready(Ok(Vec::new()))
+    }
 
     /// Value of an extended attribute.
     fn get_xattr(&self, ino: Ino, name: &[u8]) -> impl Future<Output = Read<Bytes>> + Send;

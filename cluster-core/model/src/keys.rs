@@ -3,6 +3,7 @@
 //! | Table | Key | Value |
 //! |---|---|---|
 //! | `Meta` | `"state"` | [`crate::record::Meta`] |
+//! | `Meta` | `"refused/"`, frontend 4 | nothing |
 //! | `Inode` | ino 8 | [`crate::record::Inode`] |
 //! | `Dirent` | dir 8, name | version 1, ino 8, cookie 8 |
 //! | `DirCookie` | dir 8, cookie 8 | version 1, ino 8, name |
@@ -71,8 +72,13 @@ use atoll_lockd::{LockClient, NlmClient};
 use atoll_meta::OnceKey;
 use std::net::IpAddr;
 
-/// The one key of [`Table::Meta`].
+/// Key in [`Table::Meta`] of the singletons.
 pub(crate) const STATE: &[u8] = b"state";
+
+/// Key in [`Table::Meta`] of the mark that a frontend refused UNSTABLE data in its present life. The value is empty.
+pub(crate) fn refused(id: FrontendId) -> Vec<u8> {
+    [b"refused/", &id.0.to_be_bytes()[..]].concat()
+}
 
 const CLIENT_NLM: u8 = 1;
 const CLIENT_V4: u8 = 2;

@@ -255,6 +255,11 @@ pub trait KvRead {
     /// Calls `f` with the value of `key`.
     fn get<R>(&self, table: Table, key: &[u8], f: impl FnOnce(Option<&[u8]>) -> R) -> Result<R, KvError>;
 
+    /// Length of the value of `key`, also of one that is damaged: the row tells it.
+    fn value_len(&self, table: Table, key: &[u8]) -> Result<Option<usize>, KvError> {
+        self.get(table, key, |value| value.map(<[u8]>::len))
+    }
+
     /// Calls `f` with each pair between the bounds, in order of keys, or in reverse if `back`, until it breaks.
     fn walk(
         &self,

@@ -81,6 +81,10 @@ limits! {
     /// Rows of expired outcomes removed by one Sweep.
     SWEEP_OUTCOME_ROWS: usize = 64, 3;
 
+    /// Longest extended attribute that is compared with what takes its place. One that is longer may be damaged on this member and not on others, so
+    /// nobody looks at it. Below what the store keeps with a checksum apart from the row.
+    XATTR_COMPARED_MAX: usize = 1024, 3;
+
     /// Most extended attributes of one inode: removing it removes all at once.
     XATTRS_MAX: u32 = 1024, 4;
 

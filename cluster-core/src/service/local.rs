@@ -24,12 +24,13 @@ use atoll_meta::nfs4::{Client, ClientId, Session, SessionId, State, StateId};
 use atoll_meta::offload::Offload;
 use atoll_meta::once::{Once, SlotOutcome};
 use atoll_meta::service::{Aside, DirPage, Found, Read};
-use atoll_meta::{Call, Exports, FsError, MetadataService, OnceKey, Response};
+use atoll_meta::{Call, Exports, FsError, MetadataService, OnceKey, Op, Piece, Response};
 use atoll_model::read::{self, Unreadable};
 use atoll_model::{Command, KvError};
 use bytes::Bytes;
 use std::collections::HashSet;
 use std::hash::Hash;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -145,7 +146,10 @@ impl Shared {
 
     pub(super) fn execute(&self, call: &Call) -> impl Future<Output = Result<Response, FsError>> + use<> {
         // Encoded before anybody waits, so that the future holds no call.
-        let ready = self.check_bytes(call).and_then(|()| self.encoded(call));
+        let ready = match self.check_bytes(call) {
+            Ok(()) => self.encoded(call),
+            Err(error) => self.refusal(call, error),
+        };
         let answer = ready.and_then(|command| self.proposer.submit(command));
         async { answered(answer?).await }
     }
@@ -174,6 +178,16 @@ impl Shared {
             tracing::error!(%ino, %error, suppressed, "a change of a damaged file is refused; `atoll fsck` tells its path");
         }
         Err(FsError::Io)
+    }
+
+    /// What is proposed instead of a refused call. A delayed duplicate must not be executed later either, when the bytes are whole again or were
+    /// written over: so its key gets the refusal as its outcome.
+    fn refusal(&self, call: &Call, error: FsError) -> Result<Bytes, FsError> {
+        // Steps of owners need no bytes.
+        let Some(once @ (Once::Request(_) | Once::Slot(_))) = &call.once else { return Err(error) };
+        let Call { origin, cred, client, .. } = call;
+        let (origin, once, client) = (*origin, Some(once.clone()), *client);
+        self.encoded(&Call { origin, once, cred: cred.clone(), client, op: Op::Refused(error) })
     }
 
     /// Whether the outcome of a call, or of a later part of its request, is stored, so that it is not executed any more.
@@ -351,6 +365,10 @@ impl MetadataService for LocalMetadata {
 
     async fn stretch(&self, ino: Ino, offset: u64) -> Read<Stretch> {
         self.shared.read(|kv| read::stretch(kv, ino, offset)).await
+    }
+
+    async fn refused_bytes(&self, ino: Ino, pieces: &[Piece]) -> Read<Vec<Range<u64>>> {
+        self.shared.read(|kv| read::refused(kv, ino, pieces).map(Ok)).await
     }
 
     async fn get_xattr(&self, ino: Ino, name: &[u8]) -> Read<Bytes> {

@@ -165,6 +165,8 @@ pub(super) fn takes_space(op: &atoll_meta::Op) -> bool {
         | Op::RemoveExport(_)
         | Op::Collected(_)
         | Op::Sweep
+        | Op::Refused(_)
+        | Op::DataRefused
         // Bounded by client, given back when the client ends.
         | Op::Client(_) => false,
     }

@@ -160,18 +160,32 @@ impl Base {
         Ok(known.get_or_init(|| span).as_ref())
     }
 
+    fn find(&self, table: Table, key: &[u8]) -> Result<Option<AccessGuard<'static, Raw>>, KvError> {
+        let Some(span) = self.span(table)? else { return Ok(None) };
+        let found = with_key(table, key, |key| match *span.first <= *key && *key <= *span.last {
+            true => self.table.get(key),
+            false => Ok(None),
+        });
+        found.map_err(failed)
+    }
+
+    /// Length of a value. One among the large ones is not looked at.
+    pub(super) fn value_len(&self, table: Table, key: &[u8]) -> Result<Option<usize>, KvError> {
+        let found = self.find(table, key)?;
+        match found.as_ref().map(|row| Row::of(row.value())).transpose()? {
+            None => Ok(None),
+            Some(Row::Here(value)) => Ok(Some(value.len())),
+            Some(Row::Elsewhere(reference)) => values::len(reference).map(Some),
+        }
+    }
+
     pub(super) fn get<R>(
         &self,
         table: Table,
         key: &[u8],
         f: impl FnOnce(Option<&[u8]>) -> R,
     ) -> Result<R, KvError> {
-        let Some(span) = self.span(table)? else { return Ok(f(None)) };
-        let found = with_key(table, key, |key| match *span.first <= *key && *key <= *span.last {
-            true => self.table.get(key),
-            false => Ok(None),
-        });
-        let found = found.map_err(failed)?;
+        let found = self.find(table, key)?;
         match found.as_ref().map(|row| Row::of(row.value())).transpose()? {
             None => Ok(f(None)),
             Some(Row::Here(value)) => Ok(f(Some(value))),

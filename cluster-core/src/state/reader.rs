@@ -49,6 +49,17 @@ impl KvRead for StateReader {
         }
     }
 
+    fn value_len(&self, table: Table, key: &[u8]) -> Result<Option<usize>, KvError> {
+        let Layers { active, frozen, base } = &self.layers;
+        let value = active
+            .get(table, key, self.batch)
+            .or_else(|| frozen.as_ref().and_then(|frozen| frozen.get(table, key, self.batch)));
+        match value {
+            Some(value) => Ok(value.bytes().map(<[u8]>::len)),
+            None => base.value_len(table, key),
+        }
+    }
+
     fn walk(
         &self,
         table: Table,
@@ -155,6 +166,10 @@ impl Drop for StateWriter<'_> {
 impl KvRead for StateWriter<'_> {
     fn get<R>(&self, table: Table, key: &[u8], f: impl FnOnce(Option<&[u8]>) -> R) -> Result<R, KvError> {
         self.reader.get(table, key, f)
+    }
+
+    fn value_len(&self, table: Table, key: &[u8]) -> Result<Option<usize>, KvError> {
+        self.reader.value_len(table, key)
     }
 
     fn walk(

@@ -7,8 +7,8 @@
 
 use super::data;
 use super::nfs4::delegations;
-use crate::kv::{KvWrite, Table};
-use crate::limits::{TOUCH_MAX, XATTRS_MAX};
+use crate::kv::{KvError, KvRead, KvWrite, Table};
+use crate::limits::{TOUCH_MAX, XATTR_COMPARED_MAX, XATTRS_MAX};
 use crate::transaction::{At, Step, Transaction, require};
 use crate::{keys, store};
 use atoll_base::access::{Perm, may_take, may_write_acl, may_write_attributes, permits};
@@ -202,6 +202,23 @@ pub(crate) fn touch<K: KvWrite>(t: &mut Transaction<'_, K>, times: &[(Ino, Times
     Ok(Outcome::Done)
 }
 
+/// Length of an extended attribute, if it is there, and whether `value` is known to be the same. What is too long to be compared is replaced unseen,
+/// and may be damaged: caches are then invalidated more often than need be (RFC 8276 §8.4.2.3), but on every member.
+pub(crate) fn former_xattr(
+    kv: &impl KvRead,
+    key: &[u8],
+    value: Option<&Bytes>,
+) -> Result<Option<(usize, bool)>, KvError> {
+    let Some(len) = kv.value_len(Table::Xattr, key)? else { return Ok(None) };
+    let same = match value {
+        Some(value) if value.len() == len && len <= XATTR_COMPARED_MAX => {
+            kv.get(Table::Xattr, key, |former| former == Some(&value[..]))?
+        }
+        _ => false,
+    };
+    Ok(Some((len, same)))
+}
+
 /// Sets or removes an extended attribute. As Linux's `user.` attributes: of regular files and directories only, with permission
 /// to write; of a sticky directory by its owner only.
 pub(crate) fn set_xattr<K: KvWrite>(
@@ -221,8 +238,7 @@ pub(crate) fn set_xattr<K: KvWrite>(
     require(!sticky || t.cred.owns(attr), FsError::NotOwner)?;
     require(permits(t.cred, attr, Perm::WRITE), FsError::AccessDenied)?;
     let key = keys::named(ino, name);
-    let former =
-        t.kv.get(Table::Xattr, &key, |v| v.map(|v| (v.len(), value.is_some_and(|new| new[..] == *v))))?;
+    let former = former_xattr(t.kv, &key, value)?;
     match how {
         XattrHow::Either => {}
         XattrHow::Create => require(former.is_none(), FsError::Exists)?,

@@ -110,13 +110,26 @@ pub(crate) fn register<K: KvWrite>(t: &mut Transaction<'_, K>, frontend: Fronten
     for ino in &inos {
         lose(t, frontend, *ino)?;
     }
-    if !inos.is_empty() {
+    let mark = keys::refused(frontend);
+    let refused = store::has(t.kv, Table::Meta, &mark)?;
+    if refused {
+        t.kv.delete(Table::Meta, &mark)?;
+    }
+    if refused || !inos.is_empty() {
         move_verifier(t);
     }
     let record = t.model.frontend_mut(frontend);
     record.epoch = epoch;
     record.leases = 0;
     Ok(Outcome::Registered { epoch, verifier: t.model.verifier() })
+}
+
+/// DataRefused. The file's lease may end as if nothing had happened, and COMMIT's error is told from the frontend's memory: what is left for a life to
+/// come is that data were lost.
+pub(crate) fn data_refused<K: KvWrite>(t: &mut Transaction<'_, K>) -> Step<Outcome> {
+    let origin = t.origin.ok_or(FsError::Invalid)?;
+    t.kv.put(Table::Meta, &keys::refused(origin.frontend), &[])?;
+    Ok(Outcome::Done)
 }
 
 /// DataLost.

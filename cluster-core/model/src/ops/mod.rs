@@ -16,7 +16,7 @@ pub(crate) mod volume;
 mod write;
 
 use crate::kv::KvWrite;
-use crate::transaction::{Step, Transaction};
+use crate::transaction::{Step, Stop, Transaction};
 use atoll_meta::{Op, Outcome};
 
 /// Runs one operation.
@@ -58,5 +58,7 @@ pub(crate) fn run<K: KvWrite>(t: &mut Transaction<'_, K>, op: &Op) -> Step<Outco
             ranges::clone(t, from, to, *len, *partial)
         }
         Op::Offload(op) => nfs4::offloads::run(t, op),
+        Op::DataRefused => lease::data_refused(t),
+        Op::Refused(error) => Err(Stop::Refused(*error)),
     }
 }

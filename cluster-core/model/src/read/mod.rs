@@ -19,7 +19,7 @@ pub use data::{
 pub use files::{BlockFile, files_of_blocks};
 pub use locks::{pending_grants, test_lock};
 pub use namespace::{get_xattr, getattr, list_xattrs, lookup, parent, readdir, readlink};
-pub use needed::{Unreadable, may_need_bytes, needed};
+pub use needed::{Unreadable, may_need_bytes, needed, refused};
 pub use nfs4::{
     client, client_of, clients, has_locks, is_denied, notices, offload, offloads, recalled, session,
     sessions, slot, standing, state, states_by, states_of,

@@ -1,17 +1,18 @@
 //! Whether the bytes that a call's execution needs can be read: asked by the leader before it proposes the call.
 //!
 //! Most changes put rows in or take them out without looking into them. Some need bytes that are stored: a write or a truncation, those of an inline
-//! row that goes on beyond its end, or ends in the page where it begins; a clone, all of the source's; an extended attribute, its former value (whose length is
-//! counted, and which is compared). Where the store finds these damaged when the command is applied, rows of files are lost ([`crate::extents`]), and for the value of an attribute
-//! the member stops.
+//! row that goes on beyond its end, or ends in the page where it begins; a clone, all of the source's; an extended attribute, its former value if it is short (which is
+//! compared; of a longer one only the length is asked, which its row tells). Where the store finds these damaged when the command is applied, rows of files are lost ([`crate::extents`]), and
+//! where it cannot tell the length of an attribute the member stops.
 //!
 //! What is asked here is what [`crate::extents`] does, told by the same rows. Other commands may come between the question and the execution. Most cannot make a row needed that
 //! was not: which part of a row goes depends on its ends alone, and who moves those loads it. But a clone or a copy goes as far as rows are allowed in one command, and a punch or a
 //! repack of its source can let it reach rows that were not looked at. If those are damaged, they are lost where the clone puts them: reads of them fail, nothing is silent.
 
 use crate::extent::{self, Head};
-use crate::kv::{KvError, KvRead, Table};
+use crate::kv::{KvError, KvRead};
 use crate::limits::{CLONE_ROWS_MAX, PAGE};
+use crate::ops::attributes;
 use crate::ops::nfs4::offloads;
 use crate::record::nfs4::OffloadRecord;
 use crate::record::{File, Inode};
@@ -20,6 +21,7 @@ use atoll_base::attr::Attr;
 use atoll_base::id::Ino;
 use atoll_meta::offload::OffloadOp;
 use atoll_meta::{CreateHow, Op, Piece, Source};
+use std::iter;
 use std::ops::Range;
 
 /// What cannot be read, and of which inode it is.
@@ -77,8 +79,8 @@ pub fn needed(kv: &impl KvRead, op: &Op) -> Result<(), Unreadable> {
         Op::Repack { ino, offset, len, .. } => {
             within(kv, *ino, |file| file.replaced(*offset..offset.saturating_add(*len), (false, false)))
         }
-        Op::SetXattr { ino, name, .. } => {
-            let found = store::has(kv, Table::Xattr, &keys::named(*ino, name));
+        Op::SetXattr { ino, name, value, .. } => {
+            let found = attributes::former_xattr(kv, &keys::named(*ino, name), value.as_ref());
             found.map(drop).map_err(|error| Unreadable { ino: *ino, error })
         }
         Op::Clone { from, from_offset, to, to_offset, len, .. } => {
@@ -98,6 +100,31 @@ pub fn needed(kv: &impl KvRead, op: &Op) -> Result<(), Unreadable> {
         }
         _ => Ok(()),
     }
+}
+
+/// Of the bytes that the pieces of a [`Op::Write`] bring, those that cannot go in because they need bytes which cannot be read: ranges in order. Without
+/// them the rest goes in. They end with the row that is needed, or with the page where bytes are merged with it.
+pub fn refused(kv: &impl KvRead, ino: Ino, pieces: &[Piece]) -> Result<Vec<Range<u64>>, KvError> {
+    let Some(Inode { attr, file: Some(file), .. }) = store::inode(kv, ino)? else { return Ok(Vec::new()) };
+    let file = Target { kv, ino, size: attr.size, file: &file };
+    let mut refused = Vec::new();
+    for run in pieces.chunk_by(|a, b| end_of(a) == b.offset) {
+        let (first, last) = (&run[0], &run[run.len() - 1]);
+        let merged = (is_inline(&first.source), is_inline(&last.source));
+        let mut left: Vec<_> = iter::once(first.offset..end_of(last)).collect();
+        while let Some(run) = left.pop() {
+            let needed = file.needed_beside(run.clone(), merged)?.into_iter().flatten();
+            let Some(row) = needed.into_iter().find(|row| file.load(*row).is_err()) else { continue };
+            let beside = |at: u64| at - at % PAGE;
+            let start = if row.offset < run.end { row.offset } else { beside(run.end) };
+            let end = if row.end() > run.start { row.end() } else { beside(run.start).saturating_add(PAGE) };
+            let bad = start.max(run.start)..end.min(run.end);
+            left.extend([run.start..bad.start, bad.end..run.end].into_iter().filter(|part| !part.is_empty()));
+            refused.push(bad);
+        }
+    }
+    refused.sort_unstable_by_key(|range| range.start);
+    Ok(refused)
 }
 
 /// Nobody has looked yet whether there can be such a piece.
@@ -174,9 +201,14 @@ impl<K: KvRead> Target<'_, K> {
         }
     }
 
-    /// What is needed where a range gets other extents. `merged`: whether what comes first and last in it is inline, and takes in what is beside it within
-    /// a page.
+    /// Reads what is needed where a range gets other extents.
     fn replaced(&self, range: Range<u64>, merged: (bool, bool)) -> Result<(), KvError> {
+        self.needed_beside(range, merged)?.into_iter().flatten().try_for_each(|row| self.load(row))
+    }
+
+    /// The rows that are needed where a range gets other extents. `merged`: whether what comes first and last in it is inline, and takes in what is beside it within
+    /// a page.
+    fn needed_beside(&self, range: Range<u64>, merged: (bool, bool)) -> Result<[Option<Head>; 2], KvError> {
         let (kv, ino, file) = (self.kv, self.ino, self.file);
         let Range { start, end } = range;
         let touches = merged.0 && !start.is_multiple_of(PAGE);
@@ -187,21 +219,15 @@ impl<K: KvRead> Target<'_, K> {
             && extent::at(kv, ino, start)?.is_some_and(|same| same.end() == end)
         {
             // The same bytes again, the most frequent: one look, and no other row reaches in.
-            return Ok(());
+            return Ok([None, None]);
         }
         let fits = |row: &Head| row.end() > start || touches && row.end() == start;
         let left = extent::before(kv, ino, file, start, fits)?;
-        if let Some(row) = left {
-            self.load(row)?;
-        }
         let mut right = extent::across(kv, ino, file, end)?;
         if right.is_none() && touches_behind {
             right = extent::at(kv, ino, end)?.filter(|row| file.is_live(row.offset, row.birth));
         }
-        match right.filter(|right| left.is_none_or(|left| left.offset != right.offset)) {
-            Some(row) => self.load(row),
-            None => Ok(()),
-        }
+        Ok([left, right.filter(|right| left.is_none_or(|left| left.offset != right.offset))])
     }
 
     fn load(&self, row: Head) -> Result<(), KvError> {

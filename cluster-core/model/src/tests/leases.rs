@@ -177,6 +177,25 @@ fn a_loss_is_counted_once() {
 }
 
 #[test]
+fn refused_data_move_the_verifier_at_the_next_registration() {
+    let mut rig = Rig::new();
+    let (one, other) = (rig.register(1), rig.register(2));
+    let before = rig.model.verifier();
+    assert_eq!(rig.root(Op::DataRefused), Err(FsError::Invalid));
+    for _ in 0..2 {
+        rig.by(one, Op::DataRefused).unwrap();
+    }
+    rig.register(2);
+    assert_eq!(rig.by(other, Op::DataRefused), Err(FsError::Fenced));
+    assert_eq!(rig.model.verifier(), before);
+    rig.register(1);
+    assert_eq!(rig.model.verifier(), before + 1);
+    rig.register(1);
+    assert_eq!(rig.model.verifier(), before + 1);
+    rig.check();
+}
+
+#[test]
 fn removing_the_inode_ends_its_lease_without_a_loss() {
     let mut rig = Rig::new();
     let f = rig.file("f");

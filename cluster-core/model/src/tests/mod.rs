@@ -12,6 +12,7 @@ mod namespace;
 mod nfs4;
 mod once;
 mod random;
+mod refused;
 mod rig;
 mod tables;
 mod world;

@@ -41,6 +41,10 @@ fn refusals_are_final_but_for_passing_ones() {
     assert_eq!(first.result, Err(FsError::NotFound));
     rig.file("f");
     assert_eq!(rig.call(remove(key(1))), first, "a late duplicate must not remove the new file");
+    // Also of what was refused before it was proposed.
+    let refused = Call { op: Op::Refused(FsError::Io), ..remove(key(4)) };
+    assert_eq!(rig.call(refused).result, Err(FsError::Io));
+    assert_eq!(rig.call(remove(key(4))).result, Err(FsError::Io));
     // A full table says nothing about the request.
     let make = |n: u32, once| {
         let op = Op::CreateVolume { name: format!("v{n}") };

@@ -1,6 +1,7 @@
 //! Two members that apply the same commands, one of them reloaded now and then, with blocks that are a map.
 
 use crate::kv::KvError;
+use crate::limits::XATTR_COMPARED_MAX;
 use crate::{
     Applied, Command, KvRead, KvWrite, MemKv, Model, Table, check, decode_response, encode_response, read,
 };
@@ -46,7 +47,7 @@ pub(super) fn rows_of(kv: &MemKv, table: Table) -> Vec<(Vec<u8>, Vec<u8>)> {
 type Bytewise = BTreeSet<(Table, Vec<u8>)>;
 
 /// A store that notes which of those it held before are read.
-struct Watched {
+pub(super) struct Watched {
     kv: MemKv,
     /// One of how many rows with bytes of files cannot be read, if not all can, and by what number it goes.
     rots: Option<(u64, u64)>,
@@ -71,10 +72,10 @@ impl Watched {
         (result, watched.read.into_inner())
     }
 
-    fn is_rotten(&self, key: &[u8]) -> bool {
+    fn is_rotten(&self, table: Table, key: &[u8]) -> bool {
         let sum =
             |salt: u64| key.iter().fold(salt, |sum, byte| (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0193));
-        !self.written.contains(&(Table::Inline, key.to_vec()))
+        !self.written.contains(&(table, key.to_vec()))
             && self.rots.is_some_and(|(one_of, salt)| sum(salt).is_multiple_of(one_of))
     }
 
@@ -90,7 +91,13 @@ impl KvRead for Watched {
     fn get<R>(&self, table: Table, key: &[u8], f: impl FnOnce(Option<&[u8]>) -> R) -> Result<R, KvError> {
         if self.kv.get(table, key, |value| value.is_some())? {
             self.note(table, key);
-            if table == Table::Inline && self.is_rotten(key) {
+            let rots = match table {
+                Table::Inline => true,
+                // What is compared is kept where nothing is found damaged.
+                Table::Xattr => self.kv.value_len(table, key)?.is_some_and(|len| len > XATTR_COMPARED_MAX),
+                _ => false,
+            };
+            if rots && self.is_rotten(table, key) {
                 return Err(KvError::Damaged("rotten".into()));
             }
             if table == Table::Inline
@@ -100,6 +107,10 @@ impl KvRead for Watched {
             }
         }
         self.kv.get(table, key, f)
+    }
+
+    fn value_len(&self, table: Table, key: &[u8]) -> Result<Option<usize>, KvError> {
+        self.kv.value_len(table, key)
     }
 
     fn walk(
@@ -226,6 +237,16 @@ impl Rig {
         assert_eq!(decode_response(&encode_response(&response)).unwrap(), response);
         self.applied = Some(applied);
         response
+    }
+
+    /// Looks at the state with the eyes of a member that finds one of so many rows of bytes damaged; `salt` tells which.
+    pub(super) fn seen_rotten<R>(&self, one_of: u64, salt: u64, look: impl FnOnce(&Watched) -> R) -> R {
+        let mut kv = self.kv.clone();
+        let (seen, _) = Watched::during(&mut kv, |kv| {
+            kv.rots = Some((one_of, salt));
+            look(kv)
+        });
+        seen
     }
 
     /// What a third member would do whose first reads of bytes of files fail, the last of `failing` first: the losses it notes.

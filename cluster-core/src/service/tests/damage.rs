@@ -134,13 +134,16 @@ async fn a_change_that_needs_damaged_bytes_fails_alone() {
             damaged.clone_to(whole, 0),
             whole.clone_to(damaged, 100),
             damaged.copy_to(whole),
-            labelled.xattr(vec![1]),
         ];
         let before = meta.getattr(damaged.ino).await.unwrap();
         for op in in_need {
             let asked = format!("{op:?}");
             assert_eq!(meta.execute(call(op, None)).await, Err(FsError::Io), "{asked:.200}");
         }
+        let Op::Write { pieces, .. } = damaged.write(5000, vec![7; 10_000]) else { panic!() };
+        // To the end of the page where the row ends: what is inline is merged with it.
+        let refused = meta.refused_bytes(damaged.ino, &pieces).await.unwrap();
+        assert_eq!((refused[0].start, refused.last().map(|last| last.end)), (5000, Some(12288)));
         assert_eq!(meta.getattr(damaged.ino).await.unwrap(), before);
         assert_eq!(damaged.read(&meta).await, Err(FsError::Io));
         assert_eq!(meta.get_xattr(labelled.ino, b"user.x").await, Err(FsError::Io));
@@ -196,11 +199,57 @@ async fn damaged_bytes_do_not_hide_sound_ones_nor_answers() {
     }
     // A repetition is not executed, and needs nothing.
     let needy = || file.write(10, vec![7; 100]);
-    assert_eq!(meta.execute(call(needy(), once(2))).await, Err(FsError::Io));
+    assert_eq!(meta.execute(call(needy(), once(2))).await, Ok(Response::refused(FsError::Io)));
     assert_eq!(done(meta.execute(call(needy(), once(1))).await), answered);
     assert_eq!(done(meta.execute(in_slot(needy(), 1)).await), kept);
-    assert_eq!(meta.execute(in_slot(needy(), 2)).await, Err(FsError::Io));
+    assert_eq!(meta.execute(in_slot(needy(), 2)).await, Ok(Response::refused(FsError::Io)));
     assert!(!meta.status().failed);
+    // Nor is a late duplicate of what was refused, when it could be.
+    done(meta.execute(call(file.write(0, content(3)), None)).await);
+    for _ in 0..2 {
+        assert_eq!(meta.execute(call(needy(), once(2))).await, Ok(Response::refused(FsError::Io)));
+        assert_eq!(meta.execute(in_slot(needy(), 2)).await, Ok(Response::refused(FsError::Io)));
+    }
+    assert_eq!(meta.map(file.ino, 0, 4096).await.unwrap().extents.len(), 1);
+    let (meta, _) = restarted(meta, &disk).await;
+    assert_eq!(meta.execute(call(needy(), once(2))).await, Ok(Response::refused(FsError::Io)));
+    done(meta.execute(call(needy(), once(3))).await);
+}
+
+/// Replacing and removing an attribute need its length, which its row tells; nobody looks at the value.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_damaged_attribute_is_replaced_or_removed() {
+    let disk = SimDisk::new();
+    let meta = start(&disk).await.unwrap();
+    let (replaced, removed) = (File::make(&meta, "a", 1).await, File::make(&meta, "b", 2).await);
+    for (file, seed) in [(replaced, 5), (removed, 6)] {
+        done(meta.execute(call(file.xattr(content(seed)), None)).await);
+    }
+    let (meta, disk) = restarted(meta, &disk).await;
+    for seed in [5, 6] {
+        rot(&disk, &content(seed));
+    }
+    let before = meta.getattr(replaced.ino).await.unwrap();
+    assert_eq!(meta.get_xattr(replaced.ino, b"user.x").await, Err(FsError::Io));
+    // The same value is one, too.
+    for value in [content(5), content(7)] {
+        done(meta.execute(call(replaced.xattr(value.clone()), None)).await);
+        assert_eq!(meta.get_xattr(replaced.ino, b"user.x").await.unwrap(), value);
+    }
+    assert!(meta.getattr(replaced.ino).await.unwrap().change > before.change);
+    let gone = Op::SetXattr {
+        ino: removed.ino,
+        generation: removed.generation,
+        name: "user.x".into(),
+        value: None,
+        how: XattrHow::Either,
+    };
+    done(meta.execute(call(gone, None)).await);
+    assert_eq!(meta.get_xattr(removed.ino, b"user.x").await, Err(FsError::NoXattr));
+    let (meta, _) = restarted(meta, &disk).await;
+    assert_eq!(meta.get_xattr(replaced.ino, b"user.x").await.unwrap(), content(7));
+    let findings = meta.with_state(|kv| atoll_model::check::check(kv, &mut |_, _| {})).await;
+    assert!(findings.unwrap().is_empty(), "what is counted is there");
 }
 
 /// What the log has may need bytes that were damaged after it was answered.

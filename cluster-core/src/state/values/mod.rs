@@ -35,6 +35,9 @@ pub(super) const SLOT: usize = 4096;
 /// Shorter values stay in redb, where several share a page.
 pub(super) const VALUE_MIN: usize = 2048;
 
+// What is compared when it is replaced is never found damaged on one member alone.
+const _: () = assert!(atoll_model::limits::XATTR_COMPARED_MAX < VALUE_MIN);
+
 /// Longer than any value. What says so is damaged.
 const VALUE_MAX: usize = 64 << 20;
 
@@ -147,13 +150,21 @@ impl Values {
     }
 }
 
+/// What a row says, whose value is elsewhere.
+fn referred(reference: &[u8]) -> Result<Reference, KvError> {
+    let at = Reference::decode(reference);
+    at.ok_or_else(|| KvError::Damaged(format!("a row refers to an impossible place of {FILE}")))
+}
+
+/// Length of a value that a row refers to.
+pub(super) fn len(reference: &[u8]) -> Result<usize, KvError> {
+    Ok(referred(reference)?.len as usize)
+}
+
 impl Pin {
     /// The value that a row read under this pin refers to.
     pub(super) fn read(&self, reference: &[u8]) -> Result<Vec<u8>, KvError> {
-        let at = Reference::decode(reference);
-        self.values.read(
-            at.ok_or_else(|| KvError::Damaged(format!("a row refers to an impossible place of {FILE}")))?,
-        )
+        self.values.read(referred(reference)?)
     }
 }
 

@@ -10,6 +10,7 @@ use atoll_base::time::Timestamp;
 use atoll_meta::nfs4::ClientId;
 use atoll_meta::{Change, FsError, OnceKey, Outcome, Response};
 use bytes::Bytes;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::time::Instant;
 
@@ -389,6 +390,22 @@ impl State {
         let back = self.reserved.saturating_sub(needed);
         self.reserved -= back;
         (back, part.released)
+    }
+
+    /// Drops bytes of a flush that cannot go into the store: from now on the file is shown without them, as of a later change. `None`, and nothing is
+    /// dropped, if the lease does not reach so far.
+    pub(crate) fn refuse(&mut self, epoch: Epoch, ranges: &[Range<u64>], budget: &Budget) -> Option<Shown> {
+        let l = self.leased.as_mut().filter(|l| l.lease.epoch == epoch)?;
+        let (change, ctime) = (l.shown.change + 1, l.shown.ctime.next());
+        if change > l.lease.change_ceiling || ctime > l.lease.ctime_ceiling {
+            return None;
+        }
+        ranges.iter().for_each(|range| self.flushing.clear(range.start, range.end));
+        let size = l.base.size.max(self.flushing.end()).max(self.fresh.end());
+        // mtime too: there are clients that know their cached data by it alone.
+        l.shown = Shown { size, mtime: ctime, ctime, change, dirty: 0 };
+        self.recharge(budget);
+        self.shown()
     }
 
     /// Forgets everything: the data were lost, or the file is gone. Returns the room to give back, and the keys of

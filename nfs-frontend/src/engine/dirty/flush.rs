@@ -1,6 +1,6 @@
 //! From the dirty map into the store, or, for good, into the loss epoch.
 
-use super::file::{File, Flushed, Work};
+use super::file::{File, Flushed, Shown, Work};
 use super::plan::{Batch, TARGET, plan};
 use super::room::Kind;
 use super::table::Pin;
@@ -9,6 +9,7 @@ use atoll_base::access::Cred;
 use atoll_base::block::{BlockId, BlockService};
 use atoll_base::id::Epoch;
 use atoll_meta::{Call, Flush, FsError, MetadataService, OnceKey, Op, Origin, Response};
+use std::slice;
 use std::sync::Arc;
 use std::time::Duration;
 use tracing::{error, warn};
@@ -19,6 +20,17 @@ const COVERED_PER_COMMAND: usize = 2048;
 /// Least and longest pause before a command whose outcome is unknown is sent again.
 const RETRY_MIN: Duration = Duration::from_millis(5);
 const RETRY_MAX: Duration = Duration::from_secs(1);
+
+/// How often a refused batch is looked at for what of it is to be refused. More may be damaged meanwhile; or nothing, and reading failed.
+const LOOKS_MAX: usize = 4;
+
+/// An operation of the frontend itself that failed for good.
+#[derive(Clone, Copy, Debug)]
+struct Failed {
+    error: FsError,
+    /// Whether it certainly has none, nor ever will.
+    without_effect: bool,
+}
 
 /// Whether the one who flushes is in the file's room as a stable operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,7 +113,7 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
                 covered.extend(left.pop());
             }
             let last = !more_data && left.is_empty();
-            let ids: Vec<BlockId> = batch.blocks.iter().map(|(id, _)| *id).collect();
+            let mut ids: Vec<BlockId> = batch.blocks.iter().map(|(id, _)| *id).collect();
             let stored = match std::mem::take(&mut batch.blocks) {
                 none if none.is_empty() => Ok(()),
                 blocks => self.blocks.put(blocks).await,
@@ -121,7 +133,7 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
                     (!file.state().has_fresh(), Some(room))
                 }
             };
-            let flush = Flush {
+            let mut flush = Flush {
                 mtime: work.shown.mtime,
                 ctime: work.shown.ctime,
                 change: work.shown.change,
@@ -129,10 +141,31 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
                 release,
                 covered: covered.iter().map(|c| (c.key, c.response.clone())).collect(),
             };
-            match self.send_flush(file, &work, origin, &batch, flush).await {
+            let mut looks = 0;
+            let sent = loop {
+                let sent = self.send_flush(file, &work, origin, &batch, flush.clone()).await;
+                let may_be_damaged = matches!(sent, Err(Failed { error: FsError::Io, without_effect: true }));
+                looks += 1;
+                if !may_be_damaged || looks > LOOKS_MAX {
+                    break sent;
+                }
+                let Ok(shown) = self.set_aside(file, origin, &mut batch, &mut ids).await else { break sent };
+                flush = Flush {
+                    mtime: shown.mtime,
+                    ctime: shown.ctime,
+                    change: shown.change,
+                    size: shown.size,
+                    ..flush
+                };
+                work.shown = shown;
+            };
+            match sent {
                 Ok(response) => {
                     let after = response.change_of(file.ino).map(|c| c.after.clone());
                     let ranges = batch.ranges();
+                    ranges
+                        .iter()
+                        .for_each(|(start, end)| self.dirty.refused.overwritten(file.ino, &(*start..*end)));
                     let part = Flushed {
                         epoch: origin.epoch,
                         ranges: &ranges,
@@ -150,17 +183,51 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
                         return Ok(());
                     }
                 }
-                Err(e) => {
-                    if e == FsError::Stale && !ids.is_empty() {
-                        // The file was removed meanwhile, and nothing points at the blocks. If this fails the collector
-                        // finds them after the next start.
-                        let _collected_later = self.blocks.delete(ids).await;
+                Err(Failed { error, without_effect }) => {
+                    if error == FsError::Stale || error == FsError::Io && without_effect {
+                        // The file was removed meanwhile, or is damaged, and nothing points at the blocks.
+                        self.delete_blocks(ids).await;
                     }
                     let keys = covered.iter().chain(&left).map(|c| c.key).collect();
                     let in_room = if room.is_some() { InRoom::Yes } else { in_room };
-                    return self.lose(file, origin.epoch, e, keys, in_room).await;
+                    return self.lose(file, origin.epoch, error, keys, in_room).await;
                 }
             }
+        }
+    }
+
+    /// Takes out of a refused batch what needs damaged bytes, and says how the file is shown without it. `Err` if it cannot be helped: then everything is
+    /// lost.
+    async fn set_aside(
+        &self,
+        file: &File,
+        origin: Origin,
+        batch: &mut Batch,
+        blocks: &mut Vec<BlockId>,
+    ) -> Result<Shown, ()> {
+        let refused = self.meta.refused_bytes(file.ino, &batch.pieces).await.map_err(drop)?;
+        if refused.is_empty() {
+            // It could be read this time.
+            return file.state().shown().ok_or(());
+        }
+        // Before anything is dropped: a life to come knows of nothing else.
+        self.surely(origin, Op::DataRefused).await.map_err(drop)?;
+        if !self.dirty.refused.add(file.ino, self.meta.verifier(), &refused) {
+            return Err(());
+        }
+        let shown = file.state().refuse(origin.epoch, &refused, &self.budget).ok_or(())?;
+        let bytes: u64 = refused.iter().map(|range| range.end - range.start).sum();
+        error!(ino = %file.ino, bytes, "UNSTABLE data that overwrite damaged ones in part are refused; COMMIT will say so");
+        batch.without(&refused);
+        let unused = blocks.extract_if(.., |id| !batch.uses(*id)).collect();
+        self.delete_blocks(unused).await;
+        Ok(shown)
+    }
+
+    /// Deletes blocks that nothing points at, nor ever will. If this fails the collector finds them after the next start.
+    async fn delete_blocks(&self, ids: Vec<BlockId>) {
+        if !ids.is_empty() {
+            let _collected_later = self.blocks.delete(ids).await;
         }
     }
 
@@ -171,7 +238,7 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
         origin: Origin,
         batch: &Batch,
         flush: Flush,
-    ) -> Result<Response, FsError> {
+    ) -> Result<Response, Failed> {
         let op = Op::Write {
             ino: file.ino,
             generation: work.generation,
@@ -182,7 +249,9 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
     }
 
     /// Runs an operation of the frontend itself, again and again until its outcome is known.
-    async fn surely(&self, origin: Origin, op: Op) -> Result<Response, FsError> {
+    async fn surely(&self, origin: Origin, op: Op) -> Result<Response, Failed> {
+        // Whether an answer was missed: a copy may still be executed, or was.
+        let mut missed = false;
         let mut pause = RETRY_MIN;
         let mut once = self.own_key(origin.epoch);
         loop {
@@ -197,11 +266,14 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
                 Ok(response) => match response.result {
                     // Refused without effect: a new request.
                     Err(FsError::Delay) => once = self.own_key(origin.epoch),
-                    Err(e) => return Err(e),
+                    // Who is fenced is not asked for his key.
+                    Err(error @ FsError::Fenced) => return Err(Failed { error, without_effect: !missed }),
+                    // Stored under the key: no other copy is executed.
+                    Err(error) => return Err(Failed { error, without_effect: true }),
                     Ok(_) => return Ok(response),
                 },
-                Err(FsError::Delay) => {}
-                Err(e) => return Err(e),
+                Err(FsError::Delay) => missed = true,
+                Err(error) => return Err(Failed { error, without_effect: !missed }),
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(RETRY_MAX);
@@ -241,10 +313,18 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
                 error!(ino = %file.ino, %error, "UNSTABLE data are lost; clients will be told to send them again");
                 let origin = Origin { frontend: self.frontend, epoch };
                 let told = self.surely(origin, Op::DataLost { inos: vec![file.ino] }).await;
-                match told {
+                match told.map_err(|failed| failed.error) {
                     Ok(_) => {}
                     Err(FsError::Fenced) => self.fenced(epoch).await,
-                    Err(refused) => warn!(ino = %file.ino, %refused, "the loss could not be recorded"),
+                    Err(refused) => {
+                        warn!(ino = %file.ino, %refused, "the loss could not be recorded");
+                        // So the verifier does not tell; nor will it move before a restart.
+                        self.dirty.refused.add(
+                            file.ino,
+                            self.meta.verifier(),
+                            slice::from_ref(&(0..u64::MAX)),
+                        );
+                    }
                 }
                 self.dirty.set_lost(file.ino, error);
             }

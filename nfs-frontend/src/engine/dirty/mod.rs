@@ -19,13 +19,17 @@
 //! A stream is flushed early: when some megabytes have come, its whole blocks go the same way while more is coming
 //! ([`file::State::begin_early_flush`]), with the outcomes of those WRITEs of which nothing is left behind. The lease stays.
 //!
+//! What overwrites a part of a damaged row cannot be flushed. It is taken out of the command ([`plan::Batch::without`]), with blocks of which nothing is
+//! left, and the rest goes on its way; a COMMIT of what was taken out fails ([`refused`]).
+//!
 //! # Invariants
 //!
 //! 1. **A lease before the first byte.** Data, and change values and times ahead of the store, exist only under a
 //!    lease that is durable and whose ceilings are not exceeded. Whatever is lost, no value shown is used again.
-//! 2. **A loss moves the verifier.** Data leave the map only (a) into the store, (b) with their file, or (c) after
-//!    `Op::DataLost`, or the registration of a later life of this frontend, has moved the verifier. The flush lock is
-//!    held from the beginning of a flush until (a), (b) or (c), and COMMIT takes it: a COMMIT answered with the
+//! 2. **A loss is told.** Data leave the map only (a) into the store, (b) with their file, (c) after
+//!    `Op::DataLost`, or the registration of a later life of this frontend, has moved the verifier, or (d) after they were noted as
+//!    [`refused`], and `Op::DataRefused` has seen to it that the next registration moves the verifier. The flush lock is
+//!    held from the beginning of a flush until one of these, and COMMIT takes it: a COMMIT answered with the
 //!    verifier of the WRITE has its data in the store.
 //! 3. **One order.** A file is either in the hands of UNSTABLE writes or of operations of the store, never both: the
 //!    [`room`] keeps them apart, and who enters as stable flushes first and ends the lease. Hence the attributes that
@@ -46,6 +50,7 @@ mod flush;
 pub(crate) mod plan;
 pub(crate) mod ranges;
 pub(crate) mod recent;
+mod refused;
 pub(crate) mod room;
 mod stable;
 pub(crate) mod table;

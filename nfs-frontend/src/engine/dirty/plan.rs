@@ -13,6 +13,7 @@ use atoll_base::limits::{BLOCK_MAX, INLINE_WRITE_MAX};
 use atoll_meta::{Piece, Source};
 use bytes::{Bytes, BytesMut};
 use std::iter::Peekable;
+use std::ops::Range;
 
 /// Longest block made, and the alignment of cuts: one READ of the largest size.
 pub(crate) const TARGET: u64 = 1 << 20;
@@ -45,10 +46,41 @@ impl Batch {
         self.pieces.last().map_or(0, Piece::end)
     }
 
+    /// Takes bytes out, given in order.
+    pub(crate) fn without(&mut self, ranges: &[Range<u64>]) {
+        let mut rest = Vec::with_capacity(self.pieces.len() + ranges.len());
+        for piece in std::mem::take(&mut self.pieces) {
+            let (mut at, end) = (piece.offset, piece.end());
+            for range in ranges.iter().filter(|range| range.start < end && piece.offset < range.end) {
+                rest.extend(part(&piece, at, range.start));
+                at = at.max(range.end);
+            }
+            rest.extend(part(&piece, at, end));
+        }
+        self.bytes = rest.iter().map(|piece| u64::from(piece.len)).sum();
+        self.pieces = rest;
+    }
+
+    /// Whether a piece is in this block.
+    pub(crate) fn uses(&self, block: BlockId) -> bool {
+        self.pieces.iter().any(|piece| matches!(piece.source, Source::Block { id, .. } if id == block))
+    }
+
     /// The byte ranges of the pieces.
     pub(crate) fn ranges(&self) -> Vec<(u64, u64)> {
         self.pieces.iter().map(|p| (p.offset, p.end())).collect()
     }
+}
+
+/// The bytes of a piece from `start` to `end`, which are within it; `None` if there are none.
+fn part(piece: &Piece, start: u64, end: u64) -> Option<Piece> {
+    let len = end.checked_sub(start).filter(|len| *len > 0)? as u32;
+    let from = (start - piece.offset) as u32;
+    let source = match &piece.source {
+        Source::Inline(bytes) => Source::Inline(bytes.slice(from as usize..(from + len) as usize)),
+        Source::Block { id, offset } => Source::Block { id: *id, offset: offset + from },
+    };
+    Some(Piece { offset: start, len, source })
 }
 
 /// Contiguous bytes within one aligned piece of the file.
@@ -206,7 +238,10 @@ mod tests {
         #[test]
         fn pieces_are_exactly_the_bytes_given(
             writes in prop::collection::vec((0u64..6_000_000, prop_oneof![1usize..5000, 1usize..1_500_000], any::<u8>()), 0..30),
+            cuts in prop::collection::btree_set(0u64..7_000_000, 0..10),
         ) {
+            let cuts: Vec<u64> = cuts.into_iter().collect();
+            let without: Vec<Range<u64>> = cuts.chunks_exact(2).map(|ends| ends[0]..ends[1]).collect();
             let mut map = RangeMap::default();
             let mut model = vec![None; 8_000_000];
             for (o, l, b) in writes {
@@ -215,6 +250,16 @@ mod tests {
             }
             let batches = all(plan(map.iter().map(|(o, d)| (o, d.clone()))));
             prop_assert!(replay(&batches, model.len()) == model);
+            let mut rest = batches;
+            rest.iter_mut().for_each(|batch| batch.without(&without));
+            for range in &without {
+                model[range.start as usize..range.end as usize].fill(None);
+            }
+            for batch in &mut rest {
+                let blocks = std::mem::take(&mut batch.blocks);
+                batch.blocks = blocks.into_iter().filter(|(id, _)| batch.uses(*id)).collect();
+            }
+            prop_assert!(replay(&rest, model.len()) == model);
         }
     }
 

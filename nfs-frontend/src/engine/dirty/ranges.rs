@@ -63,6 +63,11 @@ impl RangeMap {
         self.segments.is_empty()
     }
 
+    /// First byte behind the last; 0 if there are none.
+    pub(crate) fn end(&self) -> u64 {
+        self.segments.last_key_value().map_or(0, |(at, segment)| at + segment.data.len() as u64)
+    }
+
     /// Number of distinct bytes.
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes

@@ -8,7 +8,7 @@ use atoll_base::attr::Attr;
 use atoll_base::block::BlockService;
 use atoll_base::id::Ino;
 use atoll_meta::nfs4::StateId;
-use atoll_meta::{MetadataService, Outcome, Response};
+use atoll_meta::{Change, MetadataService, Outcome, Response};
 
 /// Keeps UNSTABLE writes away from a file.
 #[derive(Debug)]
@@ -109,6 +109,12 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
     /// Takes into account what a call changed about files that have a lease, and forgets what was dirty about files
     /// that are gone.
     pub(crate) fn note_changes(&self, response: &Response) {
+        if self.dirty.refused.any() {
+            let cut = response.changes.iter().filter(|change| change.after.size < change.before.size);
+            cut.for_each(|Change { after, .. }| {
+                self.dirty.refused.overwritten(after.ino, &(after.size..u64::MAX))
+            });
+        }
         if !self.dirty.any() {
             return;
         }

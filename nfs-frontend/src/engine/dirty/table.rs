@@ -3,6 +3,7 @@
 //! Lock order: shard, then a file's state. Nothing is awaited under either.
 
 use super::file::File;
+use super::refused::Refused;
 use atoll_base::attr::Attr;
 use atoll_base::id::Ino;
 use atoll_meta::{FsError, OnceKey, Response};
@@ -31,6 +32,8 @@ pub(crate) struct Table {
     ended: AtomicU64,
     outcomes: Vec<Mutex<HashMap<OnceKey, Arc<Response>>>>,
     lost: Mutex<HashMap<Ino, FsError>>,
+    /// What was lost without moving the verifier.
+    pub(crate) refused: Refused,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -49,6 +52,7 @@ impl Table {
             ended: AtomicU64::new(0),
             outcomes: (0..SHARDS).map(|_| Mutex::default()).collect(),
             lost: Mutex::default(),
+            refused: Refused::default(),
         })
     }
 

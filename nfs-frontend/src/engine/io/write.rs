@@ -16,6 +16,7 @@ use atoll_meta::nfs4::{ClientId, StateError};
 use atoll_meta::once::Once;
 use atoll_meta::{Call, Change, FsError, MetadataService, OnceKey, Op, Outcome, Response};
 use bytes::Bytes;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -47,6 +48,22 @@ impl Refusals {
         } else if let Some(suppressed) = self.failed.at(now) {
             tracing::error!(%ino, suppressed, %error, "data could not be stored");
         }
+    }
+}
+
+/// What a stable operation replaces, if that is told by the operation alone. (What is cut off, the file's size tells.)
+fn overwrites(op: &Op) -> Option<(Ino, Range<u64>)> {
+    match op {
+        Op::Write { ino, pieces, flush: None, .. } => {
+            let connected = pieces.windows(2).all(|two| two[0].end() == two[1].offset);
+            let (first, last) = (pieces.first()?, pieces.last()?);
+            connected.then(|| (*ino, first.offset..last.end()))
+        }
+        Op::Punch { ino, offset, len, .. } => Some((*ino, *offset..offset.saturating_add(*len))),
+        Op::Clone { to, to_offset, len, partial: false, .. } if *len > 0 => {
+            Some((*to, *to_offset..to_offset.saturating_add(*len)))
+        }
+        _ => None,
     }
 }
 
@@ -98,8 +115,9 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
         self.write_stable(ino, generation, cred, client, offset, data, once).await.map(Arc::new)
     }
 
-    /// Makes all UNSTABLE data of a file stable, and returns the write verifier. An error if some were lost.
-    pub(crate) async fn commit_file(&self, ino: Ino) -> Result<u64, FsError> {
+    /// Makes all UNSTABLE data of a file stable, and returns the write verifier. An error if some were lost, or some of the range refused. A `count`
+    /// of 0 is all from `offset` on (RFC 1813 §3.3.21, RFC 8881 §18.3.3).
+    pub(crate) async fn commit_file(&self, ino: Ino, offset: u64, count: u32) -> Result<u64, FsError> {
         // The whole file is flushed, whatever the range: more than asked is allowed.
         let flushed = match self.dirty.pin_leased(ino) {
             Some(file) => Box::pin(self.flush(&file, InRoom::No)).await,
@@ -109,8 +127,13 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
         if let Some(e) = flushed.err().filter(|e| *e != FsError::Stale).or(lost) {
             return Err(e);
         }
-        // Read after the flush: whatever was lost until now has moved it.
-        Ok(self.meta.verifier())
+        // Read after the flush: whatever was lost until now has moved it, or was refused.
+        let verifier = self.meta.verifier();
+        let end = if count == 0 { u64::MAX } else { offset.saturating_add(count.into()) };
+        if self.dirty.refused.has(ino, &(offset..end), verifier) {
+            return Err(FsError::Io);
+        }
+        Ok(verifier)
     }
 
     /// Writes through to stable storage on the caller's behalf.
@@ -183,11 +206,15 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
     /// the request again and gets the outcome then.
     pub(crate) async fn execute_known(&self, call: Box<Call>) -> Result<Response, Refused> {
         let (intended, client) = (Intent::of(&call.op), call.client);
+        let written = if self.dirty.refused.any() { overwrites(&call.op) } else { None };
         match self.execute_repeatable(call).await {
             Ok(response) => {
                 if response.result == Err(FsError::State(StateError::Delegated)) {
                     let met = Box::pin(self.met(intended, client, &response)).await;
                     return Err(Refused::Interrupt(Interrupt::Delegated(met)));
+                }
+                if let Some((ino, range)) = written.filter(|_| response.result.is_ok()) {
+                    self.dirty.refused.overwritten(ino, &range);
                 }
                 self.note_changes(&response);
                 Ok(response)

@@ -13,10 +13,11 @@ use atoll_meta::nfs4::{Client, ClientId, Session, SessionId, State as OpenState,
 use atoll_meta::offload::Offload;
 use atoll_meta::once::SlotOutcome;
 use atoll_meta::service::{Aside, DirPage, Found, Read};
-use atoll_meta::{Call, FsError, MetadataService, OnceKey, Op, Response};
-use atoll_model::{Command, KvError, MemKv, Model, read};
+use atoll_meta::{Call, FsError, MetadataService, OnceKey, Op, Piece, Response};
+use atoll_model::{Command, KvError, KvRead, MemKv, Model, Table, read};
 use bytes::Bytes;
-use std::collections::{HashSet, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::ops::{Bound, ControlFlow, Range};
 use std::sync::{Arc, Mutex, MutexGuard};
 use tokio::sync::Notify;
 
@@ -34,9 +35,38 @@ pub(crate) enum Fault {
 /// Whether a fault is for an operation.
 type Applies = fn(&Op) -> bool;
 
+/// The store, with some values damaged.
+#[derive(Default)]
+struct Rotting {
+    kv: MemKv,
+    /// Inline bytes that cannot be read, as long as they are what they are.
+    rotten: BTreeMap<Vec<u8>, Vec<u8>>,
+}
+
+impl KvRead for Rotting {
+    fn get<R>(&self, table: Table, key: &[u8], f: impl FnOnce(Option<&[u8]>) -> R) -> Result<R, KvError> {
+        let rotten = self.rotten.get(key).filter(|_| table == Table::Inline);
+        let is_rotten = |value: Option<&[u8]>| rotten.is_some_and(|rotten| value == Some(rotten));
+        if self.kv.get(table, key, is_rotten)? {
+            return Err(KvError::Damaged("rotten".into()));
+        }
+        self.kv.get(table, key, f)
+    }
+
+    fn walk(
+        &self,
+        table: Table,
+        bounds: (Bound<&[u8]>, Bound<&[u8]>),
+        back: bool,
+        f: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    ) -> Result<(), KvError> {
+        self.kv.walk(table, bounds, back, f)
+    }
+}
+
 struct State {
     model: Model,
-    kv: MemKv,
+    store: Rotting,
     exports: Arc<Exports>,
     ended: u64,
     /// Faults for calls to come, in order, with a test of the operation they are for.
@@ -74,7 +104,8 @@ impl Meta {
         Model::bootstrap(&mut kv, [7; 16], Timestamp::from_nanos(stamp)).unwrap();
         let model = Model::load(&kv).unwrap();
         let exports = Arc::default();
-        let state = State { model, kv, exports, ended: 0, faults: VecDeque::new(), executed: None, stamp };
+        let store = Rotting { kv, ..Rotting::default() };
+        let state = State { model, store, exports, ended: 0, faults: VecDeque::new(), executed: None, stamp };
         Arc::new(Self {
             gate: Mutex::default(),
             state: Mutex::new(state),
@@ -98,7 +129,7 @@ impl Meta {
         gate
     }
 
-    async fn read_held<T>(&self, f: impl FnOnce(&MemKv) -> Result<Read<T>, KvError>) -> Read<T> {
+    async fn read_held<T>(&self, f: impl FnOnce(&Rotting) -> Result<Read<T>, KvError>) -> Read<T> {
         let result = self.read(f);
         let gate = self.gate.lock().unwrap().take();
         if let Some(gate) = gate {
@@ -108,8 +139,11 @@ impl Meta {
         result
     }
 
-    fn read<T>(&self, f: impl FnOnce(&MemKv) -> Result<Read<T>, KvError>) -> Read<T> {
-        f(&self.lock().kv).unwrap()
+    fn read<T>(&self, f: impl FnOnce(&Rotting) -> Result<Read<T>, KvError>) -> Read<T> {
+        match f(&self.lock().store) {
+            Err(KvError::Damaged(_)) => Err(FsError::Io),
+            read => read.unwrap(),
+        }
     }
 
     async fn turns(&self) {
@@ -123,7 +157,7 @@ impl Meta {
 
     /// Grants that their clients have not taken.
     pub(crate) fn grants(&self) -> Vec<GrantedWaiter> {
-        read::pending_grants(&self.lock().kv, None, 100).unwrap()
+        read::pending_grants(&self.lock().store, None, 100).unwrap()
     }
 
     /// As a new leader: everything is to be told again.
@@ -146,7 +180,7 @@ impl Meta {
     #[allow(dead_code)]
     pub(crate) fn inspect<T>(&self, f: impl FnOnce(&Model, &MemKv) -> T) -> T {
         let state = self.lock();
-        f(&state.model, &state.kv)
+        f(&state.model, &state.store.kv)
     }
 
     /// Moves the clock.
@@ -174,7 +208,7 @@ impl Meta {
             at.and_then(|at| state.faults.remove(at)).map(|(_, fault)| fault)
         };
         match fault {
-            None => Ok(self.apply(call)),
+            None => self.refused(&call).unwrap_or_else(|| Ok(self.apply(call))),
             Some(Fault::LostBefore) => Err(FsError::Delay),
             Some(Fault::LostAfter) => {
                 let _lost = self.apply(call);
@@ -184,9 +218,34 @@ impl Meta {
         }
     }
 
+    /// Damages the inline bytes that a file has now, but for the first of each row. (Of use to the tests alone.)
+    #[allow(dead_code)]
+    pub(crate) fn rot(&self, ino: Ino) {
+        let mut state = self.lock();
+        let Rotting { kv, rotten } = &mut state.store;
+        let from = ino.0.to_be_bytes();
+        let bounds = (Bound::Included(&from[..]), Bound::Unbounded);
+        kv.walk(Table::Inline, bounds, false, |key, value| {
+            if !key.starts_with(&from) {
+                return ControlFlow::Break(());
+            }
+            rotten.insert(key.to_vec(), value.to_vec());
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+    }
+
+    /// What becomes of a call that needs damaged bytes, as whoever leads decides.
+    fn refused(&self, call: &Call) -> Option<Result<Response, FsError>> {
+        read::needed(&self.lock().store, &call.op).err()?;
+        let op = Op::Refused(FsError::Io);
+        let refusal = |_: &_| self.apply(Call { op, ..call.clone() });
+        Some(call.once.as_ref().map(refusal).ok_or(FsError::Io))
+    }
+
     pub(crate) fn apply(&self, call: Call) -> Response {
         let mut state = self.lock();
-        let State { model, kv, executed, stamp, exports, ended, .. } = &mut *state;
+        let State { model, store: Rotting { kv, .. }, executed, stamp, exports, ended, .. } = &mut *state;
         *stamp += 1000;
         if let Some(executed) = executed {
             executed.push(call.clone());
@@ -249,6 +308,10 @@ impl MetadataService for Meta {
         self.read_held(|kv| read::stretch(kv, ino, offset)).await
     }
 
+    async fn refused_bytes(&self, ino: Ino, pieces: &[Piece]) -> Read<Vec<Range<u64>>> {
+        self.read(|kv| read::refused(kv, ino, pieces).map(Ok))
+    }
+
     async fn get_xattr(&self, ino: Ino, name: &[u8]) -> Read<Bytes> {
         self.read(|kv| read::get_xattr(kv, ino, name))
     }
@@ -263,7 +326,7 @@ impl MetadataService for Meta {
 
     async fn outcome(&self, key: &OnceKey) -> Read<Option<Response>> {
         let state = self.lock();
-        Ok(read::outcome(state.model.once_index(), key, || &state.kv).unwrap())
+        Ok(read::outcome(state.model.once_index(), key, || &state.store).unwrap())
     }
 
     async fn slot(&self, session: SessionId, slot: u32) -> Read<Option<SlotOutcome>> {
@@ -344,7 +407,7 @@ impl MetadataService for Meta {
         loop {
             let mut applied = std::pin::pin!(self.applied.notified());
             applied.as_mut().enable();
-            let all = read::recalled(&self.lock().kv, StateId(0), 1000).unwrap();
+            let all = read::recalled(&self.lock().store, StateId(0), 1000).unwrap();
             let new: Vec<_> = {
                 let mut told = self.told.lock().unwrap();
                 all.into_iter().filter(|state| told.insert(state.stateid.id)).collect()

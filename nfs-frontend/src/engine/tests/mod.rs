@@ -12,6 +12,7 @@ mod backchannel;
 mod basics;
 mod closes;
 mod crash;
+mod damage;
 mod delegation_stateids;
 mod delegations;
 mod directories;

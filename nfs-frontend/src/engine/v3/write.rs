@@ -88,7 +88,7 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
     ) -> Result3<Commit3Ok, WccData> {
         let node = attempt!(self.admit(&args.file, call).await);
         let ino = node.handle.ino;
-        let verifier = match self.commit_file(ino).await {
+        let verifier = match self.commit_file(ino, args.offset, args.count).await {
             Ok(verifier) => verifier,
             Err(e) => {
                 return Ok(Err(Failure { status: status::for_commit(e), detail: self.wcc_now(ino).await }));

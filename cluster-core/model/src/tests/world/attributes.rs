@@ -1,7 +1,7 @@
 //! SETATTR and extended attributes.
 
 use super::{Answer, Expect, World};
-use crate::limits::XATTRS_MAX;
+use crate::limits::{XATTR_COMPARED_MAX, XATTRS_MAX};
 use atoll_base::access::Cred;
 use atoll_base::attr::{FileKind, SetAttr, SetTime};
 use atoll_base::id::Ino;
@@ -130,7 +130,9 @@ impl World {
             _ if has && how == XattrHow::Create => return Err(FsError::Exists),
             _ if !has && how == XattrHow::Replace => return Err(FsError::NoXattr),
             None if !has => return Err(FsError::NoXattr),
-            Some(value) if node.xattrs.get(name) == Some(value) => return Ok(Expect::Done),
+            Some(value) if value.len() <= XATTR_COMPARED_MAX && node.xattrs.get(name) == Some(value) => {
+                return Ok(Expect::Done);
+            }
             Some(_) if !has && count as u32 >= XATTRS_MAX => return Err(FsError::NoSpace),
             _ => {}
         }

@@ -132,11 +132,11 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
         }
     }
 
-    pub(crate) async fn commit(&mut self, _args: &Commit4Args) -> Done<Commit4Ok> {
+    pub(crate) async fn commit(&mut self, args: &Commit4Args) -> Done<Commit4Ok> {
         let node = self.node(NfsStat4::IsDir)?;
         let attr = self.node_attr(&node).await?;
         self.require_file(&attr)?;
-        let verifier = self.engine.commit_file(node.handle.ino).await?;
+        let verifier = self.engine.commit_file(node.handle.ino, args.offset, args.count).await?;
         Ok(Commit4Ok { writeverf: verifier.to_be_bytes() })
     }
 }
