@@ -19,7 +19,7 @@
 //! | `Dirty` | frontend 4, ino 8 | [`crate::record::Lease`] |
 //! | `Outcome` | number 8, of the first in the row | [`crate::once::row`] |
 //! | `Lock` | ino 8 | [`atoll_lockd::FileLocks`] |
-//! | `LockClient` | client (below), ino 8 | life 4: in which of the client's lives it last took something there |
+//! | `LockClient` | client of NLM (below), ino 8 | life 4: in which of the client's lives it last took something there |
 //! | `LockClient` | by address (below), ino 8 | nothing |
 //! | `PendingGrant` | ino 8 | nothing: the grants are in the file's `Lock` record |
 //! | `NsmState` | client | [`crate::record::ClientLife`] |

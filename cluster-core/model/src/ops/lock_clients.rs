@@ -36,6 +36,11 @@ const FORGET_TRIES: usize = 64;
 
 // ---- the index
 
+/// Whether what the client has is listed here. What a client of NFSv4 has is found by its states.
+pub(crate) fn is_listed(client: &LockClient) -> bool {
+    matches!(client, LockClient::Nlm(_))
+}
+
 /// In which of its lives the client last took something in the file.
 pub(super) fn life_in<K: KvWrite>(
     t: &Transaction<'_, K>,
@@ -210,6 +215,9 @@ fn is_later(a: i32, b: i32) -> bool {
 
 /// A lock request of a client comes, with its NSM state if known. Returns the life it is in.
 pub(super) fn enter<K: KvWrite>(t: &mut Transaction<'_, K>, client: &LockClient, state: i32) -> Step<u32> {
+    if !is_listed(client) {
+        return Ok(0);
+    }
     let mut known = life(t, client)?;
     if state == 0 || state == known.state {
         return Ok(known.life);

@@ -1,8 +1,8 @@
 //! Locks: lockd's table of each file, and the indexes around it.
 //!
-//! A file's table is loaded, changed by one call, and stored, or deleted when empty. `LockClient` has a row for each client
-//! and file in which it has anything (holds, waits or reserves), `PendingGrant` one for each file with grants that their
-//! clients have not acknowledged.
+//! A file's table is loaded, changed by one call, and stored, or deleted when empty. `LockClient` has a row for each client of
+//! NLM and file in which it has anything (holds, waits or reserves); what a client of NFSv4 has is found by its states. `PendingGrant`
+//! has one for each file with grants that their clients have not acknowledged.
 
 use super::nfs4::delegations;
 use super::{lock_clients, nfs4};
@@ -105,13 +105,13 @@ struct Loaded<'c> {
 
 impl<'c> Loaded<'c> {
     fn new(locks: FileLocks, client: &'c LockClient) -> Self {
-        let (had_pending, was_there) = (locks.has_pending_grants(), concerns(&locks, client));
+        let (had_pending, was_there) = (locks.has_pending_grants(), is_listed(&locks, client));
         Self { locks, client, had_pending, was_there }
     }
 }
 
-fn concerns(locks: &FileLocks, client: &LockClient) -> bool {
-    locks.concerns(&ClientMatch::Client(client.clone()))
+fn is_listed(locks: &FileLocks, client: &LockClient) -> bool {
+    lock_clients::is_listed(client) && locks.concerns(&ClientMatch::Client(client.clone()))
 }
 
 fn load<'c, K: KvWrite>(
@@ -160,7 +160,7 @@ fn keep<K: KvWrite>(
         _ => {}
     }
     t.touched.grants.extend(effects.into_iter().map(|effect| granted(ino, effect)));
-    match (was_there, concerns(locks, client)) {
+    match (was_there, is_listed(locks, client)) {
         (true, true) => lock_clients::stays(t, client, ino, life),
         (true, false) => lock_clients::leaves(t, client, ino),
         (false, true) => lock_clients::comes(t, client, ino, life),
@@ -350,7 +350,7 @@ pub(crate) fn clients_of(locks: &FileLocks) -> BTreeSet<&LockClient> {
 pub(super) fn drop_file<K: KvWrite>(t: &mut Transaction<'_, K>, ino: Ino) -> Step<()> {
     let locks: Option<FileLocks> = store::get(t.kv, Table::Lock, &keys::ino(ino))?;
     let Some(locks) = locks else { return Ok(()) };
-    for client in clients_of(&locks) {
+    for client in clients_of(&locks).into_iter().filter(|client| lock_clients::is_listed(client)) {
         lock_clients::leaves(t, client, ino)?;
     }
     t.kv.delete(Table::PendingGrant, &keys::ino(ino))?;
