@@ -146,9 +146,10 @@ impl Shared {
 
     pub(super) fn execute(&self, call: &Call) -> impl Future<Output = Result<Response, FsError>> + use<> {
         // Encoded before anybody waits, so that the future holds no call.
-        let ready = match self.check_bytes(call) {
-            Ok(()) => self.encoded(call),
-            Err(error) => self.refusal(call, error),
+        let ready = match self.has_bytes(call) {
+            Ok(true) => self.encoded(call),
+            Ok(false) => self.refusal(call),
+            Err(error) => Err(error),
         };
         let answer = ready.and_then(|command| self.proposer.submit(command));
         async { answered(answer?).await }
@@ -159,30 +160,34 @@ impl Shared {
         self.proposer.submit_aside(self.encoded(call)?, done)
     }
 
-    /// Refuses a call that needs stored bytes which cannot be read here. From the log each member that finds them damaged would lose them for good, and one that
-    /// fails to read them would stop; refused before, the call alone fails. Only who leads is asked: what others have, they look at when they lead.
+    /// Whether a call may be proposed, or else is refused because it needs stored bytes which cannot be read here. From the log each member that finds them damaged would lose
+    /// them for good, and one that fails to read them would stop; refused before, the call alone fails. Only who leads is asked: what others have, they look at when they lead.
     ///
     /// A repetition of what was executed before the bytes were damaged needs none of them: the state machine answers what it answered then.
-    fn check_bytes(&self, call: &Call) -> Result<(), FsError> {
+    ///
+    /// # Errors
+    /// Not even that can be read. Nothing of the call may come into the log.
+    fn has_bytes(&self, call: &Call) -> Result<bool, FsError> {
         if !read::may_need_bytes(&call.op, |ino| self.published.cached_attr(ino)) || !self.group.leads() {
-            return Ok(());
+            return Ok(true);
         }
         let current = self.published.current();
         let Err(Unreadable { ino, error }) = read::needed(current.view.reader(), &call.op) else {
-            return Ok(());
+            return Ok(true);
         };
         if self.is_answered(call.once.as_ref()).map_err(|error| unreadable(&error))? {
-            return Ok(());
+            return Ok(true);
         }
         if let Some(suppressed) = self.told_damage.at(Instant::now()) {
             tracing::error!(%ino, %error, suppressed, "a change of a damaged file is refused; `atoll fsck` tells its path");
         }
-        Err(FsError::Io)
+        Ok(false)
     }
 
     /// What is proposed instead of a refused call. A delayed duplicate must not be executed later either, when the bytes are whole again or were
     /// written over: so its key gets the refusal as its outcome.
-    fn refusal(&self, call: &Call, error: FsError) -> Result<Bytes, FsError> {
+    fn refusal(&self, call: &Call) -> Result<Bytes, FsError> {
+        let error = FsError::Io;
         // Steps of owners need no bytes.
         let Some(once @ (Once::Request(_) | Once::Slot(_))) = &call.once else { return Err(error) };
         let Call { origin, cred, client, .. } = call;

@@ -19,7 +19,7 @@ use bytes::Bytes;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, oneshot};
 
@@ -63,7 +63,7 @@ const ASIDE_MAX: usize = 64;
 /// runtime has run, or 61 tasks.
 const GATHER_LOOKS: usize = 32;
 
-/// When it looks no more, for the threads may be busy with others' long calls.
+/// When it looks no more: the thread that looks may be busy with others' long calls, while another sees that the time is over.
 const GATHER_TIME: Duration = Duration::from_millis(2);
 
 /// Bytes that an entry of the log adds to each command.
@@ -134,9 +134,10 @@ struct Queue {
 }
 
 /// What is to be done now with what waits.
-enum Step {
+enum Step<P: Propose> {
     Nothing,
-    Gather,
+    /// Not to be dropped while the queue is locked.
+    Gather(Gathering<P>),
     Propose(Ready),
 }
 
@@ -278,21 +279,21 @@ impl<P: Propose> Proposer<P> {
         Ok(())
     }
 
-    fn step(&self, queue: &mut Queue) -> Step {
+    fn step(self: &Arc<Self>, queue: &mut Queue) -> Step<P> {
         if !queue.is_due(&self.limits) {
             return Step::Nothing;
         }
         if queue.in_flight == 0 && queue.last_callers > 1 && !queue.is_full(&self.limits) {
             queue.gathering = true;
-            return Step::Gather;
+            return Step::Gather(Gathering(self.clone()));
         }
         Step::Propose(self.take_batch(queue))
     }
 
-    fn go(self: &Arc<Self>, step: Step) {
+    fn go(self: &Arc<Self>, step: Step<P>) {
         match step {
             Step::Nothing => {}
-            Step::Gather => drop(self.runtime.spawn(Gathering(self.clone()).until_idle())),
+            Step::Gather(gathering) => drop(self.runtime.spawn(gathering.until_idle())),
             Step::Propose(ready) => self.send(ready),
         }
     }
@@ -420,17 +421,19 @@ struct Gathering<P: Propose>(Arc<Proposer<P>>);
 impl<P: Propose> Gathering<P> {
     /// Until two looks in a row find nothing new.
     async fn until_idle(self) {
-        let begun = Instant::now();
-        let (mut seen, mut quiet) = (0, 0);
-        for _ in 0..GATHER_LOOKS {
-            let waiting = self.0.queue().waiting.len();
-            quiet = if waiting == seen { quiet + 1 } else { 0 };
-            if quiet == 2 || begun.elapsed() > GATHER_TIME {
-                break;
+        let looks = async {
+            let (mut seen, mut quiet) = (0, 0);
+            for _ in 0..GATHER_LOOKS {
+                let waiting = self.0.queue().waiting.len();
+                quiet = if waiting == seen { quiet + 1 } else { 0 };
+                if quiet == 2 {
+                    break;
+                }
+                seen = waiting;
+                tokio::task::yield_now().await;
             }
-            seen = waiting;
-            tokio::task::yield_now().await;
-        }
+        };
+        let _either = tokio::time::timeout(GATHER_TIME, looks).await;
     }
 }
 

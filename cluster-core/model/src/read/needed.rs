@@ -110,9 +110,13 @@ pub fn refused(kv: &impl KvRead, ino: Ino, pieces: &[Piece]) -> Result<Vec<Range
     let mut refused = Vec::new();
     for run in pieces.chunk_by(|a, b| end_of(a) == b.offset) {
         let (first, last) = (&run[0], &run[run.len() - 1]);
-        let merged = (is_inline(&first.source), is_inline(&last.source));
+        let is_inline_at = |at: u64| {
+            let after = run.partition_point(|piece| end_of(piece) <= at);
+            run.get(after).is_some_and(|piece| is_inline(&piece.source))
+        };
         let mut left: Vec<_> = iter::once(first.offset..end_of(last)).collect();
         while let Some(run) = left.pop() {
+            let merged = (is_inline_at(run.start), is_inline_at(run.end - 1));
             let needed = file.needed_beside(run.clone(), merged)?.into_iter().flatten();
             let Some(row) = needed.into_iter().find(|row| file.load(*row).is_err()) else { continue };
             let beside = |at: u64| at - at % PAGE;

@@ -96,7 +96,7 @@ async fn after_a_batch_of_many_the_next_gathers_until_nothing_else_is_to_do() {
 
 #[test]
 fn what_gathers_goes_when_its_runtime_ends() {
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     let (group, proposer) = runtime.block_on(async {
         let (group, proposer) = queued(4);
         (0..3).for_each(|_| end_first(&group, &proposer));
