@@ -304,7 +304,7 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
         if !held.is_empty() {
             self.declare_lost(new, &held).await;
         }
-        held.iter().for_each(|file| self.forget_dirty(file));
+        held.iter().for_each(|file| self.forget_dirty(file, epoch));
         // Whoever had this one's place has told what it made, too.
         if let Err(error) = Box::pin(self.recall_what_may_be_told(new)).await {
             warn!(%error, "what holders of delegations may have been told cannot be recalled");
