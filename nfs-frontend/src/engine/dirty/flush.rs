@@ -9,7 +9,6 @@ use atoll_base::access::Cred;
 use atoll_base::block::{BlockId, BlockService};
 use atoll_base::id::Epoch;
 use atoll_meta::{Call, Flush, FsError, MetadataService, OnceKey, Op, Origin, Response};
-use std::slice;
 use std::sync::Arc;
 use std::time::Duration;
 use tracing::{error, warn};
@@ -320,11 +319,7 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
                     Err(refused) => {
                         warn!(ino = %file.ino, %refused, "the loss could not be recorded");
                         // So the verifier does not tell; nor will it move before a restart.
-                        self.dirty.refused.add(
-                            file.ino,
-                            self.meta.verifier(),
-                            slice::from_ref(&(0..u64::MAX)),
-                        );
+                        self.dirty.refused.add_untold(file.ino, self.meta.verifier());
                     }
                 }
                 self.dirty.set_lost(file.ino, error);

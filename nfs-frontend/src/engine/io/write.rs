@@ -127,13 +127,9 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
         if let Some(e) = flushed.err().filter(|e| *e != FsError::Stale).or(lost) {
             return Err(e);
         }
-        // Read after the flush: whatever was lost until now has moved it, or was refused.
-        let verifier = self.meta.verifier();
         let end = if count == 0 { u64::MAX } else { offset.saturating_add(count.into()) };
-        if self.dirty.refused.has(ino, &(offset..end), verifier) {
-            return Err(FsError::Io);
-        }
-        Ok(verifier)
+        // The verifier is read after the flush: whatever was lost until now has moved it, or was refused.
+        self.dirty.refused.committed(ino, &(offset..end), || self.meta.verifier()).ok_or(FsError::Io)
     }
 
     /// Writes through to stable storage on the caller's behalf.
