@@ -304,7 +304,7 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
         if !held.is_empty() {
             self.declare_lost(new, &held).await;
         }
-        held.iter().for_each(|file| self.forget_dirty(file));
+        held.iter().for_each(|file| self.forget_dirty(file, epoch));
         // Whoever had this one's place has told what it made, too.
         if let Err(error) = Box::pin(self.recall_what_may_be_told(new)).await {
             warn!(%error, "what holders of delegations may have been told cannot be recalled");
@@ -356,13 +356,19 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
     }
 
     /// Runs a call that has a key or can be repeated, until its outcome is known or patience ends (`Delay`).
-    pub(crate) async fn execute_repeatable(&self, call: Box<Call>) -> Result<Response, FsError> {
+    /// `missed` is set if an answer was missed on the way: a copy of the call may then have had its effect, or have it yet, even if the last
+    /// answer is a refusal that is not an outcome stored under the call's key.
+    pub(crate) async fn execute_repeatable(
+        &self,
+        call: Box<Call>,
+        missed: &mut bool,
+    ) -> Result<Response, FsError> {
         let deadline = Instant::now() + self.config.patience;
         let answer = self.meta.execute_kept(&call).await;
         match trouble(&answer) {
             None => answer,
             // Apart, since it is rare and its future large.
-            Some(trouble) => Box::pin(self.execute_again(call, answer, trouble, deadline)).await,
+            Some(trouble) => Box::pin(self.execute_again(call, answer, trouble, deadline, missed)).await,
         }
     }
 
@@ -373,8 +379,10 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
         mut answer: Result<Response, FsError>,
         mut met: Trouble,
         deadline: Instant,
+        missed: &mut bool,
     ) -> Result<Response, FsError> {
         let mut pause = RETRY_MIN;
+        *missed |= answer == Err(FsError::Delay);
         while Instant::now() + pause <= deadline {
             match met {
                 // Refused without effect: goes again in the new life. Blocks of the old one must not be referred to.
@@ -393,6 +401,7 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
                 }
             }
             answer = self.meta.execute_kept(&call).await;
+            *missed |= answer == Err(FsError::Delay);
             match trouble(&answer) {
                 None => return answer,
                 Some(trouble) => met = trouble,

@@ -408,17 +408,17 @@ impl State {
         self.shown()
     }
 
-    /// Forgets everything: the data were lost, or the file is gone. Returns the room to give back, and the keys of
-    /// the WRITEs that are forgotten.
-    pub(crate) fn forget(&mut self, budget: &Budget) -> (u64, Vec<OnceKey>) {
+    /// Forgets everything: the data were lost, or the file is gone. Returns the room to give back, and the
+    /// WRITEs that are forgotten.
+    pub(crate) fn forget(&mut self, budget: &Budget) -> (u64, Vec<Covered>) {
         self.fresh = RangeMap::default();
         self.flushing = RangeMap::default();
         self.covered_flushing = 0;
         self.leased = None;
         self.since = None;
-        let keys = std::mem::take(&mut self.covered).into_iter().map(|c| c.key).collect();
+        let covered = std::mem::take(&mut self.covered);
         self.recharge(budget);
-        (std::mem::take(&mut self.reserved), keys)
+        (std::mem::take(&mut self.reserved), covered)
     }
 }
 

@@ -1,6 +1,6 @@
 //! From the dirty map into the store, or, for good, into the loss epoch.
 
-use super::file::{File, Flushed, Shown, Work};
+use super::file::{Covered, File, Flushed, Shown, Work};
 use super::plan::{Batch, TARGET, plan};
 use super::room::Kind;
 use super::table::Pin;
@@ -9,7 +9,6 @@ use atoll_base::access::Cred;
 use atoll_base::block::{BlockId, BlockService};
 use atoll_base::id::Epoch;
 use atoll_meta::{Call, Flush, FsError, MetadataService, OnceKey, Op, Origin, Response};
-use std::slice;
 use std::sync::Arc;
 use std::time::Duration;
 use tracing::{error, warn};
@@ -121,8 +120,8 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
             drop(slot);
             if let Err(e) = stored {
                 error!(ino = %file.ino, error = %e, "UNSTABLE data could not be stored");
-                let keys = covered.iter().chain(&left).map(|c| c.key).collect();
-                return self.lose(file, origin.epoch, status::of_blocks(&e), keys, in_room).await;
+                covered.append(&mut left);
+                return self.lose(file, origin.epoch, status::of_blocks(&e), covered, in_room).await;
             }
             let (release, room) = match in_room {
                 _ if !last || lease == Lease::Stays => (false, None),
@@ -178,7 +177,7 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
                         self.dirty.lease_ended();
                     }
                     self.blocks.release(back);
-                    covered.iter().for_each(|c| self.dirty.forget(&c.key));
+                    covered.iter().for_each(|covered| self.dirty.forget(covered));
                     if last {
                         return Ok(());
                     }
@@ -188,9 +187,9 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
                         // The file was removed meanwhile, or is damaged, and nothing points at the blocks.
                         self.delete_blocks(ids).await;
                     }
-                    let keys = covered.iter().chain(&left).map(|c| c.key).collect();
+                    covered.append(&mut left);
                     let in_room = if room.is_some() { InRoom::Yes } else { in_room };
-                    return self.lose(file, origin.epoch, error, keys, in_room).await;
+                    return self.lose(file, origin.epoch, error, covered, in_room).await;
                 }
             }
         }
@@ -291,13 +290,14 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
 
     /// A flush failed for good. The data are kept, and shown, until the verifier has moved.
     ///
-    /// `keys` are the requests whose outcomes the flush had taken on.
+    /// `covered` are the requests whose outcomes the flush had taken on. Another life may have begun since the flush did: `epoch` is that of the flush,
+    /// and what the file holds of a later one stays.
     async fn lose(
         &self,
         file: &File,
         epoch: Epoch,
         error: FsError,
-        keys: Vec<OnceKey>,
+        covered: Vec<Covered>,
         in_room: InRoom,
     ) -> Result<(), FsError> {
         let _room = match in_room {
@@ -319,33 +319,29 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
                     Err(refused) => {
                         warn!(ino = %file.ino, %refused, "the loss could not be recorded");
                         // So the verifier does not tell; nor will it move before a restart.
-                        self.dirty.refused.add(
-                            file.ino,
-                            self.meta.verifier(),
-                            slice::from_ref(&(0..u64::MAX)),
-                        );
+                        self.dirty.refused.add_untold(file.ino, self.meta.verifier());
                     }
                 }
                 self.dirty.set_lost(file.ino, error);
             }
         }
-        keys.iter().for_each(|key| self.dirty.forget(key));
-        self.forget_dirty(file);
+        covered.iter().for_each(|covered| self.dirty.forget(covered));
+        self.forget_dirty(file, epoch);
         Err(error)
     }
 
-    /// Forgets what is dirty about a file.
-    pub(crate) fn forget_dirty(&self, file: &File) {
-        let (room, keys) = {
+    /// Forgets what is dirty about a file, unless it became so in a later life than `epoch`: that was acknowledged with another verifier.
+    pub(crate) fn forget_dirty(&self, file: &File, epoch: Epoch) {
+        let (room, covered) = {
             let mut state = file.state();
-            if !state.is_leased() {
+            if state.lease().is_none_or(|lease| lease.epoch > epoch) {
                 return;
             }
             state.forget(&self.budget)
         };
         self.dirty.lease_ended();
         self.blocks.release(room);
-        keys.iter().for_each(|key| self.dirty.forget(key));
+        covered.iter().for_each(|covered| self.dirty.forget(covered));
     }
 
     /// Flushes every dirty file, a few at a time. Returns the number of files of which data were lost; a file that is gone has lost nothing.

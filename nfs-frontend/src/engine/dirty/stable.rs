@@ -123,8 +123,10 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
                 let is_gone = change.after.nlink == 0 && !matches!(response.result, Ok(Outcome::Unnamed));
                 if is_gone {
                     // A flush that is under way finds the file stale and forgets the rest.
-                    if let Ok(_turn) = file.flush.try_lock() {
-                        self.forget_dirty(&file);
+                    if let Ok(_turn) = file.flush.try_lock()
+                        && let Some(lease) = { file.state().lease() }
+                    {
+                        self.forget_dirty(&file, lease.epoch);
                     }
                 } else {
                     file.state().note(&change.after);

@@ -2,7 +2,7 @@
 //!
 //! Lock order: shard, then a file's state. Nothing is awaited under either.
 
-use super::file::File;
+use super::file::{Covered, File};
 use super::refused::Refused;
 use atoll_base::attr::Attr;
 use atoll_base::id::Ino;
@@ -166,8 +166,12 @@ impl Table {
         self.outcomes(&key).insert(key, response);
     }
 
-    pub(crate) fn forget(&self, key: &OnceKey) {
-        self.outcomes(key).remove(key);
+    /// Forgets the outcome of a WRITE, but not that of the same request taken in again in a later life, which is in its place then.
+    pub(crate) fn forget(&self, covered: &Covered) {
+        let mut outcomes = self.outcomes(&covered.key);
+        if outcomes.get(&covered.key).is_some_and(|known| Arc::ptr_eq(known, &covered.response)) {
+            outcomes.remove(&covered.key);
+        }
     }
 
     /// Data of this file were lost: the next COMMIT is told so.

@@ -136,7 +136,7 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
         let origin = self.origin().await;
         let call =
             Call { origin: Some(origin), once: None, cred: write.cred.clone(), client: write.client, op };
-        let response = self.execute_repeatable(Box::new(call)).await?;
+        let response = self.execute_repeatable(Box::new(call), &mut false).await?;
         match response.result {
             Ok(Outcome::Dirty { change_ceiling, ctime_ceiling }) => {
                 let base = response.change_of(write.ino).expect("BeginDirty tells the file's attributes");

@@ -127,13 +127,9 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
         if let Some(e) = flushed.err().filter(|e| *e != FsError::Stale).or(lost) {
             return Err(e);
         }
-        // Read after the flush: whatever was lost until now has moved it, or was refused.
-        let verifier = self.meta.verifier();
         let end = if count == 0 { u64::MAX } else { offset.saturating_add(count.into()) };
-        if self.dirty.refused.has(ino, &(offset..end), verifier) {
-            return Err(FsError::Io);
-        }
-        Ok(verifier)
+        // The verifier is read after the flush: whatever was lost until now has moved it, or was refused.
+        self.dirty.refused.committed(ino, &(offset..end), || self.meta.verifier()).ok_or(FsError::Io)
     }
 
     /// Writes through to stable storage on the caller's behalf.
@@ -178,14 +174,16 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
         }
         let op = Op::Write { ino, generation, pieces: batch.pieces, flush: None };
         let call = Box::new(Call { origin: Some(origin), once: Some(once), cred: cred.clone(), client, op });
-        let answer = self.execute_known(call).await;
-        let without_effect = match &answer {
+        let mut missed = false;
+        let answer = self.execute_noting(call, &mut missed).await;
+        let is_refused = match &answer {
             Ok(response) => response.result.is_err(),
             Err(Refused::Status(_) | Refused::Interrupt(Interrupt::Delegated(_))) => true,
             Err(Refused::Interrupt(_)) => false,
         };
-        if without_effect && !ids.is_empty() {
-            // Nothing points at the blocks. If this fails the collector finds them.
+        // If an answer was missed, a copy of the command may be in the log, and point at the blocks when it is read again.
+        if is_refused && !missed && !ids.is_empty() {
+            // Nothing points at the blocks. If this fails, or is not done, the collector finds them after the next start.
             let _collected_later = self.blocks.delete(ids).await;
         }
         answer
@@ -205,9 +203,14 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
     /// Runs a call that carries a client's key. If its outcome cannot be known, the client gets no answer: it sends
     /// the request again and gets the outcome then.
     pub(crate) async fn execute_known(&self, call: Box<Call>) -> Result<Response, Refused> {
+        self.execute_noting(call, &mut false).await
+    }
+
+    /// The same, noting whether an answer was missed ([`Self::execute_repeatable`]).
+    async fn execute_noting(&self, call: Box<Call>, missed: &mut bool) -> Result<Response, Refused> {
         let (intended, client) = (Intent::of(&call.op), call.client);
         let written = if self.dirty.refused.any() { overwrites(&call.op) } else { None };
-        match self.execute_repeatable(call).await {
+        match self.execute_repeatable(call, missed).await {
             Ok(response) => {
                 if response.result == Err(FsError::State(StateError::Delegated)) {
                     let met = Box::pin(self.met(intended, client, &response)).await;

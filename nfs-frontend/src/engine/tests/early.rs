@@ -1,5 +1,6 @@
 //! What is flushed of a stream before COMMIT asks.
 
+use super::meta::Fault;
 use super::world::{World, write_args};
 use crate::engine::Config;
 use atoll_base::access::Cred;
@@ -91,6 +92,43 @@ async fn an_early_flush_that_fails_is_told_by_commit() {
     assert_eq!(w.engine.stats().dirty_bytes, 0, "given up");
     w.commit(file).await.unwrap_err();
     assert_ne!(w.commit(file).await.unwrap().verf, verf);
+}
+
+/// A flush that goes on while another life begins loses its own data, and none of that life.
+#[tokio::test(start_paused = true)]
+async fn a_flush_of_a_former_life_takes_nothing_from_the_next() {
+    let w = World::with(config(), None).await;
+    let file = w.create(w.root, "f").await;
+    w.write_dirty(file, 0, &[1; 4096]).await;
+    let is_flush = |op: &Op| matches!(op, Op::Write { flush: Some(_), .. });
+    w.meta.fail_next(is_flush, Fault::LostBefore);
+    let (xid, args) = (w.next_xid(), write_args(file, 0, &vec![2; MIB as usize], StableHow::Unstable));
+    w.bytes::<call::Write>(xid, &args).await;
+    let mut former = None;
+    for i in 1..9 {
+        former = Some(w.write(file, i * MIB, &vec![2; MIB as usize], StableHow::Unstable).await.unwrap());
+    }
+    // The early flush has sent its command once and is about to send it again.
+    while w.blocks.count() == 0 {
+        tokio::task::yield_now().await;
+    }
+    let op = Op::RegisterFrontend { frontend: w.engine.origin().await.frontend };
+    let epoch = w.engine.origin().await.epoch;
+    w.meta.apply(Call { origin: None, once: None, cred: Cred::root(), client: None, op }).result.unwrap();
+    w.create(w.root, "fenced").await;
+    assert!(w.engine.origin().await.epoch > epoch && w.engine.stats().dirty_files == 0);
+
+    // Among what is written in the next life is a request of the former, sent again.
+    let reply = w.bytes::<call::Write>(xid, &args).await;
+    let written = w.write(file, MIB, &[3; 5000], StableHow::Unstable).await.unwrap();
+    assert_ne!(written.verf, former.unwrap().verf);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(w.engine.stats().dirty_files, 1, "still to be flushed");
+    assert_eq!(w.bytes::<call::Write>(xid, &args).await, reply, "still known");
+    assert_eq!(w.commit(file).await.unwrap().verf, written.verf);
+    assert!(w.read(file, 0, MIB as u32).await.unwrap().data[..] == vec![2; MIB as usize]);
+    assert!(w.read(file, MIB, 5000).await.unwrap().data[..] == [3; 5000]);
+    assert_eq!((w.engine.stats().dirty_bytes, w.blocks.reserved()), (0, 0));
 }
 
 #[tokio::test(start_paused = true)]

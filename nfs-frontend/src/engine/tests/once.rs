@@ -143,6 +143,24 @@ async fn an_unknown_outcome_is_found_out() {
     assert_eq!(&again[..4], [0; 4], "it had been executed");
 }
 
+/// As of a log that failed: the command is in it, was not answered, and the next is refused.
+#[tokio::test(start_paused = true)]
+async fn blocks_of_a_command_that_may_be_in_the_log_stay() {
+    let w = World::new().await;
+    let file = w.create(w.root, "f").await;
+    let is_write = |op: &Op| matches!(op, Op::Write { .. });
+    for error in [FsError::Io, FsError::NoSpace, FsError::Fenced] {
+        w.meta.fail_next(is_write, Fault::LostAfter);
+        w.meta.fail_next(is_write, Fault::Refused(error));
+        w.write(file, 0, &[1; 200_000], StableHow::FileSync).await.unwrap_err();
+        assert!(w.read_all(file).await == [1; 200_000]);
+    }
+    let blocks = w.blocks.count();
+    w.meta.fail_next(is_write, Fault::Refused(FsError::Io));
+    w.write(file, 0, &[2; 200_000], StableHow::FileSync).await.unwrap_err();
+    assert_eq!(w.blocks.count(), blocks, "nothing points at these, nor ever will");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_fenced_frontend_begins_another_life() {
     let w = World::new().await;

@@ -4,7 +4,8 @@ use super::meta::Fault;
 use super::world::World;
 use crate::engine::Config;
 use atoll_base::access::Cred;
-use atoll_meta::{Call, FsError, Op, RemoveKind, Source};
+use atoll_base::id::Ino;
+use atoll_meta::{Call, FsError, MetadataService, Op, RemoveKind, Source};
 use atoll_proto::nfs3::{
     Create3Args, CreateHow3, GetAttr3Args, Link3Args, NfsStat3, Remove3Args, Rename3Args, Sattr3,
     SetAttr3Args, StableHow, call,
@@ -404,6 +405,28 @@ async fn a_flush_in_the_middle_of_a_read_hides_nothing() {
         reading.await.unwrap();
         // So that the next round's data differ in length too.
         w.write(file, 1000, &[0; 10], StableHow::FileSync).await.unwrap();
+    }
+}
+
+/// With more files than there is room for: the log has failed, so the verifier does not tell either.
+#[tokio::test]
+async fn a_loss_that_nothing_has_room_for_is_told_all_the_same() {
+    let w = World::new().await;
+    let file = w.create(w.root, "f").await;
+    w.write_dirty(file, 0, b"data").await;
+    for n in 0..4096 {
+        let other = Ino(1 << 40 | n);
+        w.engine.dirty.refused.add_untold(other, w.meta.verifier());
+        w.engine.dirty.set_lost(other, FsError::Io);
+    }
+    // As often as a refused batch is sent, and the word of its loss.
+    for _ in 0..6 {
+        w.meta.fail_next(|_| true, Fault::Refused(FsError::Io));
+    }
+    assert_eq!(w.engine.flush_all().await, 1);
+    assert_eq!((w.engine.stats().dirty_files, w.blocks.reserved()), (0, 0));
+    for _ in 0..2 {
+        assert_eq!(w.commit(file).await.unwrap_err().status, NfsStat3::Io);
     }
 }
 

@@ -192,7 +192,7 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
     pub(crate) async fn alone(&self, op: Op) -> Result<(), FsError> {
         let call =
             Call { origin: Some(self.origin().await), once: None, cred: Cred::root(), client: None, op };
-        self.execute_repeatable(Box::new(call)).await?.result.map(|_| ())
+        self.execute_repeatable(Box::new(call), &mut false).await?.result.map(|_| ())
     }
 
     /// Takes note of how many revoked delegations a client has.
