@@ -196,6 +196,7 @@ impl<M: MetadataService, B: BlockService> Behind<M, B> {
             };
             runtime.spawn(async move {
                 let _tried = tried;
+                // The engine goes on wherever this is left, be it on the way to its next life.
                 if tokio::time::timeout(TRIED_FOR, self.again(answer)).await.is_err() {
                     closing.tell_given_up(&self.state);
                 }
