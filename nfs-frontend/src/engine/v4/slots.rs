@@ -27,6 +27,7 @@ mod unsettled;
 
 use self::kept::{KEPT_MAX, Kept};
 pub(crate) use self::unsettled::Unsettled;
+use self::unsettled::Unsettling;
 use super::back::Backchannel;
 use super::shares::{Moved, Shares};
 use atoll_meta::nfs4::{ClientId, Session, SessionId};
@@ -58,8 +59,8 @@ struct Slot {
     seqid: Option<u32>,
     busy: bool,
     last: Last,
-    /// How much of the last request was answered and is not in the replicated state yet.
-    unsettled: u32,
+    /// What of the last request was answered and is not in the replicated state yet.
+    unsettled: Unsettling,
     /// The request whose reply told the target last, and which target that was, by its number.
     told: Option<(u32, u32)>,
 }
@@ -295,7 +296,8 @@ impl Active {
 
     fn turn(self: &Arc<Self>, slot: &mut Slot, index: usize, seqid: u32, fingerprint: u64) -> Turn {
         let last = Last { fingerprint: Some(fingerprint), ..Last::default() };
-        let taken = Slot { seqid: Some(seqid), busy: true, last, unsettled: 0, told: slot.told };
+        let unsettled = Unsettling::default();
+        let taken = Slot { seqid: Some(seqid), busy: true, last, unsettled, told: slot.told };
         let former = std::mem::replace(slot, taken);
         Turn { session: self.clone(), index, former: Some(former) }
     }

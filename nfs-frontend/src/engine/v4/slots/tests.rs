@@ -408,6 +408,20 @@ async fn who_asks_again_waits_for_what_was_answered_early() {
     third.finish(None, false);
     drop(late);
     assert!(waits(0).await);
+    // It settles while a later one runs, which is given up then.
+    let fourth = turn(s.begin(0, 4, 9, None));
     drop(of_third);
+    drop(fourth);
+    assert!(!waits(0).await);
+    // The same number, executed again.
+    let given_up = turn(s.begin(0, 4, 9, None));
+    let of_given_up = given_up.unsettled();
+    drop(given_up);
+    let fourth = turn(s.begin(0, 4, 9, None));
+    let of_fourth = fourth.unsettled();
+    fourth.finish(None, false);
+    drop(of_given_up);
+    assert!(waits(0).await);
+    drop(of_fourth);
     assert!(!waits(0).await);
 }
