@@ -75,6 +75,19 @@ const RETRY_MAX: Duration = Duration::from_millis(500);
 /// No epoch: the engine is between two lives.
 const NO_EPOCH: u32 = 0;
 
+/// While it lives, the engine is between two lives.
+struct Between<'a> {
+    epoch: &'a AtomicU32,
+    /// What follows: the former life until the next one is ready, so that whoever is refused in it begins anew if this is given up half-way.
+    then: u32,
+}
+
+impl Drop for Between<'_> {
+    fn drop(&mut self) {
+        self.epoch.store(self.then, Ordering::SeqCst);
+    }
+}
+
 /// What an engine is made of.
 pub struct Parts<M, B> {
     /// The metadata service.
@@ -280,6 +293,8 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
     ///
     /// Order: nothing is accepted any more (there is no epoch), then the verifier moves, then the data go. So every
     /// UNSTABLE write that goes was answered with a verifier from before.
+    ///
+    /// If it is dropped half-way, the former life goes on until the next call is refused in it, and all of this is done again.
     async fn fenced(&self, epoch: Epoch) {
         let _registering = self.registering.lock().await;
         if self.epoch() != epoch {
@@ -290,6 +305,7 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
             epoch = epoch.0,
             "the frontend was fenced; what it held is dropped"
         );
+        let mut between = Between { epoch: &self.epoch, then: epoch.0 };
         self.epoch.store(NO_EPOCH, Ordering::SeqCst);
         let held = self.dirty.leased();
         let mut pause = RETRY_MIN;
@@ -309,7 +325,7 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
         if let Err(error) = Box::pin(self.recall_what_may_be_told(new)).await {
             warn!(%error, "what holders of delegations may have been told cannot be recalled");
         }
-        self.epoch.store(new.0, Ordering::SeqCst);
+        between.then = new.0;
     }
 
     /// Moves the verifier because of data that are about to be dropped. Who fenced us moved it when the leases ended, but

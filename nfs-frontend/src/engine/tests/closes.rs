@@ -121,6 +121,34 @@ async fn a_close_of_a_former_life_is_done_in_the_next() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_close_that_is_given_up_between_two_lives_leaves_the_way_to_the_next() {
+    let world = World::new().await;
+    let mut a = Client::new(&world, "a", BACK).await;
+    let (file, open) = a.opened_f().await;
+    world.meta.fail_next(closes, Fault::Refused(FsError::Fenced));
+    let registers: fn(&Op) -> bool = |op| matches!(op, Op::RegisterFrontend { .. });
+    (0..3000).for_each(|_| world.meta.fail_next(registers, Fault::LostBefore));
+    // As another process does that takes this one's place.
+    let frontend = world.engine.origin().await.frontend;
+    let op = Op::RegisterFrontend { frontend };
+    world.meta.apply(Call { origin: None, once: None, cred: Cred::root(), client: None, op }).result.unwrap();
+    assert_eq!(a.ends(vec![put(file), close(1, open)]).await, Ok(()));
+    for _ in 0..14 {
+        tokio::time::sleep(Duration::from_secs(50)).await;
+        a.ask(Vec::new()).await;
+    }
+    world.meta.forget_faults();
+    // Nothing here needs time to pass. Who waits in vain for the next life is not idle, so that time would not.
+    let newer = tokio::select! {
+        biased;
+        newer = a.opened() => newer.unwrap(),
+        () = async { for _ in 0..10_000 { tokio::task::yield_now().await } } => panic!("no life comes"),
+    };
+    assert_eq!(a.ends(vec![put(file), close(newer.seqid, newer)]).await, Ok(()));
+    assert!(!is_open(&world, open).await);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_close_outlives_its_slots_number_and_its_session() {
     let world = World::new().await;
     let mut a = Client::new(&world, "a", BACK).await;

@@ -1,5 +1,6 @@
 //! Exactly once: a request sent again gets the bytes of its first reply.
 
+use super::backclient::{BACK, Client, put};
 use super::meta::Fault;
 use super::world::{World, open_export, put_export, write_args};
 use crate::engine::Config;
@@ -10,8 +11,12 @@ use atoll_proto::nfs3::{
     Create3Args, CreateHow3, Link3Args, MkDir3Args, MkNod3Args, MkNodData3, Path3, Remove3Args, Rename3Args,
     RmDir3Args, Sattr3, SetAttr3Args, StableHow, SymLink3Args, SymLinkData3, call,
 };
+use atoll_proto::nfs4::{
+    ArgOp4, Commit4Args, FileHandle, NfsStat4, Read4Args, ResOp4, StableHow4, StateId4, Write4Args,
+};
 use atoll_proto::nfsacl;
 use atoll_proto::rpc::Procedure;
+use atoll_xdr::Opaque;
 use futures_util::FutureExt;
 use std::time::Duration;
 
@@ -190,4 +195,35 @@ async fn a_fenced_frontend_begins_another_life() {
     w.meta.fail_next(|op| matches!(op, Op::SetAttr { .. }), Fault::Refused(FsError::Io));
     let set = SetAttr3Args { object: file, new_attributes: Sattr3::default(), guard: None };
     assert!(w.call::<call::SetAttr>(set).await.is_err());
+}
+
+/// What is UNSTABLE leaves no outcome in the state, so only the slot knows that it was written (RFC 8881 §2.10.6.1.3).
+#[tokio::test]
+async fn an_unstable_write_is_not_repeated_for_a_session_that_was_forgotten() {
+    let world = World::new().await;
+    let mut a = Client::new(&world, "a", BACK).await;
+    let mut b = Client::new(&world, "b", BACK).await;
+    let file = world.create(world.root, "f").await;
+    world.write_dirty(file, 0, b"start").await;
+    let file = FileHandle::new(file.as_slice()).unwrap();
+    let write = |data: &[u8]| {
+        let data = Opaque::copy_from(data).unwrap();
+        let (stateid, stable) = (StateId4::ANONYMOUS, StableHow4::Unstable);
+        vec![put(file), ArgOp4::Write(Write4Args { stateid, offset: 0, stable, data })]
+    };
+    let mut first = write(b"first");
+    first.insert(0, a.next_sequence());
+    assert_eq!(a.compound(first.clone()).await[2].status(), Ok(()));
+    assert_eq!(b.ask(write(b"other")).await[1].status(), Ok(()));
+    let commit = ArgOp4::Commit(Commit4Args { offset: 0, count: 0 });
+    assert_eq!(b.ask(vec![put(file), commit]).await[1].status(), Ok(()));
+    world.engine.v4.sessions.forget_all_idle();
+    // A copy of it comes late.
+    let again = a.compound(first).await;
+    assert_eq!(again.last().unwrap().status(), Err(NfsStat4::RetryUncachedRep));
+    let read = ArgOp4::Read(Read4Args { stateid: StateId4::ANONYMOUS, offset: 0, count: 100 });
+    match b.ask(vec![put(file), read]).await.pop() {
+        Some(ResOp4::Read(Ok(read))) => assert_eq!(read.data[..], *b"other"),
+        other => panic!("{other:?}"),
+    }
 }

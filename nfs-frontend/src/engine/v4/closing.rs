@@ -38,8 +38,8 @@ const TELL_EVERY: Duration = Duration::from_secs(10);
 struct Inner {
     /// By an open's number, its version that is closed. As many in all as the store's queue takes, and are tried again.
     parts: [Mutex<HashMap<StateId, u32>>; PARTS],
-    /// Those that are tried again: whose, and of which file.
-    tried: Mutex<HashMap<StateId, (ClientId, Ino)>>,
+    /// Those that are tried again, by their version, too, for of one open two may be: whose, and of which file.
+    tried: Mutex<HashMap<(StateId, u32), (ClientId, Ino)>>,
     /// How many that are, so that nobody looks when there are none.
     tried_count: AtomicUsize,
     told: Seldom,
@@ -93,9 +93,9 @@ impl Closing {
         if tried.len() >= TRIED_MAX {
             return None;
         }
-        tried.insert(state.stateid.id, (state.client, state.ino));
+        tried.insert((state.stateid.id, state.stateid.seqid), (state.client, state.ino));
         self.0.tried_count.store(tried.len(), Ordering::Release);
-        Some(Tried { closing: self.clone(), open: state.stateid.id })
+        Some(Tried { closing: self.clone(), open: state.stateid })
     }
 
     fn tell_given_up(&self, state: &State) {
@@ -127,14 +127,14 @@ impl Drop for Closed {
 #[derive(Debug)]
 struct Tried {
     closing: Closing,
-    open: StateId,
+    open: Stateid,
 }
 
 impl Drop for Tried {
     fn drop(&mut self) {
         let inner = &self.closing.0;
         let mut tried = lock(&inner.tried);
-        tried.remove(&self.open);
+        tried.remove(&(self.open.id, self.open.seqid));
         inner.tried_count.store(tried.len(), Ordering::Release);
     }
 }
@@ -196,6 +196,7 @@ impl<M: MetadataService, B: BlockService> Behind<M, B> {
             };
             runtime.spawn(async move {
                 let _tried = tried;
+                // The engine goes on wherever this is left, be it on the way to its next life.
                 if tokio::time::timeout(TRIED_FOR, self.again(answer)).await.is_err() {
                     closing.tell_given_up(&self.state);
                 }
@@ -227,6 +228,8 @@ impl<M: MetadataService, B: BlockService> Behind<M, B> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use atoll_lockd::{Share, ShareBits};
+    use atoll_meta::nfs4::StateKind;
 
     fn open(id: u64, seqid: u32) -> Stateid {
         Stateid { id: StateId(id), seqid }
@@ -245,6 +248,28 @@ mod tests {
         assert!(closing.has(open(1, 2)));
         drop((second, other));
         assert!(closing.0.parts.iter().all(|part| lock(part).is_empty()));
+    }
+
+    #[test]
+    fn each_version_is_tried_for_itself() {
+        let closing = Closing::default();
+        let [first, second] = [1, 2].map(|seqid| {
+            let share = Share { access: ShareBits::Read, deny: ShareBits::None };
+            let state = State {
+                stateid: open(1, seqid),
+                client: ClientId(7),
+                owner: Default::default(),
+                ino: Ino(5),
+                generation: 0,
+                since: 0,
+                kind: StateKind::Open { share, confirmed: true },
+            };
+            closing.try_again(&state).expect("there is room")
+        });
+        drop(first);
+        assert!(closing.is_tried(ClientId(7), Ino(5)) && !closing.is_tried(ClientId(8), Ino(5)));
+        drop(second);
+        assert!(!closing.is_tried(ClientId(7), Ino(5)));
     }
 
     #[test]

@@ -51,7 +51,7 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
             let kept =
                 (self.cache_this || alone || self.changed).then(|| self.reply.as_contiguous()).flatten();
             let kept = kept.map(|all| &all[whole..]).filter(|body| body.len() <= self.cached_max.max(1024));
-            turn.finish(kept.map(Bytes::copy_from_slice));
+            turn.finish(kept.map(Bytes::copy_from_slice), self.changed);
         }
         Answer::Success(std::mem::take(&mut self.reply))
     }

@@ -27,6 +27,7 @@ mod unsettled;
 
 use self::kept::{KEPT_MAX, Kept};
 pub(crate) use self::unsettled::Unsettled;
+use self::unsettled::Unsettling;
 use super::back::Backchannel;
 use super::shares::{Moved, Shares};
 use atoll_meta::nfs4::{ClientId, Session, SessionId};
@@ -47,8 +48,9 @@ struct Last {
     fingerprint: Option<u64>,
     /// The whole reply, if it is kept.
     reply: Option<Kept>,
-    /// Its outcome was removed from the replicated state.
-    removed: bool,
+    /// Even if no outcome of it is stored, it may have changed something: the outcome was removed, or there never was one, as of an UNSTABLE WRITE.
+    /// So it is not executed again. Outlasts the session's place in memory, as the number does.
+    changed: bool,
 }
 
 #[derive(Debug, Default)]
@@ -57,8 +59,8 @@ struct Slot {
     seqid: Option<u32>,
     busy: bool,
     last: Last,
-    /// How much of the last request was answered and is not in the replicated state yet.
-    unsettled: u32,
+    /// What of the last request was answered and is not in the replicated state yet.
+    unsettled: Unsettling,
     /// The request whose reply told the target last, and which target that was, by its number.
     told: Option<(u32, u32)>,
 }
@@ -66,7 +68,9 @@ struct Slot {
 impl Slot {
     /// One that has seen no request.
     fn new() -> Self {
-        Self { seqid: Some(0), last: Last { fingerprint: Some(0), ..Last::default() }, ..Self::default() }
+        // A request of number 0 is never executed, neither now nor when the session was forgotten.
+        let last = Last { fingerprint: Some(0), changed: true, ..Last::default() };
+        Self { seqid: Some(0), last, ..Self::default() }
     }
 }
 
@@ -193,7 +197,7 @@ impl Active {
             return;
         }
         for slot in all.iter_mut().take(extent.kept as usize).skip(keep as usize) {
-            (slot.last.reply, slot.last.removed) = (None, true);
+            (slot.last.reply, slot.last.changed) = (None, true);
         }
         // The target may have risen meanwhile.
         extent.kept = keep.max(extent.target);
@@ -266,11 +270,11 @@ impl Active {
                 _ if record.busy => Err(Refusal::InProgress),
                 kept if kept.fingerprint.is_some_and(|its| its != fingerprint) => Err(Refusal::FalseRetry),
                 Last { reply: Some(kept), .. } => Ok(Begun::Replay(kept.reply.clone())),
-                Last { reply: None, fingerprint: its, removed } => match stored {
+                Last { reply: None, fingerprint: its, changed } => match stored {
                     None => Ok(Begun::Unknown),
                     // It changed nothing, and its reply was forgotten with its session.
                     Some(stored)
-                        if its.is_none() && !removed && stored.as_ref().is_none_or(|s| s.seqid != seqid) =>
+                        if its.is_none() && !changed && stored.as_ref().is_none_or(|s| s.seqid != seqid) =>
                     {
                         Ok(Begun::Fresh(self.turn(record, index, seqid, fingerprint)))
                     }
@@ -292,7 +296,8 @@ impl Active {
 
     fn turn(self: &Arc<Self>, slot: &mut Slot, index: usize, seqid: u32, fingerprint: u64) -> Turn {
         let last = Last { fingerprint: Some(fingerprint), ..Last::default() };
-        let taken = Slot { seqid: Some(seqid), busy: true, last, unsettled: 0, told: slot.told };
+        let unsettled = Unsettling::default();
+        let taken = Slot { seqid: Some(seqid), busy: true, last, unsettled, told: slot.told };
         let former = std::mem::replace(slot, taken);
         Turn { session: self.clone(), index, former: Some(former) }
     }
@@ -313,12 +318,13 @@ impl Turn {
         &self.session
     }
 
-    /// Ends the request; `reply` is kept for a retransmission.
-    pub(crate) fn finish(mut self, reply: Option<Bytes>) {
+    /// Ends the request; `reply` is kept for a retransmission. `changed`: it may have changed something, be it unstable data alone.
+    pub(crate) fn finish(mut self, reply: Option<Bytes>, changed: bool) {
         self.former = None;
         let mut slots = self.session.slots();
         if let Some(slot) = slots.all.get_mut(self.index) {
             slot.busy = false;
+            slot.last.changed = changed;
             slot.last.reply = reply.and_then(|reply| Kept::new(reply, &self.session.room));
         }
     }

@@ -2,8 +2,9 @@
 //! one of them: for a slot whose number is not known it would be a new one, and be executed once more (RFC 8881 §2.10.6.1). Of slots that were given back
 //! the replicated state knows nothing at all.
 //!
-//! What else was known of a slot's last request, its fingerprint and its reply, goes. If it changed something and comes again, it is answered from the stored outcome;
-//! else it is executed again, unless the outcome was removed with the slot.
+//! What else was known of a slot's last request, its fingerprint and its reply, goes. If it may have changed something and comes again, it is answered from the stored outcome,
+//! or, if there is none, told that its reply is not kept: the outcome was removed with the slot, or it was an UNSTABLE WRITE, and others may have written since.
+//! Else it is executed again.
 
 use super::{Active, Last, Sessions, Slot};
 use atoll_meta::nfs4::{ClientId, SessionId};
@@ -12,7 +13,7 @@ use std::collections::BTreeMap;
 /// Sessions that are remembered, of 12 bytes for each slot. Of more, the oldest go.
 const REMEMBERED_MAX: usize = 1 << 15;
 
-/// The number of a slot's last request, if it is known, and whether its outcome was removed.
+/// The number of a slot's last request, if it is known, and whether it may have changed something ([`Last::changed`]).
 type Number = Option<(u32, bool)>;
 
 #[derive(Debug, Default)]
@@ -21,7 +22,7 @@ pub(super) struct Numbers(BTreeMap<SessionId, (ClientId, Box<[Number]>)>);
 impl Numbers {
     /// Remembers those of a session.
     pub(super) fn keep(&mut self, active: &Active) {
-        let number = |slot: &Slot| slot.seqid.map(|seqid| (seqid, slot.last.removed));
+        let number = |slot: &Slot| slot.seqid.map(|seqid| (seqid, slot.last.changed));
         let numbers: Box<[_]> = active.slots().all.iter().map(number).collect();
         if numbers.iter().all(Option::is_none) {
             return;
@@ -36,7 +37,7 @@ impl Numbers {
     pub(super) fn take(&mut self, id: SessionId) -> Option<Vec<Slot>> {
         let (_, numbers) = self.0.remove(&id)?;
         let slot = |number: &Number| {
-            let last = Last { removed: number.is_some_and(|(_, removed)| removed), ..Last::default() };
+            let last = Last { changed: number.is_some_and(|(_, changed)| changed), ..Last::default() };
             Slot { seqid: number.map(|(seqid, _)| seqid), last, ..Slot::default() }
         };
         Some(numbers.iter().map(slot).collect())
@@ -54,6 +55,12 @@ impl Numbers {
 }
 
 impl Sessions {
+    /// Forgets all that can be forgotten.
+    #[cfg(test)]
+    pub(crate) fn forget_all_idle(&self) {
+        self.forget_idle(&mut self.lock());
+    }
+
     /// Forgets the sessions without a request in progress, but for their numbers: they can be read again.
     pub(super) fn forget_idle(&self, all: &mut super::All) {
         let idle = all.by_id.iter().filter(|(_, active)| std::sync::Arc::strong_count(active) == 1);

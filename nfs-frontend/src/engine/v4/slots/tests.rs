@@ -48,37 +48,37 @@ fn a_new_session_counts_from_one() {
     assert_eq!(s.begin(0, 2, 0, None).err(), Some(Refusal::Misordered));
     let first = turn(s.begin(0, 1, 9, None));
     assert_eq!(s.begin(0, 1, 9, None).err(), Some(Refusal::InProgress));
-    first.finish(Some(Bytes::from_static(b"r")));
+    first.finish(Some(Bytes::from_static(b"r")), false);
     assert!(matches!(s.begin(0, 1, 9, None), Ok(Begun::Replay(r)) if r == "r"));
     assert_eq!(s.begin(0, 1, 8, None).err(), Some(Refusal::FalseRetry));
-    turn(s.begin(0, 2, 5, None)).finish(None);
+    turn(s.begin(0, 2, 5, None)).finish(None, false);
     assert!(matches!(s.begin(0, 2, 5, None), Ok(Begun::Unknown)));
     assert!(matches!(s.begin(0, 2, 5, Some(None)), Ok(Begun::Uncached)));
     assert!(matches!(s.begin(0, 2, 5, Some(Some(stored(1)))), Ok(Begun::Uncached)));
     assert_eq!(s.begin(0, 1, 9, None).err(), Some(Refusal::Misordered));
     // The other slot has its own sequence.
-    turn(s.begin(1, 1, 9, None)).finish(None);
+    turn(s.begin(1, 1, 9, None)).finish(None, false);
 }
 
 #[test]
 fn a_request_that_was_given_up_is_executed_when_it_comes_again() {
     let s = session(true);
-    turn(s.begin(0, 1, 9, None)).finish(Some(Bytes::from_static(b"r")));
+    turn(s.begin(0, 1, 9, None)).finish(Some(Bytes::from_static(b"r")), false);
     drop(turn(s.begin(0, 2, 5, None)));
     assert!(matches!(s.begin(0, 1, 9, None), Ok(Begun::Replay(_))));
-    turn(s.begin(0, 2, 5, None)).finish(None);
+    turn(s.begin(0, 2, 5, None)).finish(None, false);
 }
 
 #[test]
 fn a_reply_that_found_no_room_is_made_again_from_the_stored_outcome() {
     let s = session(true);
     s.room.store(3, Ordering::Relaxed);
-    turn(s.begin(0, 1, 7, None)).finish(Some(Bytes::from_static(b"long")));
+    turn(s.begin(0, 1, 7, None)).finish(Some(Bytes::from_static(b"long")), false);
     assert!(matches!(s.begin(0, 1, 7, None), Ok(Begun::Unknown)));
     assert!(matches!(s.begin(0, 1, 7, Some(Some(stored(1)))), Ok(Begun::Resume(..))));
-    turn(s.begin(0, 2, 7, None)).finish(Some(Bytes::from_static(b"r")));
+    turn(s.begin(0, 2, 7, None)).finish(Some(Bytes::from_static(b"r")), false);
     assert_eq!(s.room.load(Ordering::Relaxed), 2);
-    turn(s.begin(0, 3, 7, None)).finish(None);
+    turn(s.begin(0, 3, 7, None)).finish(None, false);
     assert_eq!(s.room.load(Ordering::Relaxed), 3, "given back with the next request");
 }
 
@@ -91,30 +91,30 @@ fn after_a_start_a_slot_begins_where_the_state_says() {
     match s.begin(0, 5, 7, Some(Some(stored(5)))) {
         Ok(Begun::Resume(turn, outcome)) => {
             assert_eq!(outcome.seqid, 5);
-            turn.finish(Some(Bytes::from_static(b"r")));
+            turn.finish(Some(Bytes::from_static(b"r")), false);
         }
         _ => panic!("not resumed"),
     }
     assert!(matches!(s.begin(0, 5, 7, None), Ok(Begun::Replay(_))));
-    turn(s.begin(0, 6, 7, None)).finish(None);
+    turn(s.begin(0, 6, 7, None)).finish(None, false);
     // Requests that changed nothing left no record: a later number is accepted once.
-    turn(s.begin(1, 1000, 7, Some(Some(stored(5))))).finish(None);
+    turn(s.begin(1, 1000, 7, Some(Some(stored(5))))).finish(None, false);
     assert_eq!(s.begin(1, 1002, 7, None).err(), Some(Refusal::Misordered));
 }
 
 #[test]
 fn numbers_wrap_around() {
     let s = session(false);
-    turn(s.begin(0, 1, 7, Some(Some(stored(u32::MAX))))).finish(None);
+    turn(s.begin(0, 1, 7, Some(Some(stored(u32::MAX))))).finish(None, false);
     let t = session(false);
-    turn(t.begin(0, u32::MAX, 7, Some(None))).finish(None);
-    turn(t.begin(0, 0, 7, None)).finish(None);
+    turn(t.begin(0, u32::MAX, 7, Some(None))).finish(None, false);
+    turn(t.begin(0, 0, 7, None)).finish(None, false);
 }
 
 // ---- fewer slots
 
 fn ask(s: &Arc<Active>, slot: u32, seqid: u32, highest: u32) -> Flow {
-    turn(s.begin(slot, seqid, 0, Some(None))).finish(Some(Bytes::from_static(b"r")));
+    turn(s.begin(slot, seqid, 0, Some(None))).finish(Some(Bytes::from_static(b"r")), false);
     s.flow(slot, seqid, highest, true)
 }
 
@@ -170,7 +170,7 @@ fn a_request_above_keeps_its_slot() {
     ask(&s, 0, 2, 0);
     let above = turn(s.begin(6, 1, 0, Some(None)));
     assert_eq!(ask(&s, 0, 3, 0).retire, None);
-    above.finish(None);
+    above.finish(None, false);
     assert_eq!(ask(&s, 0, 4, 0).retire, Some(2));
 }
 
@@ -257,7 +257,7 @@ impl Net {
             return;
         }
         let (turn, _) = self.running.swap_remove(which % self.running.len());
-        turn.finish(None);
+        turn.finish(None, false);
     }
 
     fn hear(&mut self, which: usize) {
@@ -347,12 +347,32 @@ fn a_session_that_was_forgotten_knows_its_numbers() {
     let other = SlotOutcome { fingerprint: 1, ..stored };
     assert!(matches!(s.begin(0, 3, 0, Some(Some(other))), Ok(Begun::Uncached)));
     assert_eq!(s.begin(0, 2, 0, None).err(), Some(Refusal::Misordered));
-    turn(s.begin(0, 3, 0, Some(Some(self::stored(2))))).finish(None);
+    turn(s.begin(0, 3, 0, Some(Some(self::stored(2))))).finish(None, false);
     ask(&s, 0, 4, 5);
     // And those that were never used begin with the first.
     assert_eq!(s.begin(7, 2, 0, None).err(), Some(Refusal::Misordered));
     let s = forgotten(&sessions, s);
     ask(&s, 7, 1, 7);
+}
+
+#[test]
+fn what_changed_something_is_not_executed_again_when_its_session_was_forgotten() {
+    let sessions = Sessions::default();
+    let s = sessions.enter(of_slots(true, 2).session.clone(), true);
+    turn(s.begin(0, 1, 7, None)).finish(Some(Bytes::from_static(b"r")), true);
+    let mut s = s;
+    for _ in 0..2 {
+        s = forgotten(&sessions, s);
+        // No outcome, as of an UNSTABLE WRITE, or that of a request before it.
+        assert!(matches!(s.begin(0, 1, 7, Some(None)), Ok(Begun::Uncached)));
+        assert!(matches!(s.begin(0, 1, 7, Some(Some(stored(0)))), Ok(Begun::Uncached)));
+        assert!(matches!(s.begin(0, 1, 7, Some(Some(stored(1)))), Ok(Begun::Resume(..))));
+        // Nor is what no client may send, on a slot without a request.
+        assert!(matches!(s.begin(1, 0, 7, Some(None)), Ok(Begun::Uncached)));
+    }
+    turn(s.begin(0, 2, 7, None)).finish(None, false);
+    let s = forgotten(&sessions, s);
+    turn(s.begin(0, 2, 7, Some(None))).finish(None, false);
 }
 
 #[test]
@@ -373,7 +393,7 @@ async fn who_asks_again_waits_for_what_was_answered_early() {
     let waits = async |slot| tokio::time::timeout(Duration::from_secs(1), s.settled(slot)).await.is_err();
     let first = turn(s.begin(0, 1, 9, None));
     let (one, two) = (first.unsettled(), first.unsettled());
-    first.finish(None);
+    first.finish(None, false);
     assert!(waits(0).await && !waits(1).await);
     drop(one);
     assert!(waits(0).await);
@@ -381,13 +401,27 @@ async fn who_asks_again_waits_for_what_was_answered_early() {
     // With the next request, the former is of no interest.
     let second = turn(s.begin(0, 2, 9, None));
     let late = second.unsettled();
-    second.finish(None);
+    second.finish(None, false);
     let third = turn(s.begin(0, 3, 9, None));
     assert!(!waits(0).await);
     let of_third = third.unsettled();
-    third.finish(None);
+    third.finish(None, false);
     drop(late);
     assert!(waits(0).await);
+    // It settles while a later one runs, which is given up then.
+    let fourth = turn(s.begin(0, 4, 9, None));
     drop(of_third);
+    drop(fourth);
+    assert!(!waits(0).await);
+    // The same number, executed again.
+    let given_up = turn(s.begin(0, 4, 9, None));
+    let of_given_up = given_up.unsettled();
+    drop(given_up);
+    let fourth = turn(s.begin(0, 4, 9, None));
+    let of_fourth = fourth.unsettled();
+    fourth.finish(None, false);
+    drop(of_given_up);
+    assert!(waits(0).await);
+    drop(of_fourth);
     assert!(!waits(0).await);
 }
