@@ -290,7 +290,10 @@ impl Client41 {
         let Some(sequence) = self.sequence(slot, seqid, cache) else { return Ok(()) };
         let notes: Vec<Note> = asked.iter().map(|a| a.note).collect();
         let ops: Vec<ArgOp4> = std::iter::once(sequence).chain(asked.into_iter().map(|a| a.op)).collect();
+        let faults = w.faults();
         let Reply { bytes, res } = self.compound(w, &ops).await?;
+        // A CLOSE may have been answered before, and is tried again: only if the engine lives.
+        let may_be_lost = w.faults() < faults && ops.iter().any(|op| matches!(op, ArgOp4::Close(_)));
         judge::judge(self.minor, &ops, &res)?;
         self.heard(w, &notes, &res);
         if self.lost(&res) {
@@ -302,7 +305,7 @@ impl Client41 {
             let kept = cache || ops.iter().zip(res.ops.iter()).any(changed) || ops.len() == 1;
             // Too long a reply is not kept, however it was asked for.
             let kept = kept && bytes.len() <= 400;
-            let durable = kept && is_durable(&ops, &res);
+            let durable = kept && !may_be_lost && is_durable(&ops, &res);
             let slot = &mut session.slots[slot];
             slot.seqid = seqid;
             slot.last = Some(Last { ops, reply: bytes, kept, durable });

@@ -208,6 +208,11 @@ impl World {
         self.meta.fail_next(|_| true, fault);
     }
 
+    /// How many calls to come something goes wrong with.
+    pub(crate) fn faults(&self) -> usize {
+        self.meta.faults()
+    }
+
     pub(crate) fn next_xid(&mut self) -> u32 {
         self.xid += 1;
         self.xid

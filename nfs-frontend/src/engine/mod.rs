@@ -292,7 +292,7 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
     /// This life of the frontend is over: what it holds is dropped, and another begins.
     ///
     /// Order: nothing is accepted any more (there is no epoch), then the verifier moves, then the data go. So every
-    /// UNSTABLE write that goes was answered with a verifier from before.
+    /// UNSTABLE write that goes was answered with a verifier from before. Where it could not be moved, COMMITs fail.
     ///
     /// If it is dropped half-way, the former life goes on until the next call is refused in it, and all of this is done again.
     async fn fenced(&self, epoch: Epoch) {
@@ -307,6 +307,7 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
         );
         let mut between = Between { epoch: &self.epoch, then: epoch.0 };
         self.epoch.store(NO_EPOCH, Ordering::SeqCst);
+        let verifier = self.meta.verifier();
         let held = self.dirty.leased();
         let mut pause = RETRY_MIN;
         let new = loop {
@@ -319,6 +320,9 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
         };
         if !held.is_empty() {
             self.declare_lost(new, &held).await;
+            if self.meta.verifier() == verifier {
+                held.iter().for_each(|file| self.dirty.refused.add_untold(file.ino, verifier));
+            }
         }
         held.iter().for_each(|file| self.forget_dirty(file, epoch));
         // Whoever had this one's place has told what it made, too.

@@ -85,7 +85,8 @@ impl Refused {
     pub(crate) fn add(&self, ino: Ino, verifier: u64, ranges: &[Range<u64>]) -> bool {
         let All { files, .. } = &mut *self.lock();
         if files.len() >= FILES_MAX && !files.contains_key(&ino) {
-            files.retain(|_, of| of.verifier == verifier);
+            // One that was read some time ago forgets nothing newer.
+            files.retain(|_, of| of.verifier >= verifier);
             if files.len() >= FILES_MAX {
                 return false;
             }

@@ -166,6 +166,12 @@ impl Meta {
         self.applied.notify_waiters();
     }
 
+    /// How many faults are to come. (Of use to the stateful fuzzer alone.)
+    #[allow(dead_code)]
+    pub(crate) fn faults(&self) -> usize {
+        self.lock().faults.len()
+    }
+
     /// No more faults.
     pub(crate) fn forget_faults(&self) {
         self.lock().faults.clear();

@@ -166,13 +166,10 @@ async fn blocks_of_a_command_that_may_be_in_the_log_stay() {
     assert_eq!(w.blocks.count(), blocks, "nothing points at these, nor ever will");
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_fenced_frontend_begins_another_life() {
-    let w = World::new().await;
+/// A file with data that the frontend accepted after somebody else had taken its name, and the write verifier they were answered with.
+async fn accepted_after_the_end(w: &World) -> (atoll_proto::nfs3::FileHandle, [u8; 8]) {
     let file = w.create(w.root, "f").await;
-    let epoch = w.engine.origin().await.epoch;
     let written = w.write_dirty(file, 0, b"to be lost").await;
-    // Somebody else takes the frontend's name.
     let op = Op::RegisterFrontend { frontend: atoll_base::id::FrontendId(1) };
     let call = atoll_meta::Call {
         origin: None,
@@ -184,10 +181,27 @@ async fn a_fenced_frontend_begins_another_life() {
     w.meta.apply(call).result.unwrap();
     let late = w.write(file, 0, b"accepted", StableHow::Unstable).await.unwrap();
     assert_ne!(late.verf, written.verf, "whoever fenced us moved the verifier");
+    (file, late.verf)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_life_whose_loss_cannot_be_recorded_ends_with_failing_commits() {
+    let w = World::new().await;
+    let (file, _) = accepted_after_the_end(&w).await;
+    w.meta.fail_next(|op| matches!(op, Op::BeginDirty { .. }), Fault::Refused(FsError::Io));
+    w.create(w.root, "g").await;
+    assert!(w.commit(file).await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fenced_frontend_begins_another_life() {
+    let w = World::new().await;
+    let epoch = w.engine.origin().await.epoch;
+    let (file, late) = accepted_after_the_end(&w).await;
     w.create(w.root, "g").await;
     assert!(w.engine.origin().await.epoch > epoch);
     let committed = w.commit(file).await.unwrap();
-    assert_ne!(committed.verf, late.verf, "what was accepted after that is lost too, and it shows");
+    assert_ne!(committed.verf, late, "what was accepted after that is lost too, and it shows");
     w.write_dirty(file, 0, b"anew").await;
     w.commit(file).await.unwrap();
     assert_eq!(&w.read_all(file).await[..4], b"anew");
