@@ -281,8 +281,8 @@ impl Core {
             if shared.closing || shared.failed.is_some() {
                 return;
             }
-            let is_idle =
-                shared.retired.is_empty() && (shared.starved || shared.state.spares.len() >= SPARES);
+            // As [`Core::maintain`] sees it: whoever asked for more than are kept did so before it waits here.
+            let is_idle = shared.retired.is_empty() && (shared.starved || !shared.wants_spare());
             if !is_idle {
                 continue;
             }

@@ -11,9 +11,12 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
+use std::time::Duration;
 
 const CALLERS: u32 = 4;
 const LIVES: usize = 4;
+/// When something that ends by itself counts as hanging, and it is told what the service was doing.
+const HANGS_AFTER: Duration = Duration::from_secs(120);
 /// Campaigns that a missing sync has to show in.
 const CHANCES: u64 = 100;
 
@@ -153,6 +156,21 @@ impl Caller {
     }
 }
 
+async fn ends<T>(what: &str, meta: &LocalMetadata, work: impl Future<Output = T>) -> Result<T, String> {
+    let waited = tokio::time::timeout(HANGS_AFTER, work).await;
+    waited.map_err(|_| fault(format!("{what} hangs: {:#?}", meta.status())))
+}
+
+async fn starts(disk: &SimDisk) -> Result<Result<LocalMetadata, String>, String> {
+    let started = tokio::time::timeout(HANGS_AFTER, start(disk)).await;
+    let started = started.map_err(|_| fault("the start hangs"))?;
+    Ok(started.map_err(|e| fault(format!("does not open: {e}"))))
+}
+
+async fn stops(meta: &LocalMetadata) -> Result<(), String> {
+    ends("the stop", meta, meta.stop()).await?.map_err(|e| fault(format!("does not stop: {e}")))
+}
+
 /// Everything in a directory of files.
 async fn contents(meta: &LocalMetadata, dir: Ino) -> Result<Files, String> {
     let refused = |e: FsError| fault(format!("reading: {e}"));
@@ -173,7 +191,7 @@ async fn contents(meta: &LocalMetadata, dir: Ino) -> Result<Files, String> {
 }
 
 async fn found(disk: &SimDisk, rng: &mut SmallRng) -> Result<Vec<Caller>, String> {
-    let meta = start(disk).await.map_err(|e| fault(format!("does not open: {e}")))?;
+    let meta = starts(disk).await??;
     let root = root(&meta).await;
     let mut callers = Vec::new();
     for i in 0..CALLERS {
@@ -201,7 +219,7 @@ async fn found(disk: &SimDisk, rng: &mut SmallRng) -> Result<Vec<Caller>, String
             rng,
         });
     }
-    meta.stop().await.map_err(|e| fault(format!("does not stop: {e}")))?;
+    stops(&meta).await?;
     Ok(callers)
 }
 
@@ -213,7 +231,7 @@ async fn campaign(seed: u64, skip: Option<&'static str>) -> Result<u64, String> 
     // Power cuts while the directory is made: it opens afterwards.
     disk.cut_power_after(rng.random_range(0..60));
     // Whatever became of it: nothing was answered.
-    drop(start(&disk).await);
+    drop(starts(&disk).await?);
     disk = disk.crash(rng.random());
     let mut callers = found(&disk, &mut rng).await?;
     for _life in 0..LIVES {
@@ -222,16 +240,16 @@ async fn campaign(seed: u64, skip: Option<&'static str>) -> Result<u64, String> 
             true => rng.random_range(0..40),
             false => rng.random_range(40..600),
         });
-        if let Ok(meta) = start(&disk).await {
+        if let Ok(meta) = starts(&disk).await? {
             let work = callers.iter_mut().map(|caller| caller.work(&meta));
-            for worked in futures_util::future::join_all(work).await {
+            for worked in ends("the work", &meta, futures_util::future::join_all(work)).await? {
                 worked?;
             }
         }
         disk = disk.crash(rng.random());
-        let meta = start(&disk).await.map_err(|e| fault(format!("does not open: {e}")))?;
+        let meta = starts(&disk).await??;
         for caller in &mut callers {
-            caller.check(&meta).await?;
+            ends("the check", &meta, caller.check(&meta)).await??;
         }
         let findings = meta.with_state(|kv| atoll_model::check::check(kv, &mut |_, _| {})).await;
         match findings {
@@ -239,7 +257,7 @@ async fn campaign(seed: u64, skip: Option<&'static str>) -> Result<u64, String> 
             findings => return Err(fault(format!("{findings:?}"))),
         }
         if rng.random_bool(0.5) {
-            meta.stop().await.map_err(|e| fault(format!("does not stop: {e}")))?;
+            stops(&meta).await?;
         }
     }
     Ok(callers.iter().map(|caller| caller.calls).sum())
