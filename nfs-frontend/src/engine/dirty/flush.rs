@@ -27,7 +27,7 @@ const LOOKS_MAX: usize = 4;
 #[derive(Clone, Copy, Debug)]
 struct Failed {
     error: FsError,
-    /// Whether it certainly has none, nor ever will.
+    /// Whether it certainly has no effect, nor ever will.
     without_effect: bool,
 }
 
@@ -132,30 +132,23 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
                     (!file.state().has_fresh(), Some(room))
                 }
             };
-            let mut flush = Flush {
-                mtime: work.shown.mtime,
-                ctime: work.shown.ctime,
-                change: work.shown.change,
-                size: work.shown.size,
-                release,
-                covered: covered.iter().map(|c| (c.key, c.response.clone())).collect(),
-            };
             let mut looks = 0;
             let sent = loop {
-                let sent = self.send_flush(file, &work, origin, &batch, flush.clone()).await;
+                let flush = Flush {
+                    mtime: work.shown.mtime,
+                    ctime: work.shown.ctime,
+                    change: work.shown.change,
+                    size: work.shown.size,
+                    release,
+                    covered: covered.iter().map(|c| (c.key, c.response.clone())).collect(),
+                };
+                let sent = self.send_flush(file, &work, origin, &batch, flush).await;
                 let may_be_damaged = matches!(sent, Err(Failed { error: FsError::Io, without_effect: true }));
                 looks += 1;
                 if !may_be_damaged || looks > LOOKS_MAX {
                     break sent;
                 }
                 let Ok(shown) = self.set_aside(file, origin, &mut batch, &mut ids).await else { break sent };
-                flush = Flush {
-                    mtime: shown.mtime,
-                    ctime: shown.ctime,
-                    change: shown.change,
-                    size: shown.size,
-                    ..flush
-                };
                 work.shown = shown;
             };
             match sent {
