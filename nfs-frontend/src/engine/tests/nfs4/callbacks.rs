@@ -3,7 +3,9 @@
 use super::{Client40, put};
 use crate::engine::tests::world::World;
 use atoll_proto::nfs4::callback::{CbArgOp4, CbCompound4Args, CbCompound4Res, CbRecall4Args, CbResOp4};
-use atoll_proto::nfs4::{ArgOp4, DelegReturn4Args, NfsStat4, Open4Ok, OpenDelegation4, ResOp4};
+use atoll_proto::nfs4::{
+    ArgOp4, Attr4, Bitmap, DelegReturn4Args, GetAttr4Args, NfsStat4, Open4Ok, OpenDelegation4, ResOp4,
+};
 use atoll_proto::rpc::{Accepted, CallHeader, ReplyHeader};
 use atoll_xdr::{Array, Decoder, Encoder};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -58,6 +60,13 @@ fn given(res: &[ResOp4]) -> Option<OpenDelegation4> {
 
 #[tokio::test]
 async fn a_client_of_4_0_is_called_at_its_address() {
+    // Linux asks for attributes before it returns a delegation: they are its own.
+    for (access, ask_first) in [(1, false), (3, false), (1, true), (3, true)] {
+        recalled_and_returned(access, ask_first).await;
+    }
+}
+
+async fn recalled_and_returned(access: u32, ask_first: bool) {
     let mut w = World::new().await;
     w.peer = "127.0.0.1:800".parse().unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -67,14 +76,15 @@ async fn a_client_of_4_0_is_called_at_its_address() {
     let (mut stream, xid, args) = called(&listener).await;
     assert_eq!(args, None, "CB_NULL first");
     // Until that is answered there is no delegation.
-    let (fh, _) = a.open("f", 1, 0).await;
-    a.open("f", 1, 0).await;
+    let (fh, _) = a.open("f", access, 0).await;
+    a.open("f", access, 0).await;
     answer(&mut stream, xid, None).await;
     let held = loop {
-        let open = a.open_args("f", 1, 0, false);
+        let open = a.open_args("f", access, 0, false);
         let res = a.send(vec![ArgOp4::PutRootFh, open, ArgOp4::GetFh]).await;
         match given(&res.ops) {
-            Some(OpenDelegation4::Read(held)) => break held.stateid,
+            Some(OpenDelegation4::Read(held)) if access == 1 => break held.stateid,
+            Some(OpenDelegation4::Write(held)) if access == 3 => break held.stateid,
             other => assert_eq!(other, Some(OpenDelegation4::None)),
         }
         tokio::task::yield_now().await;
@@ -96,7 +106,12 @@ async fn a_client_of_4_0_is_called_at_its_address() {
         async {
             let recall = recalled(&listener).await;
             let back = ArgOp4::DelegReturn(DelegReturn4Args { deleg_stateid: recall.stateid });
-            let res = a.send(vec![put(&recall.fh), back]).await;
+            let mut ops = vec![put(&recall.fh), back];
+            if ask_first {
+                let attr_request = Bitmap::of(&[Attr4::Change as u32, Attr4::Size as u32]);
+                ops.insert(1, ArgOp4::GetAttr(GetAttr4Args { attr_request }));
+            }
+            let res = a.send(ops).await;
             assert_eq!(res.status, Ok(()), "{res:?}");
             recall
         },

@@ -13,7 +13,7 @@ use atoll_lockd::{Share, ShareBits};
 use atoll_meta::delegation::{DelegationKind, DelegationPhase, Intrusion};
 use atoll_meta::nfs4::{ClientId, State, StateError, StateId, StateKind, Stateid};
 use atoll_meta::{FsError, MetadataService};
-use atoll_proto::nfs4::{NfsStat4, StateId4};
+use atoll_proto::nfs4::{ArgOp4, Locker4, NfsStat4, StateId4};
 
 /// What a stateid is used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +35,25 @@ pub(crate) fn wire_stateid(stateid: Stateid, client: Option<ClientId>) -> StateI
     other[..8].copy_from_slice(&stateid.id.0.to_be_bytes());
     other[8..].copy_from_slice(&client.map_or([0; 4], whose));
     StateId4 { seqid: stateid.seqid, other }
+}
+
+/// The stateid by which an operation of v4.0 names its caller's state.
+fn named(op: &ArgOp4) -> Option<&StateId4> {
+    match op {
+        ArgOp4::Close(args) => Some(&args.open_stateid),
+        ArgOp4::DelegReturn(args) => Some(&args.deleg_stateid),
+        ArgOp4::Lock(args) => Some(match &args.locker {
+            Locker4::Exist(owner) => &owner.lock_stateid,
+            Locker4::New(owner) => &owner.open_stateid,
+        }),
+        ArgOp4::LockU(args) => Some(&args.lock_stateid),
+        ArgOp4::OpenConfirm(args) => Some(&args.open_stateid),
+        ArgOp4::OpenDowngrade(args) => Some(&args.open_stateid),
+        ArgOp4::Read(args) => Some(&args.stateid),
+        ArgOp4::SetAttr(args) => Some(&args.stateid),
+        ArgOp4::Write(args) => Some(&args.stateid),
+        _ => None,
+    }
 }
 
 impl<M: MetadataService, B: BlockService> Compound<M, B> {
@@ -132,6 +151,17 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
             && wire.other.ends_with(&whose(client))
         {
             self.acts_for = Some(client);
+        }
+    }
+
+    /// The same of a COMPOUND of v4.0 that asks for attributes before it names its state, as Linux does when it returns a delegation or closes a
+    /// file. Taken for another's, the question would wait for the very return that comes behind it.
+    pub(crate) async fn learn_client_ahead(&mut self, ops: &[ArgOp4]) {
+        let asks = |op: &ArgOp4| matches!(op, ArgOp4::GetAttr(_) | ArgOp4::Verify(_) | ArgOp4::NVerify(_));
+        if self.minor == 0
+            && let Some(wire) = ops.iter().skip_while(|op| !asks(op)).find_map(named)
+        {
+            self.learn_client(wire).await;
         }
     }
 
