@@ -22,6 +22,10 @@ use process::{Finished, Process, finish};
 pub(crate) const HOST_ADDR: &str = "10.77.0.1";
 /// Host part of the address of a server that is a guest (the kernel's own server).
 pub(crate) const GUEST_SERVER: u8 = 2;
+/// The server's log in the lab's folder.
+const LOG: &str = "server.log";
+/// Lines of it that are shown when a scenario fails.
+const LOG_LINES: usize = 40;
 /// Names, addresses: the same file in every client, and for peer servers.
 const HOSTS: &str =
     "127.0.0.1 localhost\n10.77.0.1 server\n10.77.0.2 knfsd\n10.77.0.11 clienta\n10.77.0.12 clientb\n";
@@ -88,7 +92,15 @@ impl Lab {
 
 impl Drop for Lab {
     fn drop(&mut self) {
-        if !std::thread::panicking() {
+        if std::thread::panicking() {
+            let log = fs::read(self.dir.join(LOG)).unwrap_or_default();
+            let log = String::from_utf8_lossy(&log);
+            let lines: Vec<&str> = log.lines().collect();
+            eprintln!(
+                "the server's log ends:\n{}",
+                lines[lines.len().saturating_sub(LOG_LINES)..].join("\n")
+            );
+        } else {
             // What cannot be removed now is removed by the next run.
             let _ = fs::remove_dir_all(&self.dir);
         }

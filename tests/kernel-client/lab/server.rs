@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use super::client::Client;
 use super::process::{Process, code};
-use super::{HOST_ADDR, Lab, peers};
+use super::{HOST_ADDR, LOG, Lab, peers};
 
 /// Where it answers NFS.
 pub(crate) const NFS_PORT: u16 = 2049;
@@ -23,6 +23,9 @@ const LEASE: &str = "10";
 const START_LIMIT: Duration = Duration::from_secs(60);
 /// What `atoll serve` promises for a graceful stop is 10 s; the rest is for a loaded machine.
 const STOP_LIMIT: Duration = Duration::from_secs(15);
+
+/// What Atoll's log says where clients may only have been slower than they should.
+const COMPLAINTS: [&str; 3] = [" ERROR ", "panicked", "was not returned and is revoked"];
 
 /// Which server.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -80,7 +83,7 @@ impl Server {
         cmd.arg("serve").arg(&self.data);
         cmd.args(["--nfs", &format!("{HOST_ADDR}:{NFS_PORT}"), "--export", "/=*,rw,no_root_squash"]);
         cmd.args(["--lease", LEASE]);
-        let log_path = self.lab.dir().join("server.log");
+        let log_path = self.lab.dir().join(LOG);
         let log = File::options().create(true).append(true).open(&log_path).unwrap();
         cmd.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
         let mut process = Process::spawn(cmd);
@@ -130,6 +133,16 @@ impl Server {
             }
             Running::Nothing => panic!("the server is not running"),
         }
+    }
+
+    /// Fails if its log, over all its lives, has something that clients need not have noticed. (Of a client that was crashed
+    /// delegations are revoked with good reason.)
+    pub(crate) fn no_complaints(&self) {
+        let log = std::fs::read(self.lab.dir().join(LOG)).unwrap_or_default();
+        let log = String::from_utf8_lossy(&log);
+        let complaints: Vec<&str> =
+            log.lines().filter(|l| COMPLAINTS.iter().any(|c| l.contains(c))).collect();
+        assert!(complaints.is_empty(), "the server says: {complaints:#?}");
     }
 
     /// The folder it owns.

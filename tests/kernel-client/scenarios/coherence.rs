@@ -47,6 +47,7 @@ fn two_clients_see_what_the_other_wrote() {
             client.sh(&format!("umount {MNT}"));
         }
     }
+    server.no_complaints();
 }
 
 fn closed_to_open(a: &mut Client, b: &mut Client) {

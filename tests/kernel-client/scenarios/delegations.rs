@@ -86,15 +86,6 @@ fn scenario(name: &str, version: &str) {
     a.sh_within(many, LIMIT);
     assert_eq!(counted_if(is_atoll, &lab, &server), given);
 
-    // All came back by themselves (and the counts begin anew with the next start).
-    if is_atoll {
-        let [granted, recalled, revoked] = counted(&lab, &server);
-        assert!(
-            granted > 0 && recalled > 0 && revoked == 0,
-            "{granted} given, {recalled} recalled, {revoked} revoked"
-        );
-    }
-
     // The server dies between recall and return, again and again.
     for i in 0..3 {
         a.sh("echo old > /mnt/nfs/k; for i in 1 2 3; do cat /mnt/nfs/k > /dev/null; done");
@@ -105,9 +96,7 @@ fn scenario(name: &str, version: &str) {
         b.succeed(write, LIMIT);
         assert_eq!(a.sh_within("cat /mnt/nfs/k", LIMIT), format!("{i}\n"));
     }
-    if is_atoll {
-        assert_eq!(counted(&lab, &server)[2], 0, "a delegation was taken from a client that was there");
-    }
+    server.no_complaints();
     a.no_complaints();
     b.no_complaints();
 }

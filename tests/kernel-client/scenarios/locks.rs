@@ -100,6 +100,7 @@ fn locks_between_two_clients_of_v4_0_and_v4_2() {
             client.sh(&format!("umount {MNT}"));
         }
     }
+    server.no_complaints();
 }
 
 fn scenario(name: &str, mount: fn(&mut Client, &Server)) {
