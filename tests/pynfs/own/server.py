@@ -26,13 +26,13 @@ class Server:
         self.binary = binary
         self.lease = lease
         self.directory = tempfile.mkdtemp(prefix="atoll-raw-", dir=directory)
+        self.log = self.directory + ".log"
         self.port = free_port()
         self.process = None
         self.start()
 
     def start(self):
-        log = open(os.path.join(self.directory, "..", os.path.basename(self.directory) + ".log"), "ab")
-        self.log = log.name
+        log = open(self.log, "ab")
         command = [self.binary, "serve", os.path.join(self.directory, "data"), "--nfs", f"127.0.0.1:{self.port}",
                    "--lease", str(self.lease), "--export", EXPORT]
         self.process = subprocess.Popen(command, stdout=log, stderr=log)

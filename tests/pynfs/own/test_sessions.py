@@ -1,4 +1,4 @@
-"""Sessions that end while they are used (RFC 8881 §18.37, §18.50)."""
+"""Sessions that end while they are used (RFC 8881 §18.37, §18.50), and what clients may say of themselves (§18.35)."""
 
 import nfs4
 from case import Case, unique
@@ -85,3 +85,21 @@ class Ends(Case):
         s.reconnect()
         self.ok(s.send([nfs4.putrootfh()]))
         self.ok(Reply(self.connect().call(compound([nfs4.bind_conn_to_session(s.id)], 1))))
+
+
+class Flags(Case):
+    """Bits of eia_flags that are not defined MUST be refused (§18.35.3). So is EXCHGID4_FLAG_SUPP_FENCE_OPS of 4.2 (0x4): nothing is fenced here."""
+
+    KNOWN = [0x1, 0x2, 0x100, 0x1_0000, 0x2_0000, 0x4_0000]
+
+    def exchange(self, minor, flags):
+        ops = [nfs4.exchange_id(b"verifier", unique(b"client"), flags)]
+        return Reply(self.connect().call(compound(ops, minor)))
+
+    def test_each_bit(self):
+        for minor in (1, 2):
+            for bit in (1 << n for n in range(32) if n != 30):
+                expected = "OK" if bit in self.KNOWN else "INVAL"
+                self.assertEqual(self.exchange(minor, bit).status, expected, (minor, hex(bit)))
+            # The highest, EXCHGID4_FLAG_CONFIRMED_R, is of results alone. EXCHGID4_FLAG_UPD_CONFIRMED_REC_A is defined, but there is nothing to update (§18.35.4 case 7).
+            self.assertEqual(self.exchange(minor, 1 << 30).status, "NOENT")

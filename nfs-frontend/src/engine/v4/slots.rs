@@ -428,6 +428,16 @@ impl Sessions {
         }
     }
 
+    /// Forgets the sessions without a request in progress, but for their numbers: they can be read again.
+    fn forget_idle(&self, all: &mut All) {
+        let idle = all.by_id.iter().filter(|(_, active)| Arc::strong_count(active) == 1);
+        let idle: Vec<_> = idle.map(|(id, _)| *id).collect();
+        for active in idle.iter().filter_map(|id| all.by_id.get(id)) {
+            all.numbers.keep(active);
+        }
+        self.forget(all, &idle);
+    }
+
     fn forget(&self, all: &mut All, gone: &[SessionId]) {
         let mut moves = Moved::Nobodys;
         let mut client = None;

@@ -6,7 +6,7 @@
 //! or, if there is none, told that its reply is not kept: the outcome was removed with the slot, or it was an UNSTABLE WRITE, and others may have written since.
 //! Else it is executed again.
 
-use super::{Active, Last, Sessions, Slot};
+use super::{Active, Last, Slot};
 use atoll_meta::nfs4::{ClientId, SessionId};
 use std::collections::BTreeMap;
 
@@ -51,23 +51,5 @@ impl Numbers {
     /// Forgets sessions of all clients but of these.
     pub(super) fn keep_of(&mut self, is_there: impl Fn(ClientId) -> bool) {
         self.0.retain(|_, (client, _)| is_there(*client));
-    }
-}
-
-impl Sessions {
-    /// Forgets all that can be forgotten.
-    #[cfg(test)]
-    pub(crate) fn forget_all_idle(&self) {
-        self.forget_idle(&mut self.lock());
-    }
-
-    /// Forgets the sessions without a request in progress, but for their numbers: they can be read again.
-    pub(super) fn forget_idle(&self, all: &mut super::All) {
-        let idle = all.by_id.iter().filter(|(_, active)| std::sync::Arc::strong_count(active) == 1);
-        let idle: Vec<_> = idle.map(|(id, _)| *id).collect();
-        for active in idle.iter().filter_map(|id| all.by_id.get(id)) {
-            all.numbers.keep(active);
-        }
-        self.forget(all, &idle);
     }
 }

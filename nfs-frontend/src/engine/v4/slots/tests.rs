@@ -5,6 +5,13 @@ use super::*;
 use atoll_meta::Response;
 use atoll_meta::nfs4::{ChannelLimits, SessionTerms};
 
+impl Sessions {
+    /// Forgets all that can be forgotten, as when there are too many.
+    pub(crate) fn forget_all_idle(&self) {
+        self.forget_idle(&mut self.lock());
+    }
+}
+
 fn session(new: bool) -> Arc<Active> {
     of_slots(new, 2)
 }
