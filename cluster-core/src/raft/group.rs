@@ -30,8 +30,11 @@ use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 
-/// How often it is told what a start waits for. Nothing in it takes so long but the disk, and a long log.
-const TELL_EVERY: Duration = Duration::from_secs(5);
+/// How often it is told what a start waits for, in heartbeats: 5 s with the usual ones. Nothing in it takes so long but the disk, and a long log.
+const TELL_EVERY: u32 = 50;
+
+/// How long it may take to find out that nobody applies any more; openraft waits for a second then, lest its core has stopped, too.
+const SEEN_WITHIN: Duration = Duration::from_secs(5);
 
 /// How long purging waits for openraft to take note of the durable state; it comes back to it later.
 const SNAPSHOT_WAIT: Duration = Duration::from_secs(10);
@@ -161,20 +164,21 @@ impl<M: Machine> RaftGroup<M> {
         let config = config(&options)?;
         let state_machine = StateMachine::new(store.clone(), machine)?;
         let thread = Thread::start(options.id)?;
-        let id = options.id;
+        let (id, every) = (options.id, options.heartbeat * TELL_EVERY);
         let opening =
             thread.handle.spawn(async move { Raft::new(id, config, network, log, state_machine).await });
-        let raft = telling("log and state to be read", opening).await.map_err(stopped)?.map_err(stopped)?;
+        let raft =
+            telling("log and state to be read", every, opening).await.map_err(stopped)?.map_err(stopped)?;
         let mut electing = false;
         if let Some(members) = options.found
-            && !telling("its first answer", raft.is_initialized()).await.map_err(stopped)?
+            && !telling("its first answer", every, raft.is_initialized()).await.map_err(stopped)?
         {
-            telling("its first entry", raft.initialize(members)).await.map_err(stopped)?;
+            telling("its first entry", every, raft.initialize(members)).await.map_err(stopped)?;
             electing = true;
         }
         // Asked of the core: the metrics may lag behind the membership just set.
         let sole = raft.with_raft_state(move |state| state.membership_state.effective().voter_ids().eq([id]));
-        let alone = telling("its membership", sole).await.map_err(stopped)?;
+        let alone = telling("its membership", every, sole).await.map_err(stopped)?;
         let leadership = watch_leadership(&raft, &thread);
         let group = Self {
             raft,
@@ -186,18 +190,18 @@ impl<M: Machine> RaftGroup<M> {
             thread,
         };
         if alone {
-            group.lead_alone(electing).await?;
+            group.lead_alone(electing, every).await?;
         }
         Ok(group)
     }
 
-    async fn lead_alone(&self, electing: bool) -> Result<(), GroupError> {
+    async fn lead_alone(&self, electing: bool, every: Duration) -> Result<(), GroupError> {
         // Nobody else could win, so there is no reason to wait for the election timer.
         if !electing && !self.raft.is_leader() {
             self.raft.trigger().elect(false).await.map_err(stopped)?;
         }
         let (mut metrics, begin) = (self.raft.metrics(), Instant::now());
-        let mut tell = begin + TELL_EVERY;
+        let mut tell = begin + every;
         loop {
             let ready = {
                 let now = metrics.borrow_and_update();
@@ -219,8 +223,13 @@ impl<M: Machine> RaftGroup<M> {
                 changed.map_err(stopped)?;
             }
             if Instant::now() >= tell {
-                tell = Instant::now() + TELL_EVERY;
                 tell_waiting(&metrics.borrow_watched(), begin.elapsed());
+                // openraft's core does not see the state machine's task end by a panic, and would wait for it for ever.
+                let lives = self.raft.external_state_machine_request(|_| std::future::ready(()).boxed());
+                if let Ok(Err(error)) = timeout(SEEN_WITHIN, lives).await {
+                    return Err(stopped(error));
+                }
+                tell = Instant::now() + every;
             }
         }
         self.sole.store(true, Ordering::Release);
@@ -357,10 +366,10 @@ impl<M: Machine> RaftGroup<M> {
 }
 
 /// Awaits `work` of a start and tells now and then that it is what is waited for.
-async fn telling<R>(what: &str, work: impl Future<Output = R>) -> R {
+async fn telling<R>(what: &str, every: Duration, work: impl Future<Output = R>) -> R {
     let (mut work, begin) = (std::pin::pin!(work), Instant::now());
     loop {
-        match timeout(TELL_EVERY, &mut work).await {
+        match timeout(every, &mut work).await {
             Ok(result) => return result,
             Err(_) => {
                 let seconds = begin.elapsed().as_secs();
