@@ -16,7 +16,7 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::error::ClientWriteError;
-use openraft::metrics::RaftServerMetrics;
+use openraft::metrics::{RaftMetrics, RaftServerMetrics};
 use openraft::network::NetSnapshot;
 use openraft::raft::ClientWriteResponse;
 use openraft::storage::RaftLogStorage;
@@ -28,6 +28,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::sync::{oneshot, watch};
+use tokio::time::{Instant, timeout, timeout_at};
+
+/// How often it is told what a start waits for, in heartbeats: 5 s with the usual ones. Nothing in it takes so long but the disk, and a long log.
+const TELL_EVERY: u32 = 50;
+
+/// How long it may take to find out that nobody applies any more; openraft waits for a second then, lest its core has stopped, too.
+const SEEN_WITHIN: Duration = Duration::from_secs(5);
 
 /// How long purging waits for openraft to take note of the durable state; it comes back to it later.
 const SNAPSHOT_WAIT: Duration = Duration::from_secs(10);
@@ -157,25 +164,21 @@ impl<M: Machine> RaftGroup<M> {
         let config = config(&options)?;
         let state_machine = StateMachine::new(store.clone(), machine)?;
         let thread = Thread::start(options.id)?;
-        let id = options.id;
-        let raft = thread
-            .handle
-            .spawn(async move { Raft::new(id, config, network, log, state_machine).await })
-            .await
-            .map_err(stopped)?
-            .map_err(stopped)?;
+        let (id, every) = (options.id, options.heartbeat * TELL_EVERY);
+        let opening =
+            thread.handle.spawn(async move { Raft::new(id, config, network, log, state_machine).await });
+        let raft =
+            telling("log and state to be read", every, opening).await.map_err(stopped)?.map_err(stopped)?;
         let mut electing = false;
         if let Some(members) = options.found
-            && !raft.is_initialized().await.map_err(stopped)?
+            && !telling("its first answer", every, raft.is_initialized()).await.map_err(stopped)?
         {
-            raft.initialize(members).await.map_err(stopped)?;
+            telling("its first entry", every, raft.initialize(members)).await.map_err(stopped)?;
             electing = true;
         }
         // Asked of the core: the metrics may lag behind the membership just set.
-        let alone = raft
-            .with_raft_state(move |state| state.membership_state.effective().voter_ids().eq([id]))
-            .await
-            .map_err(stopped)?;
+        let sole = raft.with_raft_state(move |state| state.membership_state.effective().voter_ids().eq([id]));
+        let alone = telling("its membership", every, sole).await.map_err(stopped)?;
         let leadership = watch_leadership(&raft, &thread);
         let group = Self {
             raft,
@@ -187,17 +190,18 @@ impl<M: Machine> RaftGroup<M> {
             thread,
         };
         if alone {
-            group.lead_alone(electing).await?;
+            group.lead_alone(electing, every).await?;
         }
         Ok(group)
     }
 
-    async fn lead_alone(&self, electing: bool) -> Result<(), GroupError> {
+    async fn lead_alone(&self, electing: bool, every: Duration) -> Result<(), GroupError> {
         // Nobody else could win, so there is no reason to wait for the election timer.
         if !electing && !self.raft.is_leader() {
             self.raft.trigger().elect(false).await.map_err(stopped)?;
         }
-        let mut metrics = self.raft.metrics();
+        let (mut metrics, begin) = (self.raft.metrics(), Instant::now());
+        let mut tell = begin + every;
         loop {
             let ready = {
                 let now = metrics.borrow_and_update();
@@ -214,7 +218,19 @@ impl<M: Machine> RaftGroup<M> {
             if ready {
                 break;
             }
-            metrics.changed().await.map_err(stopped)?;
+            // They change with each tick, also when nothing gets on; not when the core itself waits.
+            if let Ok(changed) = timeout_at(tell, metrics.changed()).await {
+                changed.map_err(stopped)?;
+            }
+            if Instant::now() >= tell {
+                tell_waiting(&metrics.borrow_watched(), begin.elapsed());
+                // openraft's core does not see the state machine's task end by a panic, and would wait for it for ever.
+                let lives = self.raft.external_state_machine_request(|_| std::future::ready(()).boxed());
+                if let Ok(Err(error)) = timeout(SEEN_WITHIN, lives).await {
+                    return Err(stopped(error));
+                }
+                tell = Instant::now() + every;
+            }
         }
         self.sole.store(true, Ordering::Release);
         Ok(())
@@ -305,7 +321,7 @@ impl<M: Machine> RaftGroup<M> {
         if index(&metrics.borrow_watched().snapshot) < upto {
             self.raft.trigger().snapshot().await.map_err(stopped)?;
             let seen = metrics.wait_until(|m| index(&m.snapshot) >= upto || m.running_state.is_err());
-            match tokio::time::timeout(SNAPSHOT_WAIT, seen).await {
+            match timeout(SNAPSHOT_WAIT, seen).await {
                 Ok(Ok(_)) => {}
                 Ok(Err(error)) => return Err(stopped(error)),
                 // Another snapshot is being built; the next round of maintenance comes back to it.
@@ -347,6 +363,36 @@ impl<M: Machine> RaftGroup<M> {
         committed?;
         Ok(())
     }
+}
+
+/// Awaits `work` of a start and tells now and then that it is what is waited for.
+async fn telling<R>(what: &str, every: Duration, work: impl Future<Output = R>) -> R {
+    let (mut work, begin) = (std::pin::pin!(work), Instant::now());
+    loop {
+        match timeout(every, &mut work).await {
+            Ok(result) => return result,
+            Err(_) => {
+                let seconds = begin.elapsed().as_secs();
+                tracing::warn!(seconds, "the start of the Raft group waits for {what}");
+            }
+        }
+    }
+}
+
+/// Tells why the only voter does not lead yet.
+fn tell_waiting(now: &RaftMetrics<TypeConfig>, waited: Duration) {
+    tracing::warn!(
+        seconds = waited.as_secs(),
+        state = ?now.state,
+        term = now.current_term,
+        // The last that is durable.
+        vote = %now.vote,
+        last_log = now.last_log_index.unwrap_or(0),
+        committed = index(&now.local_committed),
+        applied = index(&now.last_applied),
+        applied_term = now.last_applied.map_or(0, |id| id.leader_id.term),
+        "the start of the Raft group waits for its only voter to lead and to apply the log"
+    );
 }
 
 fn index(id: &Option<LogId>) -> u64 {

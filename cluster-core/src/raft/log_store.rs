@@ -157,6 +157,25 @@ impl LogStore {
     }
 }
 
+/// Tells openraft what became of entries, also if nobody tells this: openraft would wait for ever, and the callers with it.
+struct Flushed(Option<IOFlushed<TypeConfig>>);
+
+impl Flushed {
+    fn tell(mut self, result: Result<(), io::Error>) {
+        if let Some(callback) = self.0.take() {
+            callback.io_completed(result);
+        }
+    }
+}
+
+impl Drop for Flushed {
+    fn drop(&mut self) {
+        if let Some(callback) = self.0.take() {
+            callback.io_completed(Err(io::Error::other("the log let go of entries")));
+        }
+    }
+}
+
 impl RaftLogReader<TypeConfig> for LogStore {
     async fn entries_stream<RB>(
         &mut self,
@@ -225,7 +244,8 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     {
         let entries = entries.into_iter().map(encode).collect::<Result<Vec<_>, _>>()?;
         self.wal.room().await;
-        let done: log::Done = Box::new(move |result| callback.io_completed(result.map_err(io::Error::from)));
+        let flushed = Flushed(Some(callback));
+        let done: log::Done = Box::new(move |result| flushed.tell(result.map_err(io::Error::from)));
         let is_one_call = matches!(&entries[..], [entry] if entry.parts.len() <= 1);
         if is_one_call && self.alone.load(Ordering::Acquire) {
             Ok(self.wal.append_here(entries, done)?)

@@ -14,7 +14,9 @@ use futures_util::{Stream, StreamExt};
 use openraft::entry::RaftEntry;
 use openraft::storage::{ApplyResponder, EntryResponder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
+use std::any::Any;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -117,7 +119,10 @@ impl<M: Machine> RaftStateMachine<TypeConfig> for StateMachine<M> {
             if ready.is_empty() {
                 return Ok(());
             }
-            self.apply_entries(ready).inspect_err(|error| {
+            // openraft does not see its worker panic: the group would wait for this batch for ever, and all callers with it.
+            let applied = catch_unwind(AssertUnwindSafe(|| self.apply_entries(ready)));
+            let applied = applied.unwrap_or_else(|panic| Err(panicked(&*panic)));
+            applied.inspect_err(|error| {
                 tracing::error!(%error, "the metadata state cannot be changed any more");
             })?;
         }
@@ -173,6 +178,13 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
         self.has_snapshot.store(true, Ordering::Release);
         Ok(Snapshot { meta: view.meta(), snapshot: SnapshotData::View(view) })
     }
+}
+
+/// What is not answered yet is let go of without an answer. Nothing is applied any more, so that what is half-way done in the machine does not count.
+fn panicked(panic: &(dyn Any + Send)) -> StateError {
+    let message = panic.downcast_ref::<&str>().copied();
+    let message = message.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    StateError::Store(format!("applying an entry panicked: {}", message.unwrap_or("no message")).into())
 }
 
 /// Runs work that waits for the disk outside the group's own thread.

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod alone;
+
 use super::group::{GroupError, GroupOptions, Leadership, RaftGroup, outcome};
 use super::in_process::InProcess;
 use super::log_store::LogStore;
@@ -197,7 +199,7 @@ impl Cluster {
     }
 }
 
-async fn propose(group: &RaftGroup<Tally>, commands: Vec<Bytes>) -> Option<BatchOutcome> {
+async fn propose<M: Machine>(group: &RaftGroup<M>, commands: Vec<Bytes>) -> Option<BatchOutcome> {
     let (tx, rx) = oneshot::channel();
     group.propose(commands, Completion::new(move |result| drop(tx.send(result))));
     outcome(rx.await.unwrap()?)

@@ -1,4 +1,4 @@
-"""Takes and releases POSIX locks as it is told: one command a line, one line of answer each.
+"""Takes and releases POSIX locks as it is told: says "ready"; then one command a line, one line of answer each.
 
 open NAME PATH | lock NAME ex|sh START LENGTH try|wait | unlock NAME START LENGTH | close NAME
 Answers: "ok", "busy" (a try that met a conflict), or "error NAME".
@@ -32,6 +32,7 @@ def act(verb, name, *rest):
     return "ok"
 
 
+print("ready", flush=True)
 for line in sys.stdin:
     try:
         answer = act(*line.split())

@@ -11,6 +11,8 @@ use crate::lab::server::{Kind, Server};
 /// For an answer that needs no waiting. The client polls a blocked lock by itself every 30 s, so that a grant
 /// within this time was the server's callback.
 const PROMPT: Duration = Duration::from_secs(15);
+/// For a process in a client to start.
+const START: Duration = Duration::from_secs(60);
 /// Long enough for a wrong grant to show.
 const WATCH: Duration = Duration::from_secs(2);
 /// For a client to find a restarted server: it tries again after 3 s, 6 s, 12 s …
@@ -22,9 +24,16 @@ struct Locker {
     job: Job,
 }
 
+/// Starts a process that locks as told. Its interpreter is of no concern to the server, and may take long to start in a guest.
+fn start(client: &mut Client) -> Job {
+    let job = client.talk("python3", include_str!("../guest/locker.py"));
+    assert_eq!(client.hear(job, START).as_deref(), Some("ready"), "the locking process does not start");
+    job
+}
+
 impl Locker {
     fn new(mut client: Client) -> Locker {
-        let job = client.talk("python3", include_str!("../guest/locker.py"));
+        let job = start(&mut client);
         let mut locker = Locker { client, job };
         locker.expect("open f /mnt/nfs/shared", "ok");
         locker
@@ -164,7 +173,7 @@ fn release_at_close_and_death(a: &mut Locker, b: &mut Locker) {
     a.expect(EX, "ok");
     a.expect(UNLOCK, "ok");
 
-    let mortal = b.client.talk("python3", include_str!("../guest/locker.py"));
+    let mortal = start(&mut b.client);
     b.client.say(mortal, "open f /mnt/nfs/shared");
     b.client.say(mortal, EX);
     for _ in 0..2 {
@@ -177,7 +186,7 @@ fn release_at_close_and_death(a: &mut Locker, b: &mut Locker) {
 
     // A waiter that is killed must not get the lock later.
     a.expect(EX, "ok");
-    let waiter = b.client.talk("python3", include_str!("../guest/locker.py"));
+    let waiter = start(&mut b.client);
     b.client.say(waiter, "open f /mnt/nfs/shared");
     assert_eq!(b.client.hear(waiter, PROMPT).as_deref(), Some("ok"));
     b.client.say(waiter, EX_WAIT);

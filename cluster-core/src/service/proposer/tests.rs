@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod ends;
+
 use super::*;
 
 /// Takes batches and keeps them until they are let go without a result.

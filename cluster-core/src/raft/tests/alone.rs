@@ -1,0 +1,173 @@
+//! A group of one member never stands still: it leads however slow its log is, and who waits for it hears when it ends.
+
+use super::*;
+use crate::raft::types::{Entry, LogId, Vote};
+use futures_util::Stream;
+use openraft::OptionalSend;
+use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
+use openraft::type_config::TypeConfigExt;
+use std::fmt::Debug;
+use std::io;
+use std::ops::RangeBounds;
+
+/// Breaks down over a command.
+struct Breaks;
+
+impl Machine for Breaks {
+    fn load(&mut self, _view: Arc<View>) -> Result<(), StateError> {
+        Ok(())
+    }
+
+    fn apply(&mut self, state: &mut StateWriter<'_>, command: &Bytes) -> Result<Response, StateError> {
+        assert!(command != "break", "as told");
+        Tally.apply(state, command)
+    }
+
+    fn end_batch(&mut self, _state: &mut StateWriter<'_>) -> Result<(), StateError> {
+        Ok(())
+    }
+
+    fn publish(&mut self, _view: Arc<View>) -> Result<(), StateError> {
+        Ok(())
+    }
+}
+
+/// A log that is slow with all that it has to make durable, or does not let the state machine read.
+#[derive(Clone)]
+struct Slow {
+    log: LogStore,
+    pause: Duration,
+    breaks: bool,
+}
+
+impl RaftLogReader<TypeConfig> for Slow {
+    async fn entries_stream<R: RangeBounds<u64> + Clone + Debug + OptionalSend>(
+        &mut self,
+        range: R,
+    ) -> impl Stream<Item = Result<Entry, io::Error>> + OptionalSend {
+        assert!(!self.breaks, "as told");
+        self.log.entries_stream(range).await
+    }
+
+    async fn try_get_log_entries<R: RangeBounds<u64> + Clone + Debug + OptionalSend>(
+        &mut self,
+        range: R,
+    ) -> Result<Vec<Entry>, io::Error> {
+        self.log.try_get_log_entries(range).await
+    }
+
+    async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {
+        self.log.read_vote().await
+    }
+}
+
+impl RaftLogStorage<TypeConfig> for Slow {
+    type LogReader = Self;
+
+    async fn get_log_state(&mut self) -> Result<LogState<TypeConfig>, io::Error> {
+        self.log.get_log_state().await
+    }
+
+    async fn get_log_reader(&mut self) -> Self {
+        self.clone()
+    }
+
+    async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
+        tokio::time::sleep(self.pause).await;
+        self.log.save_vote(vote).await?;
+        tokio::time::sleep(self.pause).await;
+        Ok(())
+    }
+
+    async fn append<I>(&mut self, entries: I, callback: IOFlushed<TypeConfig>) -> Result<(), io::Error>
+    where
+        I: IntoIterator<Item = Entry> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        let (tx, rx) = TypeConfig::oneshot();
+        self.log.append(entries, IOFlushed::signal(tx)).await?;
+        let pause = self.pause;
+        tokio::spawn(async move {
+            tokio::time::sleep(pause).await;
+            callback.io_completed(rx.await.unwrap());
+        });
+        Ok(())
+    }
+
+    async fn truncate_after(&mut self, last: Option<LogId>) -> Result<(), io::Error> {
+        self.log.truncate_after(last).await
+    }
+
+    async fn purge(&mut self, upto: LogId) -> Result<(), io::Error> {
+        self.log.purge(upto).await
+    }
+}
+
+/// Ends, or the test hangs.
+async fn ends<R>(what: &str, work: impl Future<Output = R>) -> R {
+    tokio::time::timeout(Duration::from_secs(60), work).await.unwrap_or_else(|_| panic!("{what} hangs"))
+}
+
+fn usual(log: LogStore) -> Slow {
+    Slow { log, pause: Duration::ZERO, breaks: false }
+}
+
+async fn alone<M: Machine>(
+    disk: &SimDisk,
+    machine: M,
+    heartbeat: Duration,
+    slow: impl FnOnce(LogStore) -> Slow,
+) -> Result<RaftGroup<M>, GroupError> {
+    let (log, state) = stores(disk);
+    let options = GroupOptions { heartbeat, ..GroupOptions::single(1) };
+    let network = InProcess::<M>::default().network(1);
+    ends("the start", RaftGroup::start(options, slow(log), network, state, machine)).await
+}
+
+#[tokio::test]
+async fn a_panic_while_applying_ends_the_group_and_not_the_patience_of_callers() {
+    let disk = SimDisk::new();
+    let heartbeat = Duration::from_millis(50);
+    let group = alone(&disk, Breaks, heartbeat, usual).await.unwrap();
+    assert!(ends("an answer", propose(&group, vec!["before".into()])).await.is_some());
+    let lost = ["break", "after"].map(|command| propose(&group, vec![command.into()]));
+    assert_eq!(ends("an answer", futures_util::future::join_all(lost)).await, [None, None]);
+    let fails = async {
+        while group.failure().is_none() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    ends("the group's end", fails).await;
+    assert_eq!(ends("another answer", propose(&group, vec!["more".into()])).await, None);
+    drop(group);
+    // It is in the log and meets the next life, too.
+    let again = alone(&disk.crash(1), Breaks, heartbeat, usual).await;
+    assert!(matches!(again, Err(GroupError::Stopped(_))), "{:?}", again.err());
+}
+
+#[tokio::test]
+async fn a_start_ends_when_nobody_applies_any_more() {
+    let breaks = |log| Slow { breaks: true, ..usual(log) };
+    let started = alone(&SimDisk::new(), Tally, Duration::from_millis(5), breaks).await;
+    assert!(matches!(started, Err(GroupError::Stopped(_))), "{:?}", started.err());
+}
+
+#[tokio::test]
+async fn the_only_voter_leads_however_slow_its_log_is() {
+    // Each step takes many times what an election does.
+    let heartbeat = Duration::from_millis(5);
+    let slow = |log| Slow { log, pause: Duration::from_millis(150), breaks: false };
+    let mut disk = SimDisk::new();
+    let mut term = 0;
+    for life in 0..4 {
+        let group = alone(&disk, Tally, heartbeat, slow).await.unwrap();
+        assert!(group.reads_locally());
+        // One election of its own, and perhaps one that a tick began before.
+        let now = group.leadership().borrow().term;
+        assert!(now <= term + 2, "term {now} after {term} in life {life}");
+        term = now;
+        assert!(ends("an answer", propose(&group, vec!["call".into()])).await.is_some());
+        drop(group);
+        disk = disk.crash(life);
+    }
+}
