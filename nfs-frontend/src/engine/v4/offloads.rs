@@ -19,6 +19,7 @@ use super::status;
 use crate::engine::Met;
 use crate::engine::exports::ExportRef;
 use crate::engine::{Engine, Handle, Patience};
+use crate::pause::Pause;
 use atoll_base::block::BlockService;
 use atoll_meta::delegation::Intrusion;
 use atoll_meta::nfs4::{StateError, StateId};
@@ -136,7 +137,7 @@ async fn drive<M: MetadataService, B: BlockService>(
     steps: &Semaphore,
     id: StateId,
 ) {
-    let mut pause = RETRY_MIN;
+    let mut pause = Pause::between(RETRY_MIN, RETRY_MAX);
     let mut ended = None;
     loop {
         let next = {
@@ -173,11 +174,8 @@ async fn drive<M: MetadataService, B: BlockService>(
         };
         match next {
             Next::Over => return,
-            Next::On => pause = RETRY_MIN,
-            Next::Later | Next::Delegated => {
-                sleep(pause).await;
-                pause = (pause * 2).min(RETRY_MAX);
-            }
+            Next::On => pause.begin_anew(),
+            Next::Later | Next::Delegated => pause.rest().await,
         }
     }
 }

@@ -6,7 +6,8 @@
 //! lists the directory anew. So is that of a client without a connection, and of one that does not take the callback.
 
 use super::super::back::BackError;
-use crate::engine::{Engine, RETRY_MAX, RETRY_MIN};
+use crate::engine::Engine;
+use crate::pause::Pause;
 use atoll_base::access::Cred;
 use atoll_base::block::BlockService;
 use atoll_base::id::Epoch;
@@ -303,15 +304,12 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
     /// A store that cannot do it now is waited for, as with the registration.
     pub(crate) async fn recall_what_may_be_told(&self, epoch: Epoch) -> Result<(), FsError> {
         let origin = Origin { frontend: self.frontend, epoch };
-        let mut pause = RETRY_MIN;
+        let mut pause = Pause::of_calls();
         loop {
             match self.recall_told(origin).await {
                 Ok(0) => return Ok(()),
-                Ok(_) => pause = RETRY_MIN,
-                Err(FsError::Delay) => {
-                    sleep(pause).await;
-                    pause = (pause * 2).min(RETRY_MAX);
-                }
+                Ok(_) => pause.begin_anew(),
+                Err(FsError::Delay) => pause.rest().await,
                 Err(error) => return Err(error),
             }
         }
