@@ -259,27 +259,17 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
         self.next_block.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Takes a new epoch. The caller holds `registering`, or is alone.
+    /// Takes a new epoch, as soon as the metadata service can give one. The caller is alone.
     async fn register(&self) -> Result<Epoch, FsError> {
         let mut pause = Pause::of_calls();
         loop {
-            let op = Op::RegisterFrontend { frontend: self.frontend };
-            match self
-                .meta
-                .execute(Call { origin: None, once: None, cred: Cred::root(), client: None, op })
-                .await
-            {
-                Ok(Response { result: Ok(Outcome::Registered { epoch, verifier }), .. }) => {
-                    assert_ne!(epoch.0, NO_EPOCH, "epochs are above zero");
-                    info!(frontend = self.frontend.0, epoch = epoch.0, verifier, "frontend registered");
+            match self.register_once().await {
+                Err(FsError::Delay) => pause.rest().await,
+                registered => {
+                    let epoch = registered?;
                     self.epoch.store(epoch.0, Ordering::SeqCst);
                     return Ok(epoch);
                 }
-                Err(FsError::Delay) | Ok(Response { result: Err(FsError::Delay), .. }) => {
-                    pause.rest().await;
-                }
-                Ok(Response { result: Err(e), .. }) | Err(e) => return Err(e),
-                Ok(other) => unreachable!("RegisterFrontend answered with {other:?}"),
             }
         }
     }
@@ -306,7 +296,7 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
         let held = self.dirty.leased();
         let mut pause = Pause::of_calls();
         let new = loop {
-            match self.register_quietly().await {
+            match self.register_once().await {
                 Ok(new) => break new,
                 Err(e) => warn!(error = %e, "cannot register"),
             }
@@ -358,14 +348,15 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
     }
 
     /// Registers without letting anybody use the new epoch yet.
-    async fn register_quietly(&self) -> Result<Epoch, FsError> {
+    async fn register_once(&self) -> Result<Epoch, FsError> {
         let op = Op::RegisterFrontend { frontend: self.frontend };
-        let response = self
-            .meta
-            .execute(Call { origin: None, once: None, cred: Cred::root(), client: None, op })
-            .await?;
-        match response.result? {
-            Outcome::Registered { epoch, .. } => Ok(epoch),
+        let call = Call { origin: None, once: None, cred: Cred::root(), client: None, op };
+        match self.meta.execute(call).await?.result? {
+            Outcome::Registered { epoch, verifier } => {
+                assert_ne!(epoch.0, NO_EPOCH, "epochs are above zero");
+                info!(frontend = self.frontend.0, epoch = epoch.0, verifier, "frontend registered");
+                Ok(epoch)
+            }
             other => unreachable!("RegisterFrontend answered with {other:?}"),
         }
     }
