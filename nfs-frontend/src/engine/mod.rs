@@ -214,13 +214,7 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
         let epoch = engine.register().await?;
         engine.recall_what_may_be_told(epoch).await?;
         tokio::spawn(background(Arc::downgrade(&engine)));
-        let end = engine.v4.delegations.end.subscribe();
-        tokio::spawn(v4::slot_recalls::run(Arc::downgrade(&engine), end.clone()));
-        let (this, meta) = (Arc::downgrade(&engine), engine.meta.clone());
-        tokio::spawn(v4::delegations::run_notices(this, meta, end.clone()));
-        let (this, meta) = (Arc::downgrade(&engine), engine.meta.clone());
-        tokio::spawn(v4::offloads::run(this, meta, end.clone()));
-        tokio::spawn(v4::delegations::run_recalls(Arc::downgrade(&engine), engine.meta.clone(), end));
+        v4::drivers::start(&engine);
         Ok(engine)
     }
 

@@ -6,6 +6,7 @@
 //! lists the directory anew. So is that of a client without a connection, and of one that does not take the callback.
 
 use super::super::back::BackError;
+use super::super::drivers::each;
 use crate::engine::Engine;
 use crate::pause::Pause;
 use atoll_base::access::Cred;
@@ -25,7 +26,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tokio::time::sleep;
 use tracing::{debug, warn};
 
@@ -105,44 +106,23 @@ impl Told {
     }
 }
 
-/// Tells holders until the engine is dropped, whose `end` closes then.
-pub(crate) async fn run<M: MetadataService, B: BlockService>(
-    engine: Weak<Engine<M, B>>,
-    meta: Arc<M>,
-    mut end: watch::Receiver<()>,
-) {
+/// Tells holders ([`crate::engine::v4::drivers`]).
+pub(crate) async fn run<M: MetadataService, B: BlockService>(engine: Weak<Engine<M, B>>, meta: Arc<M>) {
     let told = Arc::new(Told::default());
+    let tell_one = |Noticed { state, .. }: Noticed| {
+        let (id, client) = (state.stateid.id, state.client);
+        if told.enter(id, client) {
+            let (engine, told) = (engine.clone(), told.clone());
+            tokio::spawn(async move { tell(engine, &told, id, client).await });
+        }
+    };
     loop {
         tokio::select! {
             biased;
-            _ended = end.changed() => return,
             () = meta.noticed() => {}
             () = told.again.notified() => {}
         }
-        let mut after = StateId(0);
-        loop {
-            let page = match meta.notices(after, PAGE).await {
-                Ok(page) => page,
-                Err(error) => {
-                    // What is there is to be told all the same, and nothing else may come to say so.
-                    debug!(%error, "who is to be told of changes cannot be read");
-                    tokio::select! {
-                        biased;
-                        _ended = end.changed() => return,
-                        () = sleep(RETRY) => continue,
-                    }
-                }
-            };
-            let Some(last) = page.last() else { break };
-            after = last.state.stateid.id;
-            for Noticed { state, .. } in &page {
-                let (id, client) = (state.stateid.id, state.client);
-                if told.enter(id, client) {
-                    let (engine, told) = (engine.clone(), told.clone());
-                    tokio::spawn(async move { tell(engine, &told, id, client).await });
-                }
-            }
-        }
+        each(|after, most| meta.notices(after, most), |its: &Noticed| its.state.stateid.id, tell_one).await;
     }
 }
 
