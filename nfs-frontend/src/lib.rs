@@ -7,6 +7,7 @@ mod bridge;
 pub mod dispatch;
 pub mod engine;
 pub mod lock_manager;
+mod pause;
 pub mod portmap;
 pub mod rpc;
 pub mod server;

@@ -15,52 +15,30 @@
 //! write fails once, the disk is full, bits rot. The sites that were seen are recorded with their counts, so
 //! that a campaign can go through "delete any one sync".
 
+mod file;
 mod image;
 mod node;
+mod state;
 #[cfg(test)]
 mod tests;
 mod tree;
 
 use super::{Disk, Entry, File, Open, Space};
+use file::SimFile;
 use image::CHUNK;
 use node::{Luck, Node};
+use rand::SeedableRng;
 use rand::rngs::SmallRng;
-use rand::{Rng, SeedableRng};
-use std::collections::{BTreeMap, BTreeSet};
-use std::io::{self, IoSlice};
-use std::ops::Range;
+use state::{Power, State, finish};
+use std::collections::BTreeMap;
+use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tree::{FileId, Target, Tree};
-
-/// Room on a disk whose capacity was not set: more than any test writes.
-const UNLIMITED: u64 = 1 << 50;
+use tree::{FileId, Target};
 
 /// The simulated disk. Clones are the same disk.
 #[derive(Clone)]
 pub struct SimDisk(Arc<Mutex<State>>);
-
-struct State {
-    tree: Tree,
-    files: BTreeMap<FileId, Node>,
-    power: Power,
-    /// Changes and syncs so far.
-    operations: u64,
-    /// Bytes.
-    capacity: u64,
-    /// Chunks taken by files that have an entry.
-    used: u64,
-    /// Files without an entry, which live on while a handle or the platter knows them.
-    unlinked: BTreeSet<FileId>,
-    handles: BTreeMap<FileId, usize>,
-    skipped: BTreeSet<String>,
-    failing_syncs: BTreeSet<String>,
-    failing_writes: u64,
-    sites: BTreeMap<&'static str, u64>,
-    /// The power goes during so many-th sync of this site, counted from 0.
-    cut_at: Option<(String, u64)>,
-    malice: Malice,
-}
 
 /// What a disk may do beyond what usual file systems do, though nobody promised that it does not. It carries over
 /// from life to life.
@@ -73,115 +51,6 @@ pub struct Malice {
     pub cut_writes: bool,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Power {
-    On,
-    /// Goes after so many more operations.
-    Counting(u64),
-    Off,
-}
-
-/// Whether an operation completes.
-#[derive(PartialEq, Eq)]
-enum Step {
-    Whole,
-    /// The power goes while it is under way: it may have reached the platter, but nobody hears of it.
-    Dying,
-}
-
-fn power_is_off() -> io::Error {
-    io::Error::other("the power of the simulated disk is off")
-}
-
-impl State {
-    fn powered(&self) -> io::Result<()> {
-        if self.power == Power::Off { Err(power_is_off()) } else { Ok(()) }
-    }
-
-    /// Begins a change or a sync.
-    fn step(&mut self) -> io::Result<Step> {
-        self.powered()?;
-        self.operations += 1;
-        match self.power {
-            Power::Counting(0) => {
-                self.power = Power::Off;
-                return Ok(Step::Dying);
-            }
-            Power::Counting(n) => self.power = Power::Counting(n - 1),
-            Power::On | Power::Off => {}
-        }
-        Ok(Step::Whole)
-    }
-
-    /// Records the site of a sync and says whether the sync is to take effect.
-    fn sync_takes_effect(&mut self, site: &'static str) -> io::Result<bool> {
-        *self.sites.entry(site).or_default() += 1;
-        if self.step()? == Step::Dying {
-            return Err(power_is_off());
-        }
-        if let Some((at, left)) = &mut self.cut_at
-            && at == site
-        {
-            if *left == 0 {
-                self.power = Power::Off;
-                return Err(power_is_off());
-            }
-            *left -= 1;
-        }
-        Ok(!self.skipped.contains(site))
-    }
-
-    fn node(&mut self, id: FileId) -> &mut Node {
-        self.files.get_mut(&id).expect("a file lives as long as its disk")
-    }
-
-    fn reserve(&mut self, id: FileId, range: Range<u64>) -> io::Result<()> {
-        let missing = self.node(id).live().missing(range);
-        if (self.used + missing) * CHUNK > self.capacity {
-            return Err(rustix::io::Errno::NOSPC.into());
-        }
-        Ok(())
-    }
-
-    /// Runs a change of one file, with the accounts of space kept.
-    fn change(&mut self, id: FileId, change: impl FnOnce(&mut Node)) -> io::Result<()> {
-        let step = self.step()?;
-        let before = self.node(id).live().allocated();
-        change(self.node(id));
-        let after = self.node(id).live().allocated();
-        if !self.unlinked.contains(&id) {
-            self.used = self.used + after - before;
-        }
-        finish(step)
-    }
-
-    fn free(&mut self, target: Option<Target>) {
-        if let Some(Target::File(id)) = target {
-            self.used -= self.node(id).live().allocated();
-            self.unlinked.insert(id);
-        }
-    }
-
-    /// Forgets the bytes of files that nothing can bring back.
-    fn collect(&mut self) {
-        if self.unlinked.is_empty() {
-            return;
-        }
-        let mentioned = self.tree.mentioned();
-        self.unlinked.retain(|id| {
-            let keep = mentioned.contains(id) || self.handles.contains_key(id);
-            if !keep {
-                self.files.remove(id);
-            }
-            keep
-        });
-    }
-}
-
-fn finish(step: Step) -> io::Result<()> {
-    if step == Step::Dying { Err(power_is_off()) } else { Ok(()) }
-}
-
 impl Default for SimDisk {
     fn default() -> Self {
         Self::new()
@@ -191,22 +60,7 @@ impl Default for SimDisk {
 impl SimDisk {
     /// An empty disk of unlimited capacity.
     pub fn new() -> Self {
-        Self(Arc::new(Mutex::new(State {
-            tree: Tree::new(),
-            files: BTreeMap::new(),
-            power: Power::On,
-            operations: 0,
-            capacity: UNLIMITED,
-            used: 0,
-            unlinked: BTreeSet::new(),
-            handles: BTreeMap::new(),
-            skipped: BTreeSet::new(),
-            failing_syncs: BTreeSet::new(),
-            failing_writes: 0,
-            sites: BTreeMap::new(),
-            cut_at: None,
-            malice: Malice::default(),
-        })))
+        Self(Arc::new(Mutex::new(State::new())))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -231,18 +85,12 @@ impl SimDisk {
         SimDisk(Arc::new(Mutex::new(State {
             tree,
             files,
-            power: Power::On,
-            operations: 0,
             capacity: old.capacity,
             used,
-            unlinked: BTreeSet::new(),
-            handles: BTreeMap::new(),
             skipped: old.skipped.clone(),
-            failing_syncs: BTreeSet::new(),
-            failing_writes: 0,
             sites: old.sites.clone(),
-            cut_at: None,
             malice: old.malice,
+            ..State::new()
         })))
     }
 
@@ -255,18 +103,13 @@ impl SimDisk {
         let mut new = State {
             tree: old.tree.clone(),
             files: old.files.clone(),
-            power: Power::On,
-            operations: 0,
             capacity: old.capacity,
             used: old.used,
             unlinked: old.unlinked.clone(),
-            handles: BTreeMap::new(),
             skipped: old.skipped.clone(),
-            failing_syncs: BTreeSet::new(),
-            failing_writes: 0,
             sites: old.sites.clone(),
-            cut_at: None,
             malice: old.malice,
+            ..State::new()
         };
         new.collect();
         SimDisk(Arc::new(Mutex::new(new)))
@@ -453,112 +296,5 @@ impl Disk for SimDisk {
         state.powered()?;
         let available = state.capacity.saturating_sub(state.used * CHUNK);
         Ok(Space { total: state.capacity, available })
-    }
-}
-
-struct SimFile {
-    disk: SimDisk,
-    id: FileId,
-    writable: bool,
-}
-
-impl Drop for SimFile {
-    fn drop(&mut self) {
-        let mut state = self.disk.lock();
-        if let Some(count) = state.handles.get_mut(&self.id) {
-            *count -= 1;
-            if *count == 0 {
-                state.handles.remove(&self.id);
-                state.collect();
-            }
-        }
-    }
-}
-
-impl SimFile {
-    fn for_writing(&self) -> io::Result<MutexGuard<'_, State>> {
-        let state = self.disk.lock();
-        state.powered()?;
-        if self.writable { Ok(state) } else { Err(rustix::io::Errno::BADF.into()) }
-    }
-}
-
-fn range(offset: u64, len: u64) -> io::Result<Range<u64>> {
-    match offset.checked_add(len) {
-        Some(end) if end <= i64::MAX as u64 => Ok(offset..end),
-        _ => Err(rustix::io::Errno::FBIG.into()),
-    }
-}
-
-impl File for SimFile {
-    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
-        let mut state = self.disk.lock();
-        state.powered()?;
-        Ok(state.node(self.id).live().read(buf, offset))
-    }
-
-    fn written(&self) -> io::Result<Vec<Range<u64>>> {
-        let mut state = self.disk.lock();
-        state.powered()?;
-        Ok(state.node(self.id).live().written())
-    }
-
-    fn write_at(&self, bufs: &[IoSlice<'_>], offset: u64) -> io::Result<()> {
-        let mut data: Vec<u8> = bufs.iter().flat_map(|b| b.iter().copied()).collect();
-        let range = range(offset, data.len() as u64)?;
-        let mut state = self.for_writing()?;
-        state.reserve(self.id, range.clone())?;
-        if state.malice.cut_writes && state.power == Power::Counting(0) {
-            let mut rng = SmallRng::seed_from_u64(state.operations);
-            let end = range.end.min(rng.random_range(range.start..=range.end + CHUNK) / CHUNK * CHUNK);
-            data.truncate(end.saturating_sub(range.start) as usize);
-        }
-        state.change(self.id, |node| node.write(data, offset))?;
-        if state.failing_writes > 0 {
-            state.failing_writes -= 1;
-            return Err(rustix::io::Errno::IO.into());
-        }
-        Ok(())
-    }
-
-    fn sync(&self, site: &'static str) -> io::Result<()> {
-        let mut state = self.disk.lock();
-        let takes_effect = state.sync_takes_effect(site)?;
-        if state.failing_syncs.remove(site) {
-            state.node(self.id).lose_pending();
-            return Err(rustix::io::Errno::IO.into());
-        }
-        if takes_effect {
-            state.node(self.id).sync();
-        }
-        Ok(())
-    }
-
-    fn len(&self) -> io::Result<u64> {
-        let mut state = self.disk.lock();
-        state.powered()?;
-        Ok(state.node(self.id).live().len())
-    }
-
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        range(0, len)?;
-        self.for_writing()?.change(self.id, |node| node.set_len(len))
-    }
-
-    fn allocate(&self, offset: u64, len: u64) -> io::Result<()> {
-        let range = range(offset, len)?;
-        let mut state = self.for_writing()?;
-        state.reserve(self.id, range.clone())?;
-        state.change(self.id, |node| node.allocate(range))
-    }
-
-    fn punch_hole(&self, offset: u64, len: u64) -> io::Result<()> {
-        let range = range(offset, len)?;
-        self.for_writing()?.change(self.id, |node| {
-            let end = range.end.min(node.live().len());
-            if range.start < end {
-                node.punch(range.start..end);
-            }
-        })
     }
 }

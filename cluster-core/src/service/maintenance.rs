@@ -1,7 +1,7 @@
 //! Background work of a member: durable commits, purging the log, sweeping, watching the room on the disk.
 
-use super::local::Shared;
 use super::open::found;
+use super::shared::Shared;
 use atoll_base::access::Cred;
 use atoll_meta::{Call, Op, Outcome, Response};
 use atoll_model::read;

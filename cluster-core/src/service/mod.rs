@@ -1,5 +1,6 @@
 //! The metadata service on a local member of the Raft group.
 
+mod calls;
 mod file_maps;
 mod local;
 mod machine;
@@ -7,7 +8,9 @@ mod maintenance;
 mod open;
 mod proposer;
 mod published;
+mod shared;
 mod status;
+mod telling;
 
 pub use local::LocalMetadata;
 pub use machine::MetaMachine;

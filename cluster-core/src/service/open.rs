@@ -11,10 +11,11 @@
 //! `FORMAT` is not ours and left alone. That no other process uses the directory is the caller's business.
 
 use super::Limits;
-use super::local::{LocalMetadata, Parts, Shared};
+use super::local::LocalMetadata;
 use super::machine::{AppliedCounters, MetaMachine, genesis};
 use super::maintenance::{Maintenance, MaintenanceOptions};
 use super::published::{CacheSizes, Published};
+use super::shared::{Parts, Shared};
 use crate::log::{self, WalError};
 use crate::raft::group::{GroupError, GroupOptions, RaftGroup, outcome};
 use crate::raft::in_process::InProcess;

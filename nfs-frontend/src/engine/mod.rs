@@ -55,6 +55,7 @@ pub use v4::administration::{Freed, Lease};
 
 pub(crate) use v4::delegations::{Met, Patience};
 
+use crate::pause::Pause;
 use crate::rpc::AuthError;
 use atoll_base::access::Cred;
 use atoll_base::block::BlockService;
@@ -64,13 +65,8 @@ use atoll_meta::{Call, FsError, MetadataService, Op, Origin, Outcome, Response};
 use atoll_proto::nfs3::NfsStat3;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::Duration;
 use tokio::time::Instant;
 use tracing::{info, warn};
-
-/// Least and longest pause before a call whose outcome is unknown is sent again.
-const RETRY_MIN: Duration = Duration::from_millis(2);
-const RETRY_MAX: Duration = Duration::from_millis(500);
 
 /// No epoch: the engine is between two lives.
 const NO_EPOCH: u32 = 0;
@@ -218,13 +214,7 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
         let epoch = engine.register().await?;
         engine.recall_what_may_be_told(epoch).await?;
         tokio::spawn(background(Arc::downgrade(&engine)));
-        let end = engine.v4.delegations.end.subscribe();
-        tokio::spawn(v4::slot_recalls::run(Arc::downgrade(&engine), end.clone()));
-        let (this, meta) = (Arc::downgrade(&engine), engine.meta.clone());
-        tokio::spawn(v4::delegations::run_notices(this, meta, end.clone()));
-        let (this, meta) = (Arc::downgrade(&engine), engine.meta.clone());
-        tokio::spawn(v4::offloads::run(this, meta, end.clone()));
-        tokio::spawn(v4::delegations::run_recalls(Arc::downgrade(&engine), engine.meta.clone(), end));
+        v4::drivers::start(&engine);
         Ok(engine)
     }
 
@@ -263,28 +253,17 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
         self.next_block.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Takes a new epoch. The caller holds `registering`, or is alone.
+    /// Takes a new epoch, as soon as the metadata service can give one. The caller is alone.
     async fn register(&self) -> Result<Epoch, FsError> {
-        let mut pause = RETRY_MIN;
+        let mut pause = Pause::of_calls();
         loop {
-            let op = Op::RegisterFrontend { frontend: self.frontend };
-            match self
-                .meta
-                .execute(Call { origin: None, once: None, cred: Cred::root(), client: None, op })
-                .await
-            {
-                Ok(Response { result: Ok(Outcome::Registered { epoch, verifier }), .. }) => {
-                    assert_ne!(epoch.0, NO_EPOCH, "epochs are above zero");
-                    info!(frontend = self.frontend.0, epoch = epoch.0, verifier, "frontend registered");
+            match self.register_once().await {
+                Err(FsError::Delay) => pause.rest().await,
+                registered => {
+                    let epoch = registered?;
                     self.epoch.store(epoch.0, Ordering::SeqCst);
                     return Ok(epoch);
                 }
-                Err(FsError::Delay) | Ok(Response { result: Err(FsError::Delay), .. }) => {
-                    tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(RETRY_MAX);
-                }
-                Ok(Response { result: Err(e), .. }) | Err(e) => return Err(e),
-                Ok(other) => unreachable!("RegisterFrontend answered with {other:?}"),
             }
         }
     }
@@ -309,14 +288,13 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
         self.epoch.store(NO_EPOCH, Ordering::SeqCst);
         let verifier = self.meta.verifier();
         let held = self.dirty.leased();
-        let mut pause = RETRY_MIN;
+        let mut pause = Pause::of_calls();
         let new = loop {
-            match self.register_quietly().await {
+            match self.register_once().await {
                 Ok(new) => break new,
                 Err(e) => warn!(error = %e, "cannot register"),
             }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(RETRY_MAX);
+            pause.rest().await;
         };
         if !held.is_empty() {
             self.declare_lost(new, &held).await;
@@ -354,23 +332,25 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
 
     /// Sends a call that can be repeated until its outcome is known.
     async fn until_known(&self, call: Call) -> Result<Response, FsError> {
+        let mut pause = Pause::of_calls();
         loop {
             match self.meta.execute(call.clone()).await {
-                Err(FsError::Delay) => tokio::time::sleep(RETRY_MAX).await,
+                Err(FsError::Delay) => pause.rest().await,
                 answer => return answer,
             }
         }
     }
 
     /// Registers without letting anybody use the new epoch yet.
-    async fn register_quietly(&self) -> Result<Epoch, FsError> {
+    async fn register_once(&self) -> Result<Epoch, FsError> {
         let op = Op::RegisterFrontend { frontend: self.frontend };
-        let response = self
-            .meta
-            .execute(Call { origin: None, once: None, cred: Cred::root(), client: None, op })
-            .await?;
-        match response.result? {
-            Outcome::Registered { epoch, .. } => Ok(epoch),
+        let call = Call { origin: None, once: None, cred: Cred::root(), client: None, op };
+        match self.meta.execute(call).await?.result? {
+            Outcome::Registered { epoch, verifier } => {
+                assert_ne!(epoch.0, NO_EPOCH, "epochs are above zero");
+                info!(frontend = self.frontend.0, epoch = epoch.0, verifier, "frontend registered");
+                Ok(epoch)
+            }
             other => unreachable!("RegisterFrontend answered with {other:?}"),
         }
     }
@@ -401,9 +381,9 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
         deadline: Instant,
         missed: &mut bool,
     ) -> Result<Response, FsError> {
-        let mut pause = RETRY_MIN;
+        let mut pause = Pause::of_calls();
         *missed |= answer == Err(FsError::Delay);
-        while Instant::now() + pause <= deadline {
+        while Instant::now() + pause.next() <= deadline {
             match met {
                 // Refused without effect: goes again in the new life. Blocks of the old one must not be referred to.
                 Trouble::Fenced => {
@@ -416,8 +396,7 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
                     call.origin = Some(self.origin().await);
                 }
                 Trouble::Delay => {
-                    tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(RETRY_MAX);
+                    pause.rest().await;
                 }
             }
             answer = self.meta.execute_kept(&call).await;

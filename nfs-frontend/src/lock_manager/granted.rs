@@ -13,6 +13,7 @@
 use super::LockManager;
 use super::callback::CallbackAddress;
 use super::resolve::Resolve;
+use crate::pause::Pause;
 use crate::server::client::{ClientError, Route, Target, call_target};
 use atoll_base::access::Cred;
 use atoll_base::id::Ino;
@@ -144,7 +145,7 @@ impl<M: MetadataService, R: Resolve> LockManager<M, R> {
             return self.settle(&waiter, false).await;
         };
         let begin = Instant::now();
-        let mut pause = self.config.retry_first;
+        let mut pause = Pause::between(self.config.retry_first, self.config.retry_most);
         // Transmissions that may have been received.
         let mut told = u32::from(grant.address.life != self.life);
         loop {
@@ -161,12 +162,11 @@ impl<M: MetadataService, R: Resolve> LockManager<M, R> {
                     self.ports.forget(grant.address.client);
                 }
             }
-            if begin.elapsed() + pause > self.config.give_up {
+            if begin.elapsed() + pause.next() > self.config.give_up {
                 tracing::warn!(client = %grant.address.client, told, "a client does not take its granted lock");
                 return self.settle(&waiter, told > 0).await;
             }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(self.config.retry_most);
+            pause.rest().await;
         }
     }
 

@@ -3,6 +3,7 @@
 use super::super::read_exact_at;
 use super::*;
 use std::collections::BTreeSet;
+use std::io::IoSlice;
 
 fn write(file: &dyn File, offset: u64, data: &[u8]) {
     file.write_at(&[IoSlice::new(data)], offset).unwrap();

@@ -3,7 +3,8 @@
 use super::Checker;
 use crate::keys::nfs4 as keys;
 use crate::kv::{KvError, KvRead, Table};
-use crate::ops::nfs4::delegations::{hinders, strongest};
+use crate::ops::nfs4::delegations::strongest;
+use crate::ops::nfs4::wishes::hinders;
 use crate::record::nfs4::{Counts, Delegation, Held, StateRecord, Watch};
 use atoll_base::attr::FileKind;
 use atoll_base::id::Ino;

@@ -5,20 +5,16 @@ use super::plan::{Batch, TARGET, plan};
 use super::room::Kind;
 use super::table::Pin;
 use crate::engine::{Engine, status};
+use crate::pause::Pause;
 use atoll_base::access::Cred;
 use atoll_base::block::{BlockId, BlockService};
 use atoll_base::id::Epoch;
 use atoll_meta::{Call, Flush, FsError, MetadataService, OnceKey, Op, Origin, Response};
 use std::sync::Arc;
-use std::time::Duration;
 use tracing::{error, warn};
 
 /// Outcomes that go along with one command; the state machine takes 4096.
 const COVERED_PER_COMMAND: usize = 2048;
-
-/// Least and longest pause before a command whose outcome is unknown is sent again.
-const RETRY_MIN: Duration = Duration::from_millis(5);
-const RETRY_MAX: Duration = Duration::from_secs(1);
 
 /// How often a refused batch is looked at for what of it is to be refused. More may be damaged meanwhile; or nothing, and reading failed.
 const LOOKS_MAX: usize = 4;
@@ -244,7 +240,7 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
     async fn surely(&self, origin: Origin, op: Op) -> Result<Response, Failed> {
         // Whether an answer was missed: a copy may still be executed, or was.
         let mut missed = false;
-        let mut pause = RETRY_MIN;
+        let mut pause = Pause::of_calls();
         let mut once = self.own_key(origin.epoch);
         loop {
             let call = Call {
@@ -267,8 +263,7 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
                 Err(FsError::Delay) => missed = true,
                 Err(error) => return Err(Failed { error, without_effect: !missed }),
             }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(RETRY_MAX);
+            pause.rest().await;
         }
     }
 

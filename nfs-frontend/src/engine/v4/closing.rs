@@ -10,7 +10,8 @@
 //! For [`TRIED_FOR`] at most, and [`TRIED_MAX`] at a time. After that the open stays until its client's lease ends, or it is opened and closed again.
 
 use super::slots::Unsettled;
-use crate::engine::{Engine, RETRY_MAX, RETRY_MIN};
+use crate::engine::Engine;
+use crate::pause::Pause;
 use atoll_base::block::BlockService;
 use atoll_base::id::Ino;
 use atoll_base::seldom::Seldom;
@@ -207,13 +208,12 @@ impl<M: MetadataService, B: BlockService> Behind<M, B> {
     async fn again(&self, mut answer: Result<Response, FsError>) {
         let mut call = Call::clone(&self.call);
         // The first time at once: before an OPEN that was lost with it comes again.
-        let mut pause = Duration::ZERO;
+        let mut pause = Pause::of_calls().first_at_once();
         while let Some(trouble) = trouble(&answer, call.once.is_some()) {
             if trouble == Trouble::Key {
                 call.once = None;
             } else {
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).clamp(RETRY_MIN, RETRY_MAX);
+                pause.rest().await;
             }
             let Some(engine) = self.engine.upgrade() else { return };
             if let (Trouble::Fenced, Some(origin)) = (trouble, call.origin) {

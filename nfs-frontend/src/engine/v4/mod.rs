@@ -8,7 +8,7 @@
 //! - [`opening`], [`closing`]: CLOSEs that are answered before they are in the state;
 //! - [`administration`]: what administrators see and do of clients;
 //! - [`back`]: calls to clients; [`offers`]: locks that have become free for who waits;
-//! - [`offloads`]: copies that go on behind their COPY;
+//! - [`offloads`]: copies that go on behind their COPY; [`drivers`]: what these and others that work in the background have in common;
 //! - [`pseudo`]: the tree that joins the exports; `attributes`, `acls`, `status`: what things are called on the wire.
 //!
 //! # The way of a COMPOUND
@@ -24,17 +24,18 @@ mod back;
 mod closing;
 mod compound;
 pub(crate) mod delegations;
+pub(super) mod drivers;
 mod execute;
 mod expiry;
 mod labels;
 mod leases;
 mod offers;
-pub(crate) mod offloads;
+mod offloads;
 mod opening;
 mod ops;
 mod pseudo;
 pub(crate) mod shares;
-pub(crate) mod slot_recalls;
+mod slot_recalls;
 mod slots;
 mod status;
 

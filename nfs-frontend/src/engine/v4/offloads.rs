@@ -15,10 +15,12 @@
 //! keeps them until the end (RFC 7862 §15.2.3), and of one that does not, it is not clear that it wants less copied. They would be what keeps others' share reservations away.
 
 use super::back::BackError;
+use super::drivers::each;
 use super::status;
 use crate::engine::Met;
 use crate::engine::exports::ExportRef;
 use crate::engine::{Engine, Handle, Patience};
+use crate::pause::Pause;
 use atoll_base::block::BlockService;
 use atoll_meta::delegation::Intrusion;
 use atoll_meta::nfs4::{StateError, StateId};
@@ -29,7 +31,7 @@ use atoll_proto::nfs4::{FileHandle, StableHow4, WriteResponse4};
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep};
 use tracing::{debug, info, warn};
 
@@ -38,9 +40,6 @@ const STEPS: usize = 2;
 
 /// Stored extents that a step looks at. Fewer than a COPY may: nobody waits for this one, and others wait behind it.
 const STEP_EXTENTS: u32 = 2048;
-
-/// Offloads read in one look.
-const PAGE: usize = 64;
 
 /// First and longest pause before what could not be done is tried again.
 const RETRY_MIN: Duration = Duration::from_millis(10);
@@ -71,50 +70,25 @@ impl Drop for Driver {
     }
 }
 
-/// Drives offloads until the engine is dropped, whose `end` closes then.
-pub(crate) async fn run<M: MetadataService, B: BlockService>(
-    engine: Weak<Engine<M, B>>,
-    meta: Arc<M>,
-    mut end: watch::Receiver<()>,
-) {
+/// Drives offloads ([`super::drivers`]).
+pub(super) async fn run<M: MetadataService, B: BlockService>(engine: Weak<Engine<M, B>>, meta: Arc<M>) {
     let driven = Driven::default();
     let steps = Arc::new(Semaphore::new(STEPS));
-    // Those of a former life.
-    let mut look = true;
+    let take_up = |Offload { stateid, .. }: Offload| {
+        let id = stateid.id;
+        // As many as the state lets there be.
+        if with(&driven, |driven| driven.insert(id)) {
+            let (engine, steps, driven) = (engine.clone(), steps.clone(), driven.clone());
+            tokio::spawn(async move {
+                let _driver = Driver { driven, id };
+                drive(engine, &steps, id).await;
+            });
+        }
+    };
+    // Those of a former life first.
     loop {
-        if !std::mem::take(&mut look) {
-            tokio::select! {
-                biased;
-                _ended = end.changed() => return,
-                () = meta.offloaded() => {}
-            }
-        }
-        let mut after = StateId(0);
-        loop {
-            let page = match meta.offloads(after, PAGE).await {
-                Ok(page) => page,
-                Err(error) => {
-                    debug!(%error, "copies that go on cannot be read");
-                    tokio::select! {
-                        biased;
-                        _ended = end.changed() => return,
-                        () = sleep(RETRY_MAX) => continue,
-                    }
-                }
-            };
-            let Some(last) = page.last() else { break };
-            after = last.stateid.id;
-            for id in page.into_iter().map(|its| its.stateid.id) {
-                // As many as the state lets there be.
-                if with(&driven, |driven| driven.insert(id)) {
-                    let (engine, steps, driven) = (engine.clone(), steps.clone(), driven.clone());
-                    tokio::spawn(async move {
-                        let _driver = Driver { driven, id };
-                        drive(engine, &steps, id).await;
-                    });
-                }
-            }
-        }
+        each(|after, most| meta.offloads(after, most), |its: &Offload| its.stateid.id, take_up).await;
+        meta.offloaded().await;
     }
 }
 
@@ -136,7 +110,7 @@ async fn drive<M: MetadataService, B: BlockService>(
     steps: &Semaphore,
     id: StateId,
 ) {
-    let mut pause = RETRY_MIN;
+    let mut pause = Pause::between(RETRY_MIN, RETRY_MAX);
     let mut ended = None;
     loop {
         let next = {
@@ -173,11 +147,8 @@ async fn drive<M: MetadataService, B: BlockService>(
         };
         match next {
             Next::Over => return,
-            Next::On => pause = RETRY_MIN,
-            Next::Later | Next::Delegated => {
-                sleep(pause).await;
-                pause = (pause * 2).min(RETRY_MAX);
-            }
+            Next::On => pause.begin_anew(),
+            Next::Later | Next::Delegated => pause.rest().await,
         }
     }
 }

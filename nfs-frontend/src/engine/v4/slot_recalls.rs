@@ -10,7 +10,7 @@ use atoll_meta::{MetadataService, Op};
 use atoll_proto::nfs4::callback::{CbArgOp4, CbRecallSlot4Args};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::Semaphore;
 use tracing::debug;
 
 /// Callbacks on their way at a time.
@@ -19,19 +19,12 @@ const CALLS_MAX: usize = 64;
 /// Time for the answer.
 const ANSWER: Duration = Duration::from_secs(10);
 
-/// Calls clients until the engine is dropped, whose `end` closes then.
-pub(crate) async fn run<M: MetadataService, B: BlockService>(
-    engine: Weak<Engine<M, B>>,
-    mut end: watch::Receiver<()>,
-) {
+/// Calls clients ([`super::drivers`]).
+pub(super) async fn run<M: MetadataService, B: BlockService>(engine: Weak<Engine<M, B>>) {
     let room = Arc::new(Semaphore::new(CALLS_MAX));
     let Some(fallen) = engine.upgrade().map(|engine| engine.v4.sessions.fallen.clone()) else { return };
     loop {
-        tokio::select! {
-            biased;
-            _ended = end.changed() => return,
-            () = fallen.notified() => {}
-        }
+        fallen.notified().await;
         let Some(sessions) = engine.upgrade().map(|engine| engine.v4.sessions.to_recall()) else { return };
         for session in sessions {
             let Ok(permit) = room.clone().acquire_owned().await else { return };

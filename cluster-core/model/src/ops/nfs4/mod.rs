@@ -16,6 +16,7 @@ pub(crate) mod release;
 pub(crate) mod sessions;
 mod setclientid;
 pub(crate) mod states;
+pub(crate) mod wishes;
 
 pub(super) use opens::share_refusal;
 
@@ -68,7 +69,7 @@ pub(super) fn state<K: KvWrite>(t: &mut Transaction<'_, K>, op: &StateOp) -> Ste
         StateOp::Free { client, state } => lock_states::free(t, *client, *state),
         StateOp::ReleaseOwner { client, owner } => lock_states::release_owner(t, *client, owner),
         StateOp::Delegate { client, ino, generation, wish } => {
-            delegations::delegate(t, *client, (*ino, *generation), *wish)
+            wishes::delegate(t, *client, (*ino, *generation), *wish)
         }
         StateOp::Return { client, delegation } => delegations::give_back(t, *client, *delegation),
         StateOp::Recall { ino, intrusion, except } => delegations::recall(t, *ino, *intrusion, *except),
@@ -78,7 +79,7 @@ pub(super) fn state<K: KvWrite>(t: &mut Transaction<'_, K>, op: &StateOp) -> Ste
         }
         StateOp::HolderChanged(delegation) => delegations::holder_changed(t, *delegation),
         StateOp::DelegateDirectory { client, ino, generation, export, notices } => {
-            delegations::delegate_directory(t, *client, (*ino, *generation), *export, *notices)
+            wishes::delegate_directory(t, *client, (*ino, *generation), *export, *notices)
         }
         StateOp::Noticed { delegation, upto } => notices::told(t, *delegation, *upto),
         StateOp::RecallOne(delegation) => delegations::recall_one(t, *delegation),

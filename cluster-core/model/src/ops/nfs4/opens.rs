@@ -13,7 +13,7 @@
 //! A wish is decided about when nothing can refuse the open any more, as of before it, for what the client itself has open is no hindrance; and carried out after it.
 
 use super::clients::{self, Caller};
-use super::{delegations, release, states};
+use super::{delegations, release, states, wishes};
 use crate::kv::{KvWrite, Table};
 use crate::limits::OPAQUE_MAX;
 use crate::ops::{create, names};
@@ -221,10 +221,10 @@ pub(super) fn open<K: KvWrite>(t: &mut Transaction<'_, K>, what: &Wanted<'_>) ->
     let confirmed = caller.minor != 0 || once::owners::is_confirmed(t.kv, client, owner)?;
     let is_new = plan.former.is_none();
     let delegation = match what.delegate {
-        None => delegations::Plan::Answer(DelegationOutcome::NotAsked),
+        None => wishes::Plan::Answer(DelegationOutcome::NotAsked),
         // RFC 7530 §9.1.11: not with an open that must be confirmed.
-        Some(_) if !confirmed => delegations::Plan::Answer(DelegationOutcome::Contention),
-        Some(wish) => delegations::plan(t, client, at, wish, is_new.into())?,
+        Some(_) if !confirmed => wishes::Plan::Answer(DelegationOutcome::Contention),
+        Some(wish) => wishes::plan(t, client, at, wish, is_new.into())?,
     };
     // RFC 9754 §4: whoever has an open already is not to wonder about its version.
     let instead = what.delegate.is_some_and(|wish| wish.instead_of_open)
@@ -232,7 +232,7 @@ pub(super) fn open<K: KvWrite>(t: &mut Transaction<'_, K>, what: &Wanted<'_>) ->
         && what.under.is_none()
         && delegation.covers(wanted);
     let open = if instead { None } else { Some(take(t, caller, what, at, created, plan, confirmed)?) };
-    let delegation = delegations::carry_out(t, client, at, delegation)?;
+    let delegation = wishes::carry_out(t, client, at, delegation)?;
     let open = match (open, delegation) {
         (None, DelegationOutcome::Given { stateid, .. }) => stateid,
         (Some(open), _) => open,

@@ -6,7 +6,9 @@
 //! lists the directory anew. So is that of a client without a connection, and of one that does not take the callback.
 
 use super::super::back::BackError;
-use crate::engine::{Engine, RETRY_MAX, RETRY_MIN};
+use super::super::drivers::each;
+use crate::engine::Engine;
+use crate::pause::Pause;
 use atoll_base::access::Cred;
 use atoll_base::block::BlockService;
 use atoll_base::id::Epoch;
@@ -24,7 +26,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tokio::time::sleep;
 use tracing::{debug, warn};
 
@@ -104,44 +106,23 @@ impl Told {
     }
 }
 
-/// Tells holders until the engine is dropped, whose `end` closes then.
-pub(crate) async fn run<M: MetadataService, B: BlockService>(
-    engine: Weak<Engine<M, B>>,
-    meta: Arc<M>,
-    mut end: watch::Receiver<()>,
-) {
+/// Tells holders ([`crate::engine::v4::drivers`]).
+pub(crate) async fn run<M: MetadataService, B: BlockService>(engine: Weak<Engine<M, B>>, meta: Arc<M>) {
     let told = Arc::new(Told::default());
+    let tell_one = |Noticed { state, .. }: Noticed| {
+        let (id, client) = (state.stateid.id, state.client);
+        if told.enter(id, client) {
+            let (engine, told) = (engine.clone(), told.clone());
+            tokio::spawn(async move { tell(engine, &told, id, client).await });
+        }
+    };
     loop {
         tokio::select! {
             biased;
-            _ended = end.changed() => return,
             () = meta.noticed() => {}
             () = told.again.notified() => {}
         }
-        let mut after = StateId(0);
-        loop {
-            let page = match meta.notices(after, PAGE).await {
-                Ok(page) => page,
-                Err(error) => {
-                    // What is there is to be told all the same, and nothing else may come to say so.
-                    debug!(%error, "who is to be told of changes cannot be read");
-                    tokio::select! {
-                        biased;
-                        _ended = end.changed() => return,
-                        () = sleep(RETRY) => continue,
-                    }
-                }
-            };
-            let Some(last) = page.last() else { break };
-            after = last.state.stateid.id;
-            for Noticed { state, .. } in &page {
-                let (id, client) = (state.stateid.id, state.client);
-                if told.enter(id, client) {
-                    let (engine, told) = (engine.clone(), told.clone());
-                    tokio::spawn(async move { tell(engine, &told, id, client).await });
-                }
-            }
-        }
+        each(|after, most| meta.notices(after, most), |its: &Noticed| its.state.stateid.id, tell_one).await;
     }
 }
 
@@ -303,15 +284,12 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
     /// A store that cannot do it now is waited for, as with the registration.
     pub(crate) async fn recall_what_may_be_told(&self, epoch: Epoch) -> Result<(), FsError> {
         let origin = Origin { frontend: self.frontend, epoch };
-        let mut pause = RETRY_MIN;
+        let mut pause = Pause::of_calls();
         loop {
             match self.recall_told(origin).await {
                 Ok(0) => return Ok(()),
-                Ok(_) => pause = RETRY_MIN,
-                Err(FsError::Delay) => {
-                    sleep(pause).await;
-                    pause = (pause * 2).min(RETRY_MAX);
-                }
+                Ok(_) => pause.begin_anew(),
+                Err(FsError::Delay) => pause.rest().await,
                 Err(error) => return Err(error),
             }
         }

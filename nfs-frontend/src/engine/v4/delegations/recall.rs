@@ -18,7 +18,7 @@ use std::pin::pin;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info, warn};
 
@@ -36,26 +36,16 @@ const RETRY_MAX: Duration = Duration::from_secs(5);
 /// Delegations that a client with too many is asked to keep at most.
 const KEPT: u32 = 1 << 16;
 
-/// Tells holders until the engine is dropped, whose `end` closes then.
-pub(crate) async fn run<M: MetadataService, B: BlockService>(
-    engine: Weak<Engine<M, B>>,
-    meta: Arc<M>,
-    mut end: watch::Receiver<()>,
-) {
+/// Tells holders ([`crate::engine::v4::drivers`]).
+pub(crate) async fn run<M: MetadataService, B: BlockService>(engine: Weak<Engine<M, B>>, meta: Arc<M>) {
     let room = Arc::new(Semaphore::new(RECALLS_MAX));
     if let Some(engine) = engine.upgrade() {
         engine.find_revoked().await;
     }
     loop {
-        let recalled = async {
+        let recalled = {
             let _room_for_one = room.acquire().await;
             meta.recalled().await
-        };
-        let recalled = tokio::select! {
-            // First: what was told to who has ended, nobody would hear.
-            biased;
-            _ended = end.changed() => return,
-            recalled = recalled => recalled,
         };
         for state in recalled {
             let Ok(permit) = room.clone().acquire_owned().await else { return };
