@@ -3,7 +3,7 @@
 use std::time::Duration;
 use tokio::time::sleep;
 
-/// See the module.
+/// How long the next one is, and its bounds.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pause {
     next: Duration,

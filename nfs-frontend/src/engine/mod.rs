@@ -341,7 +341,7 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
         }
     }
 
-    /// Registers without letting anybody use the new epoch yet.
+    /// One attempt, which lets nobody use the new epoch yet.
     async fn register_once(&self) -> Result<Epoch, FsError> {
         let op = Op::RegisterFrontend { frontend: self.frontend };
         let call = Call { origin: None, once: None, cred: Cred::root(), client: None, op };

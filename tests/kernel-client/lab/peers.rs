@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::client::Client;
 use super::process::Process;
-use super::{GUEST_SERVER, HOST_ADDR, Lab};
+use super::{GUEST_SERVER, HOST_ADDR, LOG, Lab};
 
 /// Where their mount daemons listen.
 pub(crate) const MOUNT_PORT: u16 = 20048;
@@ -37,7 +37,7 @@ pub(crate) fn start_ganesha(lab: &Lab, data: &Path) -> Process {
         "mount -t tmpfs tmpfs /run; mkdir -p /run/rpcbind /run/dbus /run/ganesha; chown _rpc /run/rpcbind; \
          mount -t tmpfs tmpfs /var/lib/nfs; mkdir -p /var/lib/nfs/sm /var/lib/nfs/sm.bak /var/lib/nfs/ganesha; \
          mount --bind {dir}/hosts /etc/hosts; hostname server; rpcbind -w -h {HOST_ADDR}; rpc.statd --no-notify; \
-         exec ganesha.nfsd -F -L {dir}/server.log -f {dir}/ganesha.conf -p /run/ganesha.pid",
+         exec ganesha.nfsd -F -L {dir}/{LOG} -f {dir}/ganesha.conf -p /run/ganesha.pid",
         dir = lab.dir().display()
     );
     let mut cmd = lab.command("unshare");

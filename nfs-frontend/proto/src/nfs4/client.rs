@@ -12,8 +12,6 @@ pub mod exchange_id {
     pub const SUPP_MOVED_REFER: u32 = 0x0000_0001;
     /// The client follows NFS4ERR_MOVED to a migrated file system.
     pub const SUPP_MOVED_MIGR: u32 = 0x0000_0002;
-    /// The server waits for operations in progress before it ends sessions and client ids (RFC 7862 §14.1).
-    pub const SUPP_FENCE_OPS: u32 = 0x0000_0004;
     /// Stateids are bound to the principal.
     pub const BIND_PRINC_STATEID: u32 = 0x0000_0100;
     /// Not a pNFS server.

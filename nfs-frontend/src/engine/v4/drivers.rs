@@ -1,7 +1,7 @@
 //! What works for clients in the background: recalls, notices, copies that go on, slots that are to come back.
 //!
 //! Which there are is in the replicated state or in the sessions. A driver waits until there may be something new, gives each a task of its own, bounded, and waits again.
-//! None keeps the engine while it waits; all end with it, wherever they wait.
+//! None keeps the engine while it waits for more; all end with it, wherever they wait.
 
 use crate::engine::Engine;
 use crate::pause::Pause;
@@ -38,7 +38,7 @@ async fn until(mut end: watch::Receiver<()>, driver: impl Future<Output = ()>) {
 
 /// Takes up all there is, in order of ids: `read` finds at most so many above an id. What cannot be read is tried again until it can: nothing else may come to
 /// say that it is there.
-pub(super) async fn each<T, F: Future<Output = Read<Vec<T>>>>(
+pub(super) async fn take_up_all<T, F: Future<Output = Read<Vec<T>>>>(
     read: impl Fn(StateId, usize) -> F,
     id: impl Fn(&T) -> StateId,
     mut take_up: impl FnMut(T),

@@ -63,7 +63,7 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
         let announced = compound.announced;
         let has_sequence = matches!(compound.ops.first(), Some(ArgOp4::Sequence(_)));
         let second = compound.ops.get(1).map_or(OpNum4::Illegal, ArgOp4::op);
-        self.learn_client_ahead(&compound.ops).await;
+        self.learn_client(&compound.ops).await;
         let mut ops = compound.ops.into_iter().enumerate();
         // Results before a stored outcome are repeated, not executed.
         let mut skip = 0;

@@ -15,7 +15,7 @@
 //! keeps them until the end (RFC 7862 §15.2.3), and of one that does not, it is not clear that it wants less copied. They would be what keeps others' share reservations away.
 
 use super::back::BackError;
-use super::drivers::each;
+use super::drivers::take_up_all;
 use super::status;
 use crate::engine::Met;
 use crate::engine::exports::ExportRef;
@@ -87,7 +87,7 @@ pub(super) async fn run<M: MetadataService, B: BlockService>(engine: Weak<Engine
     };
     // Those of a former life first.
     loop {
-        each(|after, most| meta.offloads(after, most), |its: &Offload| its.stateid.id, take_up).await;
+        take_up_all(|after, most| meta.offloads(after, most), |its: &Offload| its.stateid.id, take_up).await;
         meta.offloaded().await;
     }
 }

@@ -4,7 +4,8 @@ use super::{Client40, put};
 use crate::engine::tests::world::World;
 use atoll_proto::nfs4::callback::{CbArgOp4, CbCompound4Args, CbCompound4Res, CbRecall4Args, CbResOp4};
 use atoll_proto::nfs4::{
-    ArgOp4, Attr4, Bitmap, DelegReturn4Args, GetAttr4Args, NfsStat4, Open4Ok, OpenDelegation4, ResOp4,
+    ArgOp4, Attr4, Bitmap, DelegReturn4Args, GetAttr4Args, NfsStat4, Open4Ok, OpenDelegation4, Read4Args,
+    ResOp4, StateId4,
 };
 use atoll_proto::rpc::{Accepted, CallHeader, ReplyHeader};
 use atoll_xdr::{Array, Decoder, Encoder};
@@ -60,13 +61,12 @@ fn given(res: &[ResOp4]) -> Option<OpenDelegation4> {
 
 #[tokio::test]
 async fn a_client_of_4_0_is_called_at_its_address() {
-    // Linux asks for attributes before it returns a delegation: they are its own.
-    for (access, ask_first) in [(1, false), (3, false), (1, true), (3, true)] {
-        recalled_and_returned(access, ask_first).await;
+    for (access, asks) in [(1, false), (3, false), (1, true), (3, true)] {
+        recalled_and_returned(access, asks).await;
     }
 }
 
-async fn recalled_and_returned(access: u32, ask_first: bool) {
+async fn recalled_and_returned(access: u32, asks: bool) {
     let mut w = World::new().await;
     w.peer = "127.0.0.1:800".parse().unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -90,7 +90,7 @@ async fn recalled_and_returned(access: u32, ask_first: bool) {
         tokio::task::yield_now().await;
     };
     let mut b = Client40::new(&w, "b").await;
-    let (_, (), recall) = tokio::join!(
+    let (_, recall) = tokio::join!(
         async {
             // The owner is new: its first OPEN is a step that may be refused for delay, and then counts.
             loop {
@@ -102,17 +102,29 @@ async fn recalled_and_returned(access: u32, ask_first: bool) {
                 }
             }
         },
-        async {},
         async {
             let recall = recalled(&listener).await;
             let back = ArgOp4::DelegReturn(DelegReturn4Args { deleg_stateid: recall.stateid });
-            let mut ops = vec![put(&recall.fh), back];
-            if ask_first {
+            if asks {
+                // What it reads and asks meanwhile is its own.
                 let attr_request = Bitmap::of(&[Attr4::Change as u32, Attr4::Size as u32]);
-                ops.insert(1, ArgOp4::GetAttr(GetAttr4Args { attr_request }));
+                let ask = || ArgOp4::GetAttr(GetAttr4Args { attr_request: attr_request.clone() });
+                let read = ArgOp4::Read(Read4Args { stateid: recall.stateid, offset: 0, count: 1 });
+                let res = a.send(vec![put(&recall.fh), read, ask()]).await;
+                assert_eq!(res.status, Ok(()), "{res:?}");
+                // Linux asks before it returns; a special stateid names nobody.
+                let anyone = ArgOp4::Read(Read4Args { stateid: StateId4::ANONYMOUS, offset: 0, count: 1 });
+                let ops = if access == 1 {
+                    vec![put(&recall.fh), anyone, ask(), back]
+                } else {
+                    vec![put(&recall.fh), ask(), back]
+                };
+                let res = a.send(ops).await;
+                assert_eq!(res.status, Ok(()), "{res:?}");
+            } else {
+                let res = a.send(vec![put(&recall.fh), back]).await;
+                assert_eq!(res.status, Ok(()), "{res:?}");
             }
-            let res = a.send(ops).await;
-            assert_eq!(res.status, Ok(()), "{res:?}");
             recall
         },
     );

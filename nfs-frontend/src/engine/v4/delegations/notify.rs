@@ -6,7 +6,7 @@
 //! lists the directory anew. So is that of a client without a connection, and of one that does not take the callback.
 
 use super::super::back::BackError;
-use super::super::drivers::each;
+use super::super::drivers::take_up_all;
 use crate::engine::Engine;
 use crate::pause::Pause;
 use atoll_base::access::Cred;
@@ -122,7 +122,8 @@ pub(crate) async fn run<M: MetadataService, B: BlockService>(engine: Weak<Engine
             () = meta.noticed() => {}
             () = told.again.notified() => {}
         }
-        each(|after, most| meta.notices(after, most), |its: &Noticed| its.state.stateid.id, tell_one).await;
+        take_up_all(|after, most| meta.notices(after, most), |its: &Noticed| its.state.stateid.id, tell_one)
+            .await;
     }
 }
 

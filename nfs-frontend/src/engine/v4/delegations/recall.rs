@@ -157,12 +157,12 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
 
     /// Takes a delegation from a holder that did not return it.
     pub(super) async fn revoke(&self, state: &State) -> Result<(), FsError> {
-        info!(client = state.client.0, ino = state.ino.0, "a delegation was not returned and is revoked");
         let op = Op::State(StateOp::Revoke(state.stateid.id));
         if let Err(error) = self.alone(op).await {
             warn!(client = state.client.0, ino = state.ino.0, %error, "a delegation cannot be revoked");
             return Err(error);
         }
+        info!(client = state.client.0, ino = state.ino.0, "a delegation was not returned and is revoked");
         self.v4.delegations.counters.revoked.fetch_add(1, Ordering::Relaxed);
         self.look_at_revoked(state.client).await;
         self.v4.delegations.ended(state.ino, state.stateid.id);

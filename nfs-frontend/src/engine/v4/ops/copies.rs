@@ -132,7 +132,6 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
                 let stateid = self.source_stateid(&args.src_stateid)?;
                 self.check_use(&stateid, &from, Use::Read).await?;
                 self.check_use(&args.dst_stateid, &to, Use::Write).await?;
-                self.learn_client(&args.dst_stateid).await;
                 Self::check_writable(&to)?;
                 // As with RENAME.
                 if from.export.id != to.export.id {

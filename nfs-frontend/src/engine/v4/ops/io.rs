@@ -94,7 +94,6 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
                 let attr = self.node_attr(&node).await?;
                 self.require_file(&attr)?;
                 self.check_use(stateid, &node, Use::Write).await?;
-                self.learn_client(stateid).await;
                 let client = self.asking();
                 Self::check_writable(&node)?;
                 match offset.checked_add(u64::from(count)) {

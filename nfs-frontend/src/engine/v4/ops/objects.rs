@@ -190,7 +190,6 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
         let response = match self.known().await? {
             Some(response) => response,
             None => {
-                self.learn_client(&args.stateid).await;
                 if let Some(response) = self.set_delegated_times(&node, &args).await? {
                     return match response.result {
                         Ok(_) => Ok(args.obj_attributes.mask),

@@ -59,7 +59,6 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
                 let attr = self.node_attr(node).await?;
                 require_regular(&attr)?;
                 self.check_use(stateid, node, Use::Write).await?;
-                self.learn_client(stateid).await;
                 Self::check_writable(node)?;
                 if room > self.engine.blocks().space().available {
                     return Err(NfsStat4::NoSpc.into());

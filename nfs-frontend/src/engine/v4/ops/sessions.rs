@@ -197,8 +197,8 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
     // ---- operations
 
     pub(crate) async fn exchange_id(&mut self, args: ExchangeId4Args) -> Done<ExchangeId4Ok> {
-        // One more is defined since 4.2 (EXCHGID4_FLAG_SUPP_FENCE_OPS, RFC 7862 §14.1.4). What it asks for is not done here: DESTROY_SESSION does not
-        // wait for what runs. It is refused as not known (RFC 8178 §4.4.3), which is what clients hear from knfsd and Ganesha, too.
+        // One more is defined since 4.2 (EXCHGID4_FLAG_SUPP_FENCE_OPS, RFC 7862 §14.1.4), and is refused as in 4.1, which is what clients hear from knfsd and
+        // Ganesha, too. What it asks for is not done here: DESTROY_SESSION does not wait for what runs. (tests/pynfs/README.md has the reasons.)
         if args.flags & !EXCHANGE_FLAGS != 0 {
             return Err(NfsStat4::Inval.into());
         }

@@ -143,25 +143,16 @@ impl<M: MetadataService, B: BlockService> Compound<M, B> {
         Ok(state)
     }
 
-    /// In v4.0 the client that a stateid names, if there is one, is the one that asks.
-    pub(crate) async fn learn_client(&mut self, wire: &StateId4) {
+    /// In v4.0, where there is no session, the client whose state a COMPOUND names is the one that asks, from its beginning: Linux asks for attributes before it
+    /// returns a delegation or closes a file. Taken for another's, the question would wait for the very return that comes behind it.
+    pub(crate) async fn learn_client(&mut self, ops: &[ArgOp4]) {
         if self.minor == 0
+            && let Some(wire) = ops.iter().filter_map(named).find(|wire| !wire.is_special())
             && let Ok(stateid) = self.stateid_of(wire)
             && let Ok(Some(client)) = self.engine.meta().client_of(stateid.id).await
             && wire.other.ends_with(&whose(client))
         {
             self.acts_for = Some(client);
-        }
-    }
-
-    /// The same of a COMPOUND of v4.0 that asks for attributes before it names its state, as Linux does when it returns a delegation or closes a
-    /// file. Taken for another's, the question would wait for the very return that comes behind it.
-    pub(crate) async fn learn_client_ahead(&mut self, ops: &[ArgOp4]) {
-        let asks = |op: &ArgOp4| matches!(op, ArgOp4::GetAttr(_) | ArgOp4::Verify(_) | ArgOp4::NVerify(_));
-        if self.minor == 0
-            && let Some(wire) = ops.iter().skip_while(|op| !asks(op)).find_map(named)
-        {
-            self.learn_client(wire).await;
         }
     }
 
