@@ -16,3 +16,4 @@ pub mod log;
 pub mod raft;
 pub mod service;
 pub mod state;
+mod waiting;

@@ -12,6 +12,7 @@
 use super::state_machine::{Machine, StateMachine, blocking};
 use super::types::{Batch, BatchOutcome, Completion, LogId, Member, MemberId, TypeConfig};
 use crate::state::{SnapshotData, StateError, StateStore};
+use crate::waiting::while_waiting;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use openraft::async_runtime::watch::WatchReceiver as _;
@@ -30,8 +31,8 @@ use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 
-/// How often it is told what a start waits for, in heartbeats: 5 s with the usual ones. Nothing in it takes so long but the disk, and a long log.
-const TELL_EVERY: u32 = 50;
+/// How often it is looked at, and told, what a start waits for, in heartbeats: 5 s with the usual ones. Nothing in it takes so long but the disk, and a long log.
+const LOOK_EVERY: u32 = 50;
 
 /// How long it may take to find out that nobody applies any more; openraft waits for a second then, lest its core has stopped, too.
 const SEEN_WITHIN: Duration = Duration::from_secs(5);
@@ -164,11 +165,13 @@ impl<M: Machine> RaftGroup<M> {
         let config = config(&options)?;
         let state_machine = StateMachine::new(store.clone(), machine)?;
         let thread = Thread::start(options.id)?;
-        let (id, every) = (options.id, options.heartbeat * TELL_EVERY);
+        let (id, every) = (options.id, options.heartbeat * LOOK_EVERY);
         let opening =
             thread.handle.spawn(async move { Raft::new(id, config, network, log, state_machine).await });
-        let raft =
-            telling("log and state to be read", every, opening).await.map_err(stopped)?.map_err(stopped)?;
+        let raft = telling("its log to be read and applied", every, opening)
+            .await
+            .map_err(stopped)?
+            .map_err(stopped)?;
         let mut electing = false;
         if let Some(members) = options.found
             && !telling("its first answer", every, raft.is_initialized()).await.map_err(stopped)?
@@ -227,7 +230,9 @@ impl<M: Machine> RaftGroup<M> {
                 // openraft's core does not see the state machine's task end by a panic, and would wait for it for ever.
                 let lives = self.raft.external_state_machine_request(|_| std::future::ready(()).boxed());
                 if let Ok(Err(error)) = timeout(SEEN_WITHIN, lives).await {
-                    return Err(stopped(error));
+                    return Err(stopped(format!(
+                        "{error}; nobody applies entries any more, and standard error has the panic"
+                    )));
                 }
                 tell = Instant::now() + every;
             }
@@ -367,16 +372,12 @@ impl<M: Machine> RaftGroup<M> {
 
 /// Awaits `work` of a start and tells now and then that it is what is waited for.
 async fn telling<R>(what: &str, every: Duration, work: impl Future<Output = R>) -> R {
-    let (mut work, begin) = (std::pin::pin!(work), Instant::now());
-    loop {
-        match timeout(every, &mut work).await {
-            Ok(result) => return result,
-            Err(_) => {
-                let seconds = begin.elapsed().as_secs();
-                tracing::warn!(seconds, "the start of the Raft group waits for {what}");
-            }
-        }
-    }
+    let begin = Instant::now();
+    let tell = || {
+        let seconds = begin.elapsed().as_secs();
+        tracing::info!(seconds, "the start of the Raft group waits for {what}");
+    };
+    while_waiting(every, every, work, tell).await
 }
 
 /// Tells why the only voter does not lead yet.

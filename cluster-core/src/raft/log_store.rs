@@ -157,7 +157,8 @@ impl LogStore {
     }
 }
 
-/// Tells openraft what became of entries, also if nobody tells this: openraft would wait for ever, and the callers with it.
+/// Tells openraft what became of entries, also if nobody tells this: openraft would wait for ever, and the callers with it. (Where `append` itself fails, its error is the
+/// one that counts.)
 struct Flushed(Option<IOFlushed<TypeConfig>>);
 
 impl Flushed {

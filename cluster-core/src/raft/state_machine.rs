@@ -48,8 +48,6 @@ pub struct StateMachine<M> {
     has_snapshot: Arc<AtomicBool>,
 }
 
-type Item = (Entry, Option<ApplyResponder<TypeConfig>>);
-
 impl<M: Machine> StateMachine<M> {
     /// Loads the state.
     pub fn new(store: Arc<StateStore>, mut machine: M) -> Result<Self, StateError> {
@@ -57,14 +55,15 @@ impl<M: Machine> StateMachine<M> {
         Ok(Self { store, machine, has_snapshot: Arc::default() })
     }
 
-    fn apply_entries(&mut self, entries: Vec<Item>) -> Result<(), StateError> {
-        let mut answers = Vec::with_capacity(entries.len());
+    /// Applies a batch and publishes it; what came of each entry.
+    fn apply_entries(&mut self, entries: Vec<Entry>) -> Result<Vec<BatchOutcome>, StateError> {
+        let mut outcomes = Vec::with_capacity(entries.len());
         let machine = &mut self.machine;
         self.store.write(|state| {
             let mut last = None;
-            for (entry, responder) in entries {
+            for entry in entries {
                 last = Some(entry.log_id());
-                let outcome = match entry.payload {
+                outcomes.push(match entry.payload {
                     EntryPayload::Blank => BatchOutcome::default(),
                     EntryPayload::Normal(Batch(commands)) => {
                         let responses = commands.iter().map(|command| machine.apply(state, command));
@@ -74,8 +73,7 @@ impl<M: Machine> StateMachine<M> {
                         state.set_membership(StoredMembership::new(last, membership));
                         BatchOutcome::default()
                     }
-                };
-                answers.extend(responder.map(|responder| (responder, outcome)));
+                });
             }
             machine.end_batch(state)?;
             if let Some(last) = last {
@@ -84,10 +82,7 @@ impl<M: Machine> StateMachine<M> {
             Ok(())
         })?;
         self.machine.publish(Arc::new(self.store.view()))?;
-        for (responder, outcome) in answers {
-            responder.send(outcome);
-        }
-        Ok(())
+        Ok(outcomes)
     }
 }
 
@@ -105,7 +100,7 @@ impl<M: Machine> RaftStateMachine<TypeConfig> for StateMachine<M> {
         S: Stream<Item = Result<EntryResponder<TypeConfig>, io::Error>> + Unpin + OptionalSend,
     {
         loop {
-            let (mut ready, mut bytes) = (Vec::new(), 0);
+            let (mut ready, mut bytes) = (Vec::<(Entry, Option<ApplyResponder<TypeConfig>>)>::new(), 0);
             while ready.len() < ENTRIES_PER_COMMIT
                 && bytes < BYTES_PER_COMMIT
                 && let Some(item) = entries.next().await
@@ -120,11 +115,18 @@ impl<M: Machine> RaftStateMachine<TypeConfig> for StateMachine<M> {
                 return Ok(());
             }
             // openraft does not see its worker panic: the group would wait for this batch for ever, and all callers with it.
-            let applied = catch_unwind(AssertUnwindSafe(|| self.apply_entries(ready)));
+            // Callers are answered, or let go of, when the store is free again.
+            let (entries, responders): (Vec<_>, Vec<_>) = ready.into_iter().unzip();
+            let applied = catch_unwind(AssertUnwindSafe(|| self.apply_entries(entries)));
             let applied = applied.unwrap_or_else(|panic| Err(panicked(&*panic)));
-            applied.inspect_err(|error| {
+            let outcomes = applied.inspect_err(|error| {
                 tracing::error!(%error, "the metadata state cannot be changed any more");
             })?;
+            for (responder, outcome) in responders.into_iter().zip(outcomes) {
+                if let Some(responder) = responder {
+                    responder.send(outcome);
+                }
+            }
         }
     }
 

@@ -22,6 +22,7 @@ use crate::raft::in_process::InProcess;
 use crate::raft::log_store::LogStore;
 use crate::raft::types::{Completion, MemberId, TypeConfig};
 use crate::state::{self, SnapshotData, StateError, StateStore};
+use crate::waiting::while_waiting;
 use atoll_base::checksum;
 use atoll_base::disk::{Disk, Open, read_exact_at};
 use atoll_base::time::Clock;
@@ -137,7 +138,7 @@ pub async fn open(
     progress: OnProgress,
 ) -> Result<LocalMetadata, OpenError> {
     let network = InProcess::<MetaMachine>::default().network(options.group.id);
-    open_member(disk, options, clock, progress, network).await
+    Box::pin(open_member(disk, options, clock, progress, network)).await
 }
 
 /// Opens a member that reaches others by `network`. If it is the sole voter, returns when it leads and everything in the log is
@@ -169,8 +170,8 @@ where
     let counters = Arc::new(AppliedCounters::default());
     let machine = MetaMachine::new(published.clone(), counters.clone());
     let last = log.last_index();
-    let start = RaftGroup::start(options.group, log.clone(), network, store.clone(), machine);
-    let group = telling(start, || {
+    let start = Box::pin(RaftGroup::start(options.group, log.clone(), network, store.clone(), machine));
+    let group = while_waiting(QUIET, TELL_EVERY, start, || {
         let applied = published.current().view.applied().map_or(0, |id| id.index);
         progress(Progress::Replay { applied, last });
     });
@@ -192,19 +193,6 @@ where
     });
     let maintenance = Maintenance::start(shared.clone(), options.maintenance);
     Ok(LocalMetadata { shared, maintenance })
-}
-
-/// Awaits `work` and calls `tell` now and then if that takes long.
-async fn telling<R>(work: impl Future<Output = R>, tell: impl Fn()) -> R {
-    let mut work = std::pin::pin!(work);
-    let mut wait = QUIET;
-    loop {
-        match tokio::time::timeout(wait, &mut work).await {
-            Ok(result) => return result,
-            Err(_) => tell(),
-        }
-        wait = TELL_EVERY;
-    }
 }
 
 /// Proposes the genesis and waits for it.

@@ -6,6 +6,7 @@ use atoll_base::disk::sim::SimDisk;
 use futures_util::TryStreamExt;
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use openraft::testing::log::{StoreBuilder, Suite};
+use openraft::type_config::TypeConfigExt;
 use openraft::type_config::alias::{SnapshotMetaOf, SnapshotOf, StoredMembershipOf};
 use openraft::{StorageError, Vote as RaftVote};
 
@@ -148,4 +149,14 @@ async fn cached_commands_are_the_slices_that_were_appended() {
     let read = store.limited_get_log_entries(1, 2).await.unwrap();
     let EntryPayload::Normal(Batch(commands)) = &read[0].payload else { panic!("{read:?}") };
     assert_eq!(commands[0].as_ptr(), command.as_ptr());
+}
+
+#[tokio::test]
+async fn entries_that_nobody_tells_of_have_failed() {
+    let (tx, rx) = TypeConfig::oneshot();
+    drop(Flushed(Some(IOFlushed::signal(tx))));
+    assert!(rx.await.unwrap().is_err());
+    let (tx, rx) = TypeConfig::oneshot();
+    Flushed(Some(IOFlushed::signal(tx))).tell(Ok(()));
+    assert!(rx.await.unwrap().is_ok());
 }

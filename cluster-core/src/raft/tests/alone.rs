@@ -10,7 +10,7 @@ use std::fmt::Debug;
 use std::io;
 use std::ops::RangeBounds;
 
-/// Breaks down over a command.
+/// Breaks down over a command, which it has half done by then.
 struct Breaks;
 
 impl Machine for Breaks {
@@ -19,8 +19,9 @@ impl Machine for Breaks {
     }
 
     fn apply(&mut self, state: &mut StateWriter<'_>, command: &Bytes) -> Result<Response, StateError> {
+        let response = Tally.apply(state, command);
         assert!(command != "break", "as told");
-        Tally.apply(state, command)
+        response
     }
 
     fn end_batch(&mut self, _state: &mut StateWriter<'_>) -> Result<(), StateError> {
@@ -54,6 +55,10 @@ impl RaftLogReader<TypeConfig> for Slow {
         range: R,
     ) -> Result<Vec<Entry>, io::Error> {
         self.log.try_get_log_entries(range).await
+    }
+
+    async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<Entry>, io::Error> {
+        self.log.limited_get_log_entries(start, end).await
     }
 
     async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {
@@ -94,6 +99,14 @@ impl RaftLogStorage<TypeConfig> for Slow {
         Ok(())
     }
 
+    async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), io::Error> {
+        self.log.save_committed(committed).await
+    }
+
+    async fn read_committed(&mut self) -> Result<Option<LogId>, io::Error> {
+        self.log.read_committed().await
+    }
+
     async fn truncate_after(&mut self, last: Option<LogId>) -> Result<(), io::Error> {
         self.log.truncate_after(last).await
     }
@@ -104,7 +117,7 @@ impl RaftLogStorage<TypeConfig> for Slow {
 }
 
 /// Ends, or the test hangs.
-async fn ends<R>(what: &str, work: impl Future<Output = R>) -> R {
+async fn in_time<R>(what: &str, work: impl Future<Output = R>) -> R {
     tokio::time::timeout(Duration::from_secs(60), work).await.unwrap_or_else(|_| panic!("{what} hangs"))
 }
 
@@ -117,29 +130,42 @@ async fn alone<M: Machine>(
     machine: M,
     heartbeat: Duration,
     slow: impl FnOnce(LogStore) -> Slow,
-) -> Result<RaftGroup<M>, GroupError> {
+) -> Result<(RaftGroup<M>, Arc<StateStore>), GroupError> {
     let (log, state) = stores(disk);
     let options = GroupOptions { heartbeat, ..GroupOptions::single(1) };
     let network = InProcess::<M>::default().network(1);
-    ends("the start", RaftGroup::start(options, slow(log), network, state, machine)).await
+    let start = RaftGroup::start(options, slow(log), network, state.clone(), machine);
+    Ok((in_time("the start", start).await?, state))
+}
+
+/// How often a command was applied, as far as a state shows.
+fn times(state: &StateStore, command: &str) -> u8 {
+    state.view().reader().get(Table::Inode, command.as_bytes(), |v| v.map_or(0, |v| v[0])).unwrap()
 }
 
 #[tokio::test]
 async fn a_panic_while_applying_ends_the_group_and_not_the_patience_of_callers() {
     let disk = SimDisk::new();
     let heartbeat = Duration::from_millis(50);
-    let group = alone(&disk, Breaks, heartbeat, usual).await.unwrap();
-    assert!(ends("an answer", propose(&group, vec!["before".into()])).await.is_some());
-    let lost = ["break", "after"].map(|command| propose(&group, vec![command.into()]));
-    assert_eq!(ends("an answer", futures_util::future::join_all(lost)).await, [None, None]);
+    let (group, state) = alone(&disk, Breaks, heartbeat, usual).await.unwrap();
+    assert!(in_time("an answer", propose(&group, vec!["before".into()])).await.is_some());
+    let lost = [vec!["beside", "break"], vec!["after"]]
+        .map(|commands| propose(&group, commands.into_iter().map(Bytes::from).collect()));
+    assert_eq!(in_time("an answer", futures_util::future::join_all(lost)).await, [None, None]);
     let fails = async {
         while group.failure().is_none() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     };
-    ends("the group's end", fails).await;
-    assert_eq!(ends("another answer", propose(&group, vec!["more".into()])).await, None);
-    drop(group);
+    in_time("the group's end", fails).await;
+    assert_eq!(in_time("another answer", propose(&group, vec!["more".into()])).await, None);
+    // What was half done is neither seen nor written.
+    let seen =
+        |state: &StateStore| ["before", "beside", "break", "after"].map(|command| times(state, command));
+    assert_eq!(seen(&state), [1, 0, 0, 0]);
+    state.commit_durable().unwrap();
+    drop((group, state));
+    assert_eq!(seen(&stores(&disk.crash(0)).1), [1, 0, 0, 0]);
     // It is in the log and meets the next life, too.
     let again = alone(&disk.crash(1), Breaks, heartbeat, usual).await;
     assert!(matches!(again, Err(GroupError::Stopped(_))), "{:?}", again.err());
@@ -160,13 +186,13 @@ async fn the_only_voter_leads_however_slow_its_log_is() {
     let mut disk = SimDisk::new();
     let mut term = 0;
     for life in 0..4 {
-        let group = alone(&disk, Tally, heartbeat, slow).await.unwrap();
+        let (group, _state) = alone(&disk, Tally, heartbeat, slow).await.unwrap();
         assert!(group.reads_locally());
         // One election of its own, and perhaps one that a tick began before.
         let now = group.leadership().borrow().term;
         assert!(now <= term + 2, "term {now} after {term} in life {life}");
         term = now;
-        assert!(ends("an answer", propose(&group, vec!["call".into()])).await.is_some());
+        assert!(in_time("an answer", propose(&group, vec!["call".into()])).await.is_some());
         drop(group);
         disk = disk.crash(life);
     }

@@ -9,9 +9,7 @@ use openraft::raft::ClientWriteResponse;
 use openraft::raft::responder::Responder as _;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
-
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::thread::JoinHandle;
 
 /// When what ends by itself counts as hanging.
 const HANGS_AFTER: Duration = Duration::from_secs(60);
@@ -66,22 +64,32 @@ fn apply(batches: &Receiver<Batch>, manners: Manners) {
     }
 }
 
-fn check(number: u64, answer: Result<Response, FsError>, may_stop: bool) {
+/// How often what was answered.
+#[derive(Default)]
+struct Answered {
+    asides: AtomicU64,
+    done: AtomicU64,
+}
+
+fn check(number: u64, answer: Result<Response, FsError>, may_stop: bool, answered: &Answered) {
     match answer {
-        Ok(response) => assert_eq!(response.result, Ok(Outcome::Written { verifier: number })),
+        Ok(response) => {
+            assert_eq!(response.result, Ok(Outcome::Written { verifier: number }));
+            answered.done.fetch_add(1, Ordering::Relaxed);
+        }
         Err(FsError::Delay) => {}
         Err(FsError::Io) if may_stop => {}
         Err(error) => panic!("call {number}: {error}"),
     }
 }
 
-/// Makes calls, waits for most answers, for some only for a moment, and for some not at all. Says how many of the last kind were taken.
+/// Makes calls, waits for most answers, for some only for a moment, and for some not at all. Says how many calls aside were taken.
 async fn call_and_call(
     proposer: Arc<Proposer<Queued>>,
     caller: u64,
     seed: u64,
     may_stop: bool,
-    told: Arc<AtomicU64>,
+    told: Arc<Answered>,
 ) -> u64 {
     let mut rng = SmallRng::seed_from_u64(seed << 8 | caller);
     let mut asides = 0;
@@ -97,21 +105,21 @@ async fn call_and_call(
         let mut command = number.to_be_bytes().to_vec();
         command.resize(8 + rng.random_range(0..200), 0);
         if rng.random_ratio(1, 5) {
-            let told = told.clone();
+            let its = told.clone();
             let done = move |answer| {
-                check(number, answer, may_stop);
-                told.fetch_add(1, Ordering::Relaxed);
+                check(number, answer, may_stop, &its);
+                its.asides.fetch_add(1, Ordering::Relaxed);
             };
             match proposer.submit_aside(command.into(), Box::new(done)) {
                 Ok(()) => asides += 1,
-                Err(error) => check(number, Err(error), may_stop),
+                Err(error) => check(number, Err(error), may_stop, &told),
             }
             continue;
         }
         let answer = match proposer.submit(command.into()) {
             Ok(answer) => answered(answer),
             Err(error) => {
-                check(number, Err(error), may_stop);
+                check(number, Err(error), may_stop, &told);
                 continue;
             }
         };
@@ -120,21 +128,21 @@ async fn call_and_call(
             1 => {
                 let moment = Duration::from_micros(rng.random_range(0..500));
                 if let Ok(answer) = tokio::time::timeout(moment, answer).await {
-                    check(number, answer, may_stop);
+                    check(number, answer, may_stop, &told);
                 }
             }
             _ => {
                 let answer = tokio::time::timeout(HANGS_AFTER, answer).await;
                 let hangs = |_| panic!("seed {seed}: call {number:x} hangs: {:?}", proposer.status());
-                check(number, answer.unwrap_or_else(hangs), may_stop);
+                check(number, answer.unwrap_or_else(hangs), may_stop, &told);
             }
         }
     }
     asides
 }
 
-/// Gives the group's thread, which ends with the last that has the proposer.
-async fn campaign(seed: u64) -> JoinHandle<()> {
+/// Gives what the group's thread says when it ends, which it does with the last that has the proposer.
+async fn campaign(seed: u64) -> Receiver<()> {
     let mut rng = SmallRng::seed_from_u64(seed);
     let limits = Limits {
         batch_calls: rng.random_range(1..40),
@@ -146,9 +154,13 @@ async fn campaign(seed: u64) -> JoinHandle<()> {
     let may_stop = rng.random_ratio(1, 4);
     let batches = if may_stop { rng.random_range(0..60) } else { usize::MAX };
     let (tx, rx) = channel();
-    let group = std::thread::spawn(move || apply(&rx, Manners { seed, batches }));
+    let (end, group) = channel();
+    std::thread::spawn(move || {
+        apply(&rx, Manners { seed, batches });
+        let _waits = end.send(());
+    });
     let proposer = Proposer::new(Queued(Mutex::new(tx)), limits);
-    let told = Arc::<AtomicU64>::default();
+    let told = Arc::<Answered>::default();
     let callers = (0..CALLERS)
         .map(|caller| tokio::spawn(call_and_call(proposer.clone(), caller, seed, may_stop, told.clone())));
     let mut asides = 0;
@@ -159,7 +171,7 @@ async fn campaign(seed: u64) -> JoinHandle<()> {
     closed.unwrap_or_else(|_| panic!("seed {seed}: closing hangs: {:?}", proposer.status()));
     // Whoever closes may hear of it before the last answers went out.
     let all_told = async {
-        while told.load(Ordering::Relaxed) < asides {
+        while told.asides.load(Ordering::Relaxed) < asides {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     };
@@ -167,6 +179,7 @@ async fn campaign(seed: u64) -> JoinHandle<()> {
     all_told.unwrap_or_else(|_| panic!("seed {seed}: of {asides} calls aside some came to no end"));
     let status = proposer.status();
     assert_eq!((status.waiting, status.waiting_bytes, status.in_flight), (0, 0, 0), "seed {seed}");
+    assert!(may_stop || told.done.load(Ordering::Relaxed) > 0, "seed {seed}: nothing was done");
     group
 }
 
@@ -181,7 +194,7 @@ fn every_call_ends() {
         };
         let runtime = runtime.unwrap();
         let group = runtime.block_on(campaign(seed));
-        drop(runtime);
-        group.join().unwrap();
+        runtime.shutdown_timeout(HANGS_AFTER);
+        group.recv_timeout(HANGS_AFTER).unwrap_or_else(|e| panic!("seed {seed}: the group's thread: {e}"));
     }
 }
