@@ -11,5 +11,6 @@ pub mod disk;
 pub mod id;
 pub mod label;
 pub mod limits;
+pub mod panic;
 pub mod seldom;
 pub mod time;

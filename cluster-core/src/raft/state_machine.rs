@@ -8,13 +8,13 @@
 
 use super::types::{Batch, BatchOutcome, Entry, LogId, Snapshot, SnapshotMeta, StoredMembership, TypeConfig};
 use crate::state::{SnapshotData, StateError, StateStore, StateWriter, View};
+use atoll_base::panic;
 use atoll_meta::Response;
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use openraft::entry::RaftEntry;
-use openraft::storage::{ApplyResponder, EntryResponder, RaftStateMachine};
+use openraft::storage::{EntryResponder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
-use std::any::Any;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -100,25 +100,28 @@ impl<M: Machine> RaftStateMachine<TypeConfig> for StateMachine<M> {
         S: Stream<Item = Result<EntryResponder<TypeConfig>, io::Error>> + Unpin + OptionalSend,
     {
         loop {
-            let (mut ready, mut bytes) = (Vec::<(Entry, Option<ApplyResponder<TypeConfig>>)>::new(), 0);
+            let (mut ready, mut responders, mut bytes) = (Vec::new(), Vec::new(), 0);
             while ready.len() < ENTRIES_PER_COMMIT
                 && bytes < BYTES_PER_COMMIT
                 && let Some(item) = entries.next().await
             {
-                let item = item?;
-                if let EntryPayload::Normal(Batch(commands)) = &item.0.payload {
+                let (entry, responder) = item?;
+                if let EntryPayload::Normal(Batch(commands)) = &entry.payload {
                     bytes += commands.iter().map(Bytes::len).sum::<usize>();
                 }
-                ready.push(item);
+                ready.push(entry);
+                responders.push(responder);
             }
             if ready.is_empty() {
                 return Ok(());
             }
             // openraft does not see its worker panic: the group would wait for this batch for ever, and all callers with it.
             // Callers are answered, or let go of, when the store is free again.
-            let (entries, responders): (Vec<_>, Vec<_>) = ready.into_iter().unzip();
-            let applied = catch_unwind(AssertUnwindSafe(|| self.apply_entries(entries)));
-            let applied = applied.unwrap_or_else(|panic| Err(panicked(&*panic)));
+            let applied = catch_unwind(AssertUnwindSafe(|| self.apply_entries(ready)));
+            // What is half-way done in the machine does not count: nothing is applied any more.
+            let applied = applied.unwrap_or_else(|cause| {
+                Err(StateError::store(format_args!("applying an entry panicked: {}", panic::text(&*cause))))
+            });
             let outcomes = applied.inspect_err(|error| {
                 tracing::error!(%error, "the metadata state cannot be changed any more");
             })?;
@@ -182,19 +185,12 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
     }
 }
 
-/// What is not answered yet is let go of without an answer. Nothing is applied any more, so that what is half-way done in the machine does not count.
-fn panicked(panic: &(dyn Any + Send)) -> StateError {
-    let message = panic.downcast_ref::<&str>().copied();
-    let message = message.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    StateError::Store(format!("applying an entry panicked: {}", message.unwrap_or("no message")).into())
-}
-
 /// Runs work that waits for the disk outside the group's own thread.
 pub(super) async fn blocking<R: Send + 'static>(
     work: impl FnOnce() -> Result<R, StateError> + Send + 'static,
 ) -> Result<R, StateError> {
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
-        Err(error) => Err(StateError::Store(error.to_string().into())),
+        Err(error) => Err(StateError::store(error)),
     }
 }

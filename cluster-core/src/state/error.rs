@@ -16,7 +16,7 @@ pub enum StateError {
 }
 
 impl StateError {
-    pub(super) fn store(error: impl std::fmt::Display) -> Self {
+    pub(crate) fn store(error: impl std::fmt::Display) -> Self {
         StateError::Store(error.to_string().into())
     }
 }

@@ -1,5 +1,6 @@
 //! Panics and errors in the log, wherever they happen, as failures of the sequence that this thread plays.
 
+use atoll_base::panic::text;
 use std::cell::RefCell;
 use std::fmt::Write as _;
 use tracing::field::{Field, Visit};
@@ -25,10 +26,7 @@ pub(crate) fn take() -> Option<String> {
 pub(crate) fn watch() {
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(|l| format!("{}:{}", l.file(), l.line())).unwrap_or_default();
-        let payload = panic.payload();
-        let words = payload.downcast_ref::<&str>().copied();
-        let words = words.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("?");
-        note(format!("panic at {place}: {words}"));
+        note(format!("panic at {place}: {}", text(panic.payload())));
     }));
     tracing::subscriber::set_global_default(Errors).expect("nobody else has set one");
 }

@@ -2,7 +2,7 @@
 
 use super::peers::Charge;
 use crate::rpc::Answer;
-use std::any::Any;
+use atoll_base::panic::text;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
@@ -48,14 +48,6 @@ impl<F: Future<Output = Answer>> Slot<F> {
             Poll::Ready(Err(Panicked))
         })
     }
-}
-
-fn text(panic: &(dyn Any + Send)) -> &str {
-    panic
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("(no message)")
 }
 
 /// A call that was not ready at once.

@@ -18,7 +18,7 @@ const PAGE: usize = 64;
 
 /// Starts all.
 pub(crate) fn start<M: MetadataService, B: BlockService>(engine: &Arc<Engine<M, B>>) {
-    let end = engine.v4.delegations.end.subscribe();
+    let end = engine.v4.end.subscribe();
     let (this, meta) = (|| Arc::downgrade(engine), || engine.meta.clone());
     tokio::spawn(until(end.clone(), super::slot_recalls::run(this())));
     tokio::spawn(until(end.clone(), super::delegations::run_notices(this(), meta())));

@@ -53,6 +53,7 @@ pub(crate) use ops::wire_stateid;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
+use tokio::sync::watch;
 use xxhash_rust::xxh3::Xxh3;
 
 /// Most operations of a COMPOUND: clients in use stay below 20.
@@ -99,6 +100,8 @@ pub(crate) struct State {
     pub(crate) closing: closing::Closing,
     pub(crate) offers: offers::Offers,
     pub(crate) delegations: delegations::Delegations,
+    /// Closed with the engine, which ends its [`drivers`].
+    end: watch::Sender<()>,
     /// `so_major_id` and server scope: the same at every frontend of the cluster (RFC 8881 §2.10.4, §2.10.5).
     pub(crate) server_identity: Bytes,
 }
@@ -114,6 +117,7 @@ impl State {
             closing: closing::Closing::default(),
             offers: offers::Offers::default(),
             delegations: delegations::Delegations::default(),
+            end: watch::Sender::new(()),
             server_identity,
         }
     }

@@ -105,26 +105,22 @@ async fn recalled_and_returned(access: u32, asks: bool) {
         async {
             let recall = recalled(&listener).await;
             let back = ArgOp4::DelegReturn(DelegReturn4Args { deleg_stateid: recall.stateid });
+            let mut ops = vec![put(&recall.fh), back];
             if asks {
                 // What it reads and asks meanwhile is its own.
                 let attr_request = Bitmap::of(&[Attr4::Change as u32, Attr4::Size as u32]);
-                let ask = || ArgOp4::GetAttr(GetAttr4Args { attr_request: attr_request.clone() });
-                let read = ArgOp4::Read(Read4Args { stateid: recall.stateid, offset: 0, count: 1 });
-                let res = a.send(vec![put(&recall.fh), read, ask()]).await;
+                let ask = ArgOp4::GetAttr(GetAttr4Args { attr_request });
+                let read = |stateid| ArgOp4::Read(Read4Args { stateid, offset: 0, count: 1 });
+                let res = a.send(vec![put(&recall.fh), read(recall.stateid), ask.clone()]).await;
                 assert_eq!(res.status, Ok(()), "{res:?}");
                 // Linux asks before it returns; a special stateid names nobody.
-                let anyone = ArgOp4::Read(Read4Args { stateid: StateId4::ANONYMOUS, offset: 0, count: 1 });
-                let ops = if access == 1 {
-                    vec![put(&recall.fh), anyone, ask(), back]
-                } else {
-                    vec![put(&recall.fh), ask(), back]
-                };
-                let res = a.send(ops).await;
-                assert_eq!(res.status, Ok(()), "{res:?}");
-            } else {
-                let res = a.send(vec![put(&recall.fh), back]).await;
-                assert_eq!(res.status, Ok(()), "{res:?}");
+                ops.insert(1, ask);
+                if access == 1 {
+                    ops.insert(1, read(StateId4::ANONYMOUS));
+                }
             }
+            let res = a.send(ops).await;
+            assert_eq!(res.status, Ok(()), "{res:?}");
             recall
         },
     );

@@ -33,7 +33,7 @@ use std::hash::Hash;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 /// A client with too many delegations is asked for some of them as often.
@@ -59,8 +59,6 @@ pub(crate) struct Delegations {
     pub(crate) counters: Counters,
     /// When each client was asked for some of its many.
     asked_any: Mutex<HashMap<ClientId, Instant>>,
-    /// Closed with the engine, which ends what waits for recalls.
-    pub(crate) end: watch::Sender<()>,
 }
 
 /// Since the start of this frontend.
@@ -124,7 +122,6 @@ impl Default for Delegations {
             any_revoked: AtomicUsize::new(0),
             counters: Counters::default(),
             asked_any: Mutex::default(),
-            end: watch::Sender::new(()),
         }
     }
 }
