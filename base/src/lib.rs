@@ -10,6 +10,7 @@ pub mod clock_cache;
 pub mod disk;
 pub mod id;
 pub mod label;
+pub mod leave;
 pub mod limits;
 pub mod panic;
 pub mod seldom;

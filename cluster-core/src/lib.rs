@@ -1,7 +1,7 @@
 //! Raft group, log, replicated state and the metadata service.
 //!
 //! The way of a change: [`service::LocalMetadata`] encodes a call with the leader's time; the proposer gathers what waits into
-//! one entry; openraft ([`raft`]) hands it to the log ([`log`]), where one thread writes and syncs for all; committed, it
+//! one entry; openraft ([`raft`]) hands it to the log ([`log`]), where one thread at a time writes and syncs for all; committed, it
 //! is applied by the model to the state in memory ([`state`]), published to readers, and answered.
 //!
 //! What is durable: the log is. What was written to the state is in memory, and caught up from the log after a crash; it is

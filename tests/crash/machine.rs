@@ -124,7 +124,8 @@ fn service_options(keys: &Keys) -> ServiceOptions {
         patience: Duration::from_millis(300),
         ..EngineConfig::default()
     };
-    let limits = Limits { stop_timeout: Duration::from_millis(300), ..Limits::default() };
+    // Whoever has no call beside its own at the moment does the group's work itself; the others share its thread.
+    let limits = Limits { stop_timeout: Duration::from_millis(300), calls_alone: 0, ..Limits::default() };
     let portmap = PortmapConfig { listen: false, register: false, ..PortmapConfig::default() };
     ServiceOptions { nfs: ([127, 0, 0, 1], 0).into(), limits, engine, portmap, secret: keys.secret }
 }

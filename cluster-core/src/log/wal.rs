@@ -12,8 +12,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::{Arc, MutexGuard};
 use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
 
-/// Called once, from a thread of the log, when the request is durable or has failed. It must not block.
+/// Called once when the request is durable or has failed, from a thread of the log or from whoever called [`Wal::append_here`]. It must not block.
 pub type Done = Box<dyn FnOnce(Result<(), WalError>) + Send>;
 
 /// Who writes what was just queued.
@@ -223,6 +224,11 @@ impl Wal {
         self.core.write_group();
         self.core.maintain();
         self.core.lock()
+    }
+
+    /// How long the last sync took; nothing before the first.
+    pub fn last_sync(&self) -> Duration {
+        self.core.lock().last_sync
     }
 
     /// Waits until [`Wal::append`] of a segment's worth of entries would not wait, or would fail.

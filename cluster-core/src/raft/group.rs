@@ -1,8 +1,9 @@
 //! One Raft group as the rest of the program sees it: start, propose, read linearizably, watch, stop.
 //!
-//! The group runs on a thread of its own with a single-threaded runtime: its tasks hand over to each other without
-//! waking threads, and no connection's work stands in their way. Applying commands is work for the processor and the
-//! page cache, and happens there too; what waits for the disk does not.
+//! The group's tasks run on a thread of its own ([`super::executor`]): they hand over to each other without waking threads, and
+//! no connection's work stands in their way. Applying commands is work for the processor and the page cache, and happens there
+//! too; what waits for the disk does not, but for the sync of a call that is alone. A caller that is alone can run the tasks on its own thread instead
+//! ([`RaftGroup::propose_here`]).
 //!
 //! Reading. While this member is the *sole voter* and leads, nobody else can commit anything, so the published state
 //! is the newest one there is: [`RaftGroup::reads_locally`]. Every change of membership goes through this module, which ends
@@ -10,6 +11,7 @@
 //! leader's lease if it is fresh, else by a round of heartbeats.
 
 use super::state_machine::{Machine, StateMachine, blocking};
+use super::thread::Thread;
 use super::types::{Batch, BatchOutcome, Completion, LogId, Member, MemberId, TypeConfig};
 use crate::state::{SnapshotData, StateError, StateStore};
 use crate::waiting::while_waiting;
@@ -24,11 +26,10 @@ use openraft::storage::RaftLogStorage;
 use openraft::{LinearizerOption, Raft, RaftNetworkFactory, ServerState, SnapshotPolicy};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
 use std::time::Duration;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 use tokio::time::{Instant, timeout, timeout_at};
 
 /// How often it is looked at, and told, what a start waits for, in heartbeats: 5 s with the usual ones. Nothing in it takes so long but the disk, and a long log.
@@ -166,8 +167,7 @@ impl<M: Machine> RaftGroup<M> {
         let state_machine = StateMachine::new(store.clone(), machine)?;
         let thread = Thread::start(options.id)?;
         let (id, every) = (options.id, options.heartbeat * LOOK_EVERY);
-        let opening =
-            thread.handle.spawn(async move { Raft::new(id, config, network, log, state_machine).await });
+        let opening = thread.spawn(async move { Raft::new(id, config, network, log, state_machine).await });
         let raft = telling("its log to be read and applied", every, opening)
             .await
             .map_err(stopped)?
@@ -249,8 +249,14 @@ impl<M: Machine> RaftGroup<M> {
         // The group's queue nearly always has room, and then this costs no task. An error drops `done`, which
         // tells the caller.
         if (&mut send).now_or_never().is_none() {
-            self.thread.handle.spawn(send);
+            self.thread.spawn(send);
         }
+    }
+
+    /// As [`RaftGroup::propose`], for a caller who is alone and has leave to wait for the disk ([`atoll_base::leave`]): it runs the tasks of the group on this
+    /// thread, and as a rule `done` is called before this returns. Later if others are there, too, or the log has no room.
+    pub fn propose_here(&self, commands: Vec<Bytes>, done: Completion<Proposed>) {
+        self.thread.run_here(|| self.propose(commands, done));
     }
 
     /// Whether the published state may be read without asking anybody.
@@ -436,52 +442,11 @@ fn watch_leadership<M: Machine>(
     // Not those that change with every entry.
     let mut metrics = raft.server_metrics();
     let (tx, rx) = watch::channel(leadership_of(&metrics.borrow_watched()));
-    thread.handle.spawn(async move {
+    thread.spawn(async move {
         while metrics.changed().await.is_ok() {
             let now = leadership_of(&metrics.borrow_and_update());
             tx.send_if_modified(|last| std::mem::replace(last, now) != now);
         }
     });
     rx
-}
-
-/// The group's thread. Dropped with the group: everything spawned on it ends.
-struct Thread {
-    handle: tokio::runtime::Handle,
-    running: Mutex<Option<(oneshot::Sender<()>, JoinHandle<()>)>>,
-}
-
-impl Thread {
-    fn start(id: MemberId) -> Result<Self, GroupError> {
-        let thread = |e: io::Error| GroupError::Thread(Arc::new(e));
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(thread)?;
-        let handle = runtime.handle().clone();
-        let (stop, stopped) = oneshot::channel::<()>();
-        let join = std::thread::Builder::new()
-            .name(format!("raft-{id}"))
-            .spawn(move || {
-                // Either the signal or its sender's end.
-                let _either = runtime.block_on(stopped);
-                runtime.shutdown_timeout(Duration::from_secs(5));
-            })
-            .map_err(thread)?;
-        Ok(Self { handle, running: Mutex::new(Some((stop, join))) })
-    }
-
-    fn stop(&self) {
-        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some((stop, join)) = running {
-            drop(stop);
-            // Dropped on its own thread (by a completion), it cannot wait for itself.
-            if join.thread().id() != std::thread::current().id() && join.join().is_err() {
-                tracing::error!("the Raft group's thread panicked");
-            }
-        }
-    }
-}
-
-impl Drop for Thread {
-    fn drop(&mut self) {
-        self.stop();
-    }
 }

@@ -185,7 +185,7 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
     }
 }
 
-/// Runs work that waits for the disk outside the group's own thread.
+/// Runs work that waits for the disk on a thread of its own, not where the tasks of the group run.
 pub(super) async fn blocking<R: Send + 'static>(
     work: impl FnOnce() -> Result<R, StateError> + Send + 'static,
 ) -> Result<R, StateError> {

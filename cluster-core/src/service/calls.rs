@@ -3,6 +3,7 @@
 use super::machine::takes_space;
 use super::proposer::answered;
 use super::shared::{Shared, unreadable};
+use atoll_base::leave;
 use atoll_meta::once::Once;
 use atoll_meta::service::Aside;
 use atoll_meta::{Call, FsError, Op, Response};
@@ -10,11 +11,17 @@ use atoll_model::read::{self, Unreadable};
 use atoll_model::{Command, KvError};
 use bytes::Bytes;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// What one call rewrites in the state's file beside its own bytes, which count twice since pages are half full at worst: a
 /// few pages, of which calls flushed together share most.
 const PAGES_PER_CALL: u64 = 16 << 10;
+
+/// The largest command that is written on its caller's thread: a WRITE of the largest size that rides in the log, and what belongs to it.
+const HERE_BYTES: usize = 128 << 10;
+
+/// A disk that took longer for its last sync is not waited for on a caller's thread.
+const QUICK_SYNC: Duration = Duration::from_millis(1);
 
 impl Shared {
     pub(super) fn execute(&self, call: &Call) -> impl Future<Output = Result<Response, FsError>> + use<> {
@@ -24,8 +31,21 @@ impl Shared {
             Ok(false) => self.refusal(call),
             Err(error) => Err(error),
         };
-        let answer = ready.and_then(|command| self.proposer.submit(command));
+        let answer = ready.and_then(|command| {
+            let here = self.may_wait_here(command.len());
+            self.proposer.submit(command, here)
+        });
         async { answered(answer?).await }
+    }
+
+    /// Whether a caller with leave to wait may do so for a command of so many bytes: there is nothing else to wait for than one quick sync. Not other members, nor
+    /// the flush of the state, for which batches wait when it does not keep up.
+    fn may_wait_here(&self, bytes: usize) -> bool {
+        leave::is_given()
+            && bytes <= HERE_BYTES
+            && self.group.reads_locally()
+            && self.log.last_sync() <= QUICK_SYNC
+            && self.store.keeps_up()
     }
 
     /// Has a call run that nobody waits for.

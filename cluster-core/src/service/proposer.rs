@@ -6,6 +6,8 @@
 //! as many calls as they have, or they are through. (At once whatever came, the first call back would take a sync for itself, and so would
 //! the second; of 64 callers two batches of 32 take turns now.)
 //!
+//! A caller that is alone and may wait does the group's work for its call itself, so that no thread is woken.
+//!
 //! A call that nobody waits for, a CLOSE that was answered before, begins no entry: it rides with the next call that somebody waits for, or goes
 //! after [`ASIDE_DELAY`]. Else a client alone that opens and closes would wait for two syncs with each OPEN, the former CLOSE's and its own.
 //!
@@ -82,6 +84,9 @@ impl Limits {
 pub(super) trait Propose: Send + Sync + 'static {
     /// As [`crate::raft::group::RaftGroup::propose`].
     fn propose(&self, commands: Vec<Bytes>, done: Completion<Proposed>);
+
+    /// As [`crate::raft::group::RaftGroup::propose_here`].
+    fn propose_here(&self, commands: Vec<Bytes>, done: Completion<Proposed>);
 }
 
 /// Where an answer goes.
@@ -220,15 +225,15 @@ impl<P: Propose> Proposer<P> {
     }
 
     /// Takes one encoded command. `Delay` if it was not taken, `Io` if the group has stopped. The answer is `Delay` if its effect
-    /// is unknown because the group lost its leader or stopped meanwhile.
-    pub(super) fn submit(self: &Arc<Self>, command: Bytes) -> Result<Awaited, FsError> {
+    /// is unknown because the group lost its leader or stopped meanwhile. `here`: this thread may do what is to be done for it, if no other call is in flight.
+    pub(super) fn submit(self: &Arc<Self>, command: Bytes, here: bool) -> Result<Awaited, FsError> {
         let (tx, rx) = oneshot::channel();
-        self.enqueue(command, Answer::Awaited(tx)).map(|()| rx)
+        self.enqueue(command, Answer::Awaited(tx), here).map(|()| rx)
     }
 
     /// The same for a command whose answer nobody waits for: `done` is given it, if the command was taken. On a runtime with time.
     pub(super) fn submit_aside(self: &Arc<Self>, command: Bytes, done: Aside) -> Result<(), FsError> {
-        self.enqueue(command, Answer::Aside(done))?;
+        self.enqueue(command, Answer::Aside(done), false)?;
         let begins = {
             let mut queue = self.queue();
             queue.aside > 0 && !std::mem::replace(&mut queue.timed, true)
@@ -251,14 +256,14 @@ impl<P: Propose> Proposer<P> {
             queue.overdue = queue.aside > 0;
             self.step(&mut queue)
         };
-        self.go(step);
+        self.go(step, false);
     }
 
-    fn enqueue(self: &Arc<Self>, command: Bytes, answer: Answer) -> Result<(), FsError> {
+    fn enqueue(self: &Arc<Self>, command: Bytes, answer: Answer, here: bool) -> Result<(), FsError> {
         if command.len() > self.limits.call_bytes {
             return Err(FsError::Invalid);
         }
-        let step = {
+        let (step, here) = {
             let mut queue = self.queue();
             // Under the lock, so that whoever closes or fails the queue sees all that came before.
             if self.failed.load(Ordering::Acquire) {
@@ -273,9 +278,11 @@ impl<P: Propose> Proposer<P> {
             queue.bytes += command.len();
             queue.aside += usize::from(answer.is_aside());
             queue.waiting.push_back((command, answer));
-            self.step(&mut queue)
+            let step = self.step(&mut queue);
+            // What is to be proposed is in flight already.
+            (step, here && queue.in_flight == 1)
         };
-        self.go(step);
+        self.go(step, here);
         Ok(())
     }
 
@@ -290,11 +297,12 @@ impl<P: Propose> Proposer<P> {
         Step::Propose(self.take_batch(queue))
     }
 
-    fn go(self: &Arc<Self>, step: Step<P>) {
+    /// `here` as for [`Proposer::send`].
+    fn go(self: &Arc<Self>, step: Step<P>, here: bool) {
         match step {
             Step::Nothing => {}
             Step::Gather(gathering) => drop(self.runtime.spawn(gathering.until_idle())),
-            Step::Propose(ready) => self.send(ready),
+            Step::Propose(ready) => self.send(ready, here),
         }
     }
 
@@ -323,12 +331,17 @@ impl<P: Propose> Proposer<P> {
         ready
     }
 
-    fn send(self: &Arc<Self>, Ready { commands, answers }: Ready) {
+    /// `here`: this thread does the group's work for it.
+    fn send(self: &Arc<Self>, Ready { commands, answers }: Ready, here: bool) {
         self.calls.fetch_add(commands.len() as u64, Ordering::Relaxed);
         self.batches.fetch_add(1, Ordering::Relaxed);
         let this = self.clone();
         let done = Completion::new(move |result| this.complete(answers, result));
-        self.group.propose(commands, done);
+        if here {
+            self.group.propose_here(commands, done);
+        } else {
+            self.group.propose(commands, done);
+        }
     }
 
     /// The next batch first, if it goes at once, so that its sync runs while the answers go out.
@@ -345,7 +358,7 @@ impl<P: Propose> Proposer<P> {
         };
         let gather = match step {
             Step::Propose(ready) => {
-                self.send(ready);
+                self.send(ready, false);
                 Step::Nothing
             }
             later => later,
@@ -365,7 +378,7 @@ impl<P: Propose> Proposer<P> {
                 }
             }
         }
-        self.go(gather);
+        self.go(gather, false);
         if idle {
             self.drained.notify_waiters();
         }
@@ -446,7 +459,7 @@ impl<P: Propose> Drop for Gathering<P> {
             queue.is_due(&this.limits).then(|| this.take_batch(&mut queue))
         };
         if let Some(ready) = ready {
-            this.send(ready);
+            this.send(ready, false);
         }
     }
 }

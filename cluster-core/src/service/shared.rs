@@ -26,6 +26,10 @@ impl Propose for Arc<RaftGroup<MetaMachine>> {
     fn propose(&self, commands: Vec<Bytes>, done: Completion<Proposed>) {
         RaftGroup::propose(self, commands, done);
     }
+
+    fn propose_here(&self, commands: Vec<Bytes>, done: Completion<Proposed>) {
+        RaftGroup::propose_here(self, commands, done);
+    }
 }
 
 /// What frontend and maintenance share.

@@ -166,6 +166,11 @@ impl StateStore {
         Ok(value)
     }
 
+    /// Whether the next batch will not wait for a flush, unless it comes after megabytes of others.
+    pub fn keeps_up(&self) -> bool {
+        self.inner.front.active_bytes() < self.inner.config.flush_bytes
+    }
+
     /// Makes everything written so far durable and returns the last entry of the log in it. Blocks for the disk; batches go on.
     pub fn commit_durable(&self) -> Result<Option<LogId>, StateError> {
         self.inner.flush(0)

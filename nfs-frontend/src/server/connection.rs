@@ -10,6 +10,7 @@
 
 use super::Shared;
 use super::calls::{Flight, Landed, Slot};
+use super::company::Streak;
 use super::incoming::{Opened, Origin, begin_reply, open, reply_header};
 use super::input::{Input, Record};
 use super::limits::READS_PER_TURN;
@@ -18,11 +19,13 @@ use super::output::Output;
 use super::peers::Admission;
 use super::reverse::Reverse;
 use crate::rpc::{Answer, RpcCall};
+use atoll_base::leave;
 use atoll_proto::record::RecordError;
 use atoll_proto::rpc::{MessageType, peek};
 use atoll_xdr::Encoder;
 use bytes::BytesMut;
 use futures_util::stream::{FuturesUnordered, StreamExt};
+use rustix::net::{RecvFlags, recv};
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
@@ -85,6 +88,7 @@ pub(super) struct Connection<C, F> {
     flights_counted: usize,
     unsent_counted: usize,
     slot: Option<Slot<F>>,
+    streak: Streak,
     reply_buffer: BytesMut,
     /// Calls of ours to the client.
     reverse: Reverse,
@@ -131,6 +135,7 @@ where
             input: Input::new(shared.limits.record, admission.budget()),
             stop: Box::pin(shared.stop.clone().cancelled_owned()),
             stop_registered: false,
+            streak: Streak::new(&shared.company, shared.limits.calls_alone),
             shared,
             _admission: admission,
             socket,
@@ -244,7 +249,10 @@ where
                     // Nothing more comes, replies neither.
                     self.reverse.stop();
                 }
-                Poll::Ready(Ok(n)) => turn.read += n,
+                Poll::Ready(Ok(n)) => {
+                    turn.read += n;
+                    self.streak.received(&self.shared.company);
+                }
                 Poll::Ready(Err(error)) => return Err(error.into()),
                 Poll::Pending => return Ok(()),
             }
@@ -301,7 +309,12 @@ where
                 let xid = call.xid;
                 let mut slot = self.slot.take().unwrap_or_else(Slot::new);
                 let future = (self.call)(call, begin_reply(buffer, xid));
-                match slot.start(xid, cx, future) {
+                let may_wait = self.streak.call(self.is_beside_others());
+                let (polled, waited) = leave::with(may_wait, || slot.start(xid, cx, future));
+                if waited && has_input(&self.socket) {
+                    self.streak.end();
+                }
+                match polled {
                     Poll::Ready(done) => self.land(Landed { xid, done, slot }),
                     Poll::Pending => {
                         self.overdrawn = record.overdrawn;
@@ -319,6 +332,12 @@ where
             Opened::NotACall => return Err(Closed::NotACall),
         }
         Ok(())
+    }
+
+    /// Whether a call that begins now is not the only one.
+    fn is_beside_others(&self) -> bool {
+        let is_alone = self.flights.is_empty() && self.input.is_empty() && self.output.is_empty();
+        !is_alone || self.shared.metrics.calls_now.load(Ordering::Relaxed) > self.flights_counted as u64
     }
 
     fn land(&mut self, landed: Landed<F>) {
@@ -419,6 +438,12 @@ where
             self.reply_buffer = BytesMut::new();
         }
     }
+}
+
+/// Whether more has come. Of the socket itself: its readiness as the runtime knows it is from before the call.
+fn has_input(socket: &TcpStream) -> bool {
+    let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+    recv(socket, &mut [0; 1], flags).is_ok_and(|(n, _)| n > 0)
 }
 
 impl<C, F> Drop for Connection<C, F> {

@@ -52,6 +52,9 @@ pub struct Limits {
     /// Bytes of replies waiting over all connections; beyond it a client that does not read has only
     /// [`Self::write_timeout_under_pressure`].
     pub unsent: usize,
+    /// Calls in a row without company after which a connection's calls may wait for the disk on the thread that serves it, at least (see
+    /// `company`): meanwhile that thread serves nobody else.
+    pub calls_alone: u32,
     /// Time in which a record once begun must be complete: 1 MiB at 35 KiB/s.
     pub record_timeout: Duration,
     /// Time in which a client with replies waiting must take some bytes.
@@ -85,6 +88,7 @@ impl Default for Limits {
             calls: 64 * 1024,
             unsent_per_connection: 4 << 20,
             unsent: 512 << 20,
+            calls_alone: 8,
             record_timeout: Duration::from_secs(30),
             write_timeout: Duration::from_secs(60),
             write_timeout_under_pressure: Duration::from_secs(1),

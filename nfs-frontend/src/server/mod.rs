@@ -5,6 +5,7 @@
 
 mod calls;
 pub(crate) mod client;
+mod company;
 mod connection;
 mod incoming;
 mod input;
@@ -25,6 +26,7 @@ pub use metrics::Metrics;
 pub use reverse::{Connection, Reverse, ReverseError};
 
 use crate::rpc::RpcHandler;
+use company::Company;
 use peers::Peers;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -40,6 +42,7 @@ struct Shared {
     limits: Limits,
     metrics: Arc<Metrics>,
     peers: Arc<Peers>,
+    company: Company,
     /// Set before `stop` is cancelled: to look at it costs a connection no lock at each turn.
     stopping: AtomicBool,
     stop: CancellationToken,
@@ -66,6 +69,7 @@ impl Server {
         let shared = Shared {
             metrics: Arc::new(Metrics::default()),
             peers: Peers::new(&limits),
+            company: Company::default(),
             limits,
             stopping: AtomicBool::new(false),
             stop: CancellationToken::new(),

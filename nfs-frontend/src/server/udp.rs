@@ -258,6 +258,7 @@ where
         match open(message, &origin, Some(&self.programs)) {
             Opened::Call(call) => {
                 add(&self.shared.metrics.calls, 1);
+                self.shared.company.datagram();
                 let xid = call.xid;
                 let mut slot = Slot::new();
                 let future = (self.call)(call, begin_reply(BytesMut::new(), xid));

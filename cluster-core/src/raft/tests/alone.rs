@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::raft::types::{Entry, LogId, Vote};
+use atoll_base::leave;
 use futures_util::Stream;
 use openraft::OptionalSend;
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
@@ -196,4 +197,99 @@ async fn the_only_voter_leads_however_slow_its_log_is() {
         drop(group);
         disk = disk.crash(life);
     }
+}
+
+/// Says on which thread it applies.
+struct Placed(std::sync::mpsc::Sender<std::thread::ThreadId>);
+
+impl Machine for Placed {
+    fn load(&mut self, _view: Arc<View>) -> Result<(), StateError> {
+        Ok(())
+    }
+
+    fn apply(&mut self, state: &mut StateWriter<'_>, command: &Bytes) -> Result<Response, StateError> {
+        let _ = self.0.send(std::thread::current().id());
+        Tally.apply(state, command)
+    }
+
+    fn end_batch(&mut self, _state: &mut StateWriter<'_>) -> Result<(), StateError> {
+        Ok(())
+    }
+
+    fn publish(&mut self, _view: Arc<View>) -> Result<(), StateError> {
+        Ok(())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_caller_alone_has_its_answer_without_another_thread() {
+    let disk = SimDisk::new();
+    let (tx, applied_on) = std::sync::mpsc::channel();
+    let (log, state) = stores(&disk);
+    let options = GroupOptions::single(1);
+    let log = log.while_alone(options.sole.clone());
+    let network = InProcess::<Placed>::default().network(1);
+    let start = RaftGroup::start(options, log, network, state.clone(), Placed(tx));
+    let group = in_time("the start", start).await.unwrap();
+    let (group, calls) = tokio::spawn(async move {
+        let (mut at_once, mut calls) = (0, 0);
+        // A tick of the group may be under way just when one is proposed.
+        while at_once < 20 {
+            let (done, mut answer) = oneshot::channel();
+            let done =
+                Completion::new(move |proposed: Option<_>| drop(done.send(proposed.and_then(outcome))));
+            let ((), waited) = leave::with(true, || group.propose_here(vec!["call".into()], done));
+            let applied_here = applied_on.try_recv() == Ok(std::thread::current().id());
+            match answer.try_recv() {
+                Ok(answer) => {
+                    assert!(answer.is_some());
+                    at_once += u32::from(applied_here && waited);
+                }
+                Err(_) => assert!(in_time("an answer", answer).await.unwrap().is_some()),
+            }
+            while applied_on.try_recv().is_ok() {}
+            calls += 1;
+            // As many as the machine counts.
+            assert!(calls < 255, "{at_once} of {calls} at once");
+        }
+        // Without leave, it is not waited here for the disk.
+        let (done, answer) = oneshot::channel();
+        let done = Completion::new(move |proposed: Option<_>| drop(done.send(proposed.and_then(outcome))));
+        group.propose_here(vec!["call".into()], done);
+        assert!(in_time("an answer", answer).await.unwrap().is_some());
+        (group, calls + 1)
+    })
+    .await
+    .unwrap();
+    // As durable as any other: the power goes while it runs, before a log that ends in peace syncs what is left.
+    let after = disk.crash(0);
+    drop((group, state));
+    let (group, state) = alone(&after, Tally, Duration::from_millis(50), usual).await.unwrap();
+    assert_eq!(u32::from(times(&state, "call")), calls);
+    drop(group);
+}
+
+/// A failing sync on a caller's thread ends the group as one anywhere else does, and whoever calls hears of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sync_that_fails_under_a_caller_ends_the_group() {
+    let disk = SimDisk::new();
+    let (log, state) = stores(&disk);
+    let options = GroupOptions::single(1);
+    let log = log.while_alone(options.sole.clone());
+    let network = InProcess::<Tally>::default().network(1);
+    let start = RaftGroup::start(options, log, network, state.clone(), Tally);
+    let group = in_time("the start", start).await.unwrap();
+    let _after = disk.crash(0);
+    for _ in 0..3 {
+        let (done, answer) = oneshot::channel();
+        let done = Completion::new(move |proposed: Option<_>| drop(done.send(proposed.and_then(outcome))));
+        leave::with(true, || group.propose_here(vec!["call".into()], done));
+        assert_eq!(in_time("an answer", answer).await.unwrap(), None);
+    }
+    let fails = async {
+        while group.failure().is_none() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    in_time("the group's end", fails).await;
 }

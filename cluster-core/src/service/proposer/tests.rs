@@ -8,30 +8,39 @@ use super::*;
 
 /// Takes batches and keeps them until they are let go without a result.
 #[derive(Default)]
-struct Group(Mutex<VecDeque<(usize, Completion<Proposed>)>>);
+struct Group {
+    batches: Mutex<VecDeque<(usize, Completion<Proposed>)>>,
+    /// How many were to be done by the caller.
+    here: AtomicU64,
+}
 
 impl Propose for Arc<Group> {
     fn propose(&self, commands: Vec<Bytes>, done: Completion<Proposed>) {
-        self.0.lock().unwrap().push_back((commands.len(), done));
+        self.batches.lock().unwrap().push_back((commands.len(), done));
+    }
+
+    fn propose_here(&self, commands: Vec<Bytes>, done: Completion<Proposed>) {
+        self.here.fetch_add(1, Ordering::Relaxed);
+        self.propose(commands, done);
     }
 }
 
 impl Group {
     fn sizes(&self) -> Vec<usize> {
-        self.0.lock().unwrap().iter().map(|(size, _)| *size).collect()
+        self.batches.lock().unwrap().iter().map(|(size, _)| *size).collect()
     }
 }
 
 fn queued(calls: usize) -> (Arc<Group>, Arc<Proposer<Arc<Group>>>) {
     let group = Arc::new(Group::default());
     let proposer = Proposer::new(group.clone(), Limits::default());
-    (0..calls).for_each(|_| drop(proposer.submit(Bytes::from_static(b"call")).unwrap()));
+    (0..calls).for_each(|_| drop(proposer.submit(Bytes::from_static(b"call"), false).unwrap()));
     (group, proposer)
 }
 
 /// As the end of the first batch does, but with the group still there.
 fn end_first(group: &Group, proposer: &Arc<Proposer<Arc<Group>>>) {
-    let (size, done) = group.0.lock().unwrap().pop_front().unwrap();
+    let (size, done) = group.batches.lock().unwrap().pop_front().unwrap();
     // It would fail the queue.
     std::mem::forget(done);
     let mut queue = proposer.queue();
@@ -39,11 +48,11 @@ fn end_first(group: &Group, proposer: &Arc<Proposer<Arc<Group>>>) {
     queue.calls_in_flight -= size;
     let step = proposer.step(&mut queue);
     drop(queue);
-    proposer.go(step);
+    proposer.go(step, false);
 }
 
 fn call(proposer: &Arc<Proposer<Arc<Group>>>, times: usize) {
-    (0..times).for_each(|_| drop(proposer.submit(Bytes::from_static(b"call")).unwrap()));
+    (0..times).for_each(|_| drop(proposer.submit(Bytes::from_static(b"call"), false).unwrap()));
 }
 
 #[tokio::test]
@@ -53,6 +62,27 @@ async fn a_call_alone_does_not_wait() {
     end_first(&group, &proposer);
     call(&proposer, 1);
     assert_eq!(group.sizes(), [1]);
+}
+
+#[tokio::test]
+async fn who_is_alone_and_may_wait_does_the_work_itself() {
+    let (group, proposer) = queued(0);
+    let here = |times| {
+        (0..times).for_each(|_| drop(proposer.submit(Bytes::from_static(b"call"), true).unwrap()));
+        group.here.load(Ordering::Relaxed)
+    };
+    assert_eq!(here(1), 1);
+    // Beside another batch, it would wait for more than its own.
+    assert_eq!(here(1), 1);
+    end_first(&group, &proposer);
+    end_first(&group, &proposer);
+    call(&proposer, 1);
+    assert_eq!(here(0), 1);
+    end_first(&group, &proposer);
+    // One that nobody waits for rides with the call; the second call waits for that batch.
+    proposer.submit_aside(Bytes::from_static(b"call"), Box::new(|_| ())).unwrap();
+    assert_eq!(here(2), 2);
+    assert_eq!(group.sizes(), [2]);
 }
 
 #[tokio::test]
@@ -121,7 +151,7 @@ async fn what_nobody_waits_for_rides_with_the_next_call() {
     };
     aside(2);
     assert_eq!(group.sizes(), []);
-    drop(proposer.submit(Bytes::from_static(b"call")).unwrap());
+    drop(proposer.submit(Bytes::from_static(b"call"), false).unwrap());
     assert_eq!(group.sizes(), [3]);
     end_first(&group, &proposer);
     // Without another call they go by themselves,
@@ -151,7 +181,7 @@ async fn who_does_not_wait_is_told_what_came_of_a_call_that_was_taken() {
     aside().unwrap();
     proposer.hurry();
     // Lost, and all that come after are refused.
-    drop(group.0.lock().unwrap().pop_front().unwrap());
+    drop(group.batches.lock().unwrap().pop_front().unwrap());
     assert_eq!(tells.try_recv(), Ok(Err(FsError::Delay)));
     assert_eq!(aside(), Err(FsError::Io));
     assert!(tells.try_recv().is_err());

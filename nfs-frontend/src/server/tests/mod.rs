@@ -1,6 +1,7 @@
 //! The server over real loopback sockets.
 #![allow(clippy::unwrap_used)]
 
+mod alone;
 mod calls;
 mod datagrams;
 mod hostile;
@@ -10,6 +11,7 @@ mod stop;
 
 use super::{Connection, Limits, Metrics, Server, Stopped};
 use crate::rpc::{Answer, AuthError, Credential, RpcCall, RpcHandler, Transport};
+use atoll_base::leave;
 use atoll_proto::rpc::{CallHeader, OpaqueAuth, ReplyHeader};
 use atoll_xdr::{Decoder, Encoder};
 use bytes::Bytes;
@@ -48,12 +50,16 @@ mod procedure {
     pub(super) const WHO: u32 = 8;
     /// Leaves the connection to the test, to call the client over.
     pub(super) const LEAVE: u32 = 9;
+    /// Waits in place for the test if it may; returns whether it did.
+    pub(super) const WAIT: u32 = 10;
 }
 
 #[derive(Default)]
 struct Subject {
     gate: Gate,
     left: std::sync::Mutex<Vec<Connection>>,
+    /// What a call does that may wait.
+    wait: std::sync::Mutex<Option<Box<dyn FnMut() + Send>>>,
 }
 
 struct Gate {
@@ -148,6 +154,14 @@ impl RpcHandler for Subject {
             }
             procedure::LEAVE => {
                 self.left.lock().unwrap().push(call.connection.clone().unwrap());
+                Answer::Success(reply)
+            }
+            procedure::WAIT => {
+                let waits = leave::take();
+                if waits && let Some(wait) = &mut *self.wait.lock().unwrap() {
+                    wait();
+                }
+                reply.bool(waits);
                 Answer::Success(reply)
             }
             _ => Answer::ProcedureUnavailable,

@@ -1,7 +1,7 @@
 //! Whatever callers do and however slow the group is: each call that is taken comes to an end, with its own answer, and so does closing.
 
 use super::*;
-use crate::raft::types::{BatchOutcome, LogId};
+use crate::raft::types::{BatchOutcome, LogId, TypeConfig};
 use atoll_meta::Outcome;
 use openraft::errors::{ClientWriteError, ForwardToLeader};
 use openraft::impls::leader_id_adv::LeaderId;
@@ -26,6 +26,20 @@ impl Propose for Queued {
         // Without the thread, `done` is dropped, and that is the answer.
         let _gone = self.0.lock().unwrap().send((commands, done));
     }
+
+    /// Done before this returns, as it can be.
+    fn propose_here(&self, commands: Vec<Bytes>, done: Completion<Proposed>) {
+        done.on_complete(Ok(response(0, commands)));
+    }
+}
+
+/// Each command's response is its number.
+fn response(index: u64, commands: Vec<Bytes>) -> ClientWriteResponse<TypeConfig> {
+    let number = |command: Bytes| u64::from_be_bytes(command[..8].try_into().unwrap());
+    let response = |verifier| Response { result: Ok(Outcome::Written { verifier }), changes: Vec::new() };
+    let log_id = LogId { leader_id: LeaderId { term: 1, node_id: 1 }, index };
+    let data = BatchOutcome(commands.into_iter().map(number).map(response).collect());
+    ClientWriteResponse { log_id, data, membership: None }
 }
 
 /// What the group is like.
@@ -52,13 +66,9 @@ fn apply(batches: &Receiver<Batch>, manners: Manners) {
         if let Some(pause) = pause(&mut rng) {
             std::thread::sleep(pause);
         }
-        let number = |command: Bytes| u64::from_be_bytes(command[..8].try_into().unwrap());
-        let response = |verifier| Response { result: Ok(Outcome::Written { verifier }), changes: Vec::new() };
-        let log_id = LogId { leader_id: LeaderId { term: 1, node_id: 1 }, index: index as u64 };
-        let data = BatchOutcome(commands.into_iter().map(number).map(response).collect());
         let result = match rng.random_range(0..20) {
             0 => Err(ClientWriteError::ForwardToLeader(ForwardToLeader::empty())),
-            _ => Ok(ClientWriteResponse { log_id, data, membership: None }),
+            _ => Ok(response(index as u64, commands)),
         };
         done.on_complete(result);
     }
@@ -116,7 +126,7 @@ async fn call_and_call(
             }
             continue;
         }
-        let answer = match proposer.submit(command.into()) {
+        let answer = match proposer.submit(command.into(), rng.random()) {
             Ok(answer) => answered(answer),
             Err(error) => {
                 check(number, Err(error), may_stop, &told);
