@@ -195,7 +195,6 @@ impl Executor {
     /// has done its share. Only `begin` if another thread runs them just now.
     pub(super) fn run_here(self: &Arc<Self>, begin: impl FnOnce()) {
         let Some(running) = Running::begin(self, true) else { return begin() };
-        let _visit = Visit::begin(&self.visits);
         begin();
         running.rounds();
     }
@@ -251,8 +250,18 @@ struct Running<'a> {
 
 impl<'a> Running<'a> {
     fn begin(executor: &'a Arc<Executor>, is_caller: bool) -> Option<Self> {
-        let is_free = !executor.wakeup.running.swap(true, Ordering::SeqCst);
-        is_free.then_some(Self { executor, is_caller })
+        if executor.wakeup.running.swap(true, Ordering::SeqCst) {
+            return None;
+        }
+        let running = Self { executor, is_caller };
+        running.count();
+        Some(running)
+    }
+
+    fn count(&self) {
+        if self.is_caller {
+            self.executor.visits.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     fn rounds(&self) {
@@ -272,6 +281,7 @@ impl<'a> Running<'a> {
 
 impl Drop for Running<'_> {
     fn drop(&mut self) {
+        self.count();
         let wakeup = &self.executor.wakeup;
         wakeup.running.store(false, Ordering::SeqCst);
         if wakeup.noted.load(Ordering::SeqCst) {
@@ -295,22 +305,6 @@ impl Drop for Entered {
         let here = HERE.with_borrow_mut(Vec::pop);
         // It may be the last that holds the executor.
         drop(here);
-    }
-}
-
-/// A caller runs the tasks.
-struct Visit<'a>(&'a AtomicU64);
-
-impl<'a> Visit<'a> {
-    fn begin(visits: &'a AtomicU64) -> Self {
-        visits.fetch_add(1, Ordering::Relaxed);
-        Self(visits)
-    }
-}
-
-impl Drop for Visit<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_add(1, Ordering::Relaxed);
     }
 }
 

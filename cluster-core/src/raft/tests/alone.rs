@@ -139,6 +139,12 @@ async fn alone<M: Machine>(
     Ok((in_time("the start", start).await?, state))
 }
 
+async fn failure<M: Machine>(group: &RaftGroup<M>) {
+    while group.failure().is_none() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
 /// How often a command was applied, as far as a state shows.
 fn times(state: &StateStore, command: &str) -> u8 {
     state.view().reader().get(Table::Inode, command.as_bytes(), |v| v.map_or(0, |v| v[0])).unwrap()
@@ -153,12 +159,7 @@ async fn a_panic_while_applying_ends_the_group_and_not_the_patience_of_callers()
     let lost = [vec!["beside", "break"], vec!["after"]]
         .map(|commands| propose(&group, commands.into_iter().map(Bytes::from).collect()));
     assert_eq!(in_time("an answer", futures_util::future::join_all(lost)).await, [None, None]);
-    let fails = async {
-        while group.failure().is_none() {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-    };
-    in_time("the group's end", fails).await;
+    in_time("the group's end", failure(&group)).await;
     assert_eq!(in_time("another answer", propose(&group, vec!["more".into()])).await, None);
     // What was half done is neither seen nor written.
     let seen =
@@ -221,24 +222,34 @@ impl Machine for Placed {
     }
 }
 
+/// A group whose callers may sync themselves, as the service's.
+async fn with_callers<M: Machine>(disk: &SimDisk, machine: M) -> (RaftGroup<M>, Arc<StateStore>) {
+    let (log, state) = stores(disk);
+    let options = GroupOptions::single(1);
+    let log = log.while_alone(options.sole.clone());
+    let network = InProcess::<M>::default().network(1);
+    let start = RaftGroup::start(options, log, network, state.clone(), machine);
+    (in_time("the start", start).await.unwrap(), state)
+}
+
+/// Proposes as a caller that may run the group itself.
+fn propose_here<M: Machine>(group: &RaftGroup<M>) -> oneshot::Receiver<Option<BatchOutcome>> {
+    let (done, answer) = oneshot::channel();
+    let done = Completion::new(move |proposed: Option<_>| drop(done.send(proposed.and_then(outcome))));
+    group.propose_here(vec!["call".into()], done);
+    answer
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_caller_alone_has_its_answer_without_another_thread() {
     let disk = SimDisk::new();
     let (tx, applied_on) = std::sync::mpsc::channel();
-    let (log, state) = stores(&disk);
-    let options = GroupOptions::single(1);
-    let log = log.while_alone(options.sole.clone());
-    let network = InProcess::<Placed>::default().network(1);
-    let start = RaftGroup::start(options, log, network, state.clone(), Placed(tx));
-    let group = in_time("the start", start).await.unwrap();
+    let (group, state) = with_callers(&disk, Placed(tx)).await;
     let (group, calls) = tokio::spawn(async move {
         let (mut at_once, mut calls) = (0, 0);
         // A tick of the group may be under way just when one is proposed.
         while at_once < 20 {
-            let (done, mut answer) = oneshot::channel();
-            let done =
-                Completion::new(move |proposed: Option<_>| drop(done.send(proposed.and_then(outcome))));
-            let ((), waited) = leave::with(true, || group.propose_here(vec!["call".into()], done));
+            let (mut answer, waited) = leave::with(true, || propose_here(&group));
             let applied_here = applied_on.try_recv() == Ok(std::thread::current().id());
             match answer.try_recv() {
                 Ok(answer) => {
@@ -253,10 +264,7 @@ async fn a_caller_alone_has_its_answer_without_another_thread() {
             assert!(calls < 255, "{at_once} of {calls} at once");
         }
         // Without leave, it is not waited here for the disk.
-        let (done, answer) = oneshot::channel();
-        let done = Completion::new(move |proposed: Option<_>| drop(done.send(proposed.and_then(outcome))));
-        group.propose_here(vec!["call".into()], done);
-        assert!(in_time("an answer", answer).await.unwrap().is_some());
+        assert!(in_time("an answer", propose_here(&group)).await.unwrap().is_some());
         (group, calls + 1)
     })
     .await
@@ -273,23 +281,11 @@ async fn a_caller_alone_has_its_answer_without_another_thread() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_sync_that_fails_under_a_caller_ends_the_group() {
     let disk = SimDisk::new();
-    let (log, state) = stores(&disk);
-    let options = GroupOptions::single(1);
-    let log = log.while_alone(options.sole.clone());
-    let network = InProcess::<Tally>::default().network(1);
-    let start = RaftGroup::start(options, log, network, state.clone(), Tally);
-    let group = in_time("the start", start).await.unwrap();
+    let (group, _state) = with_callers(&disk, Tally).await;
     let _after = disk.crash(0);
     for _ in 0..3 {
-        let (done, answer) = oneshot::channel();
-        let done = Completion::new(move |proposed: Option<_>| drop(done.send(proposed.and_then(outcome))));
-        leave::with(true, || group.propose_here(vec!["call".into()], done));
+        let (answer, _) = leave::with(true, || propose_here(&group));
         assert_eq!(in_time("an answer", answer).await.unwrap(), None);
     }
-    let fails = async {
-        while group.failure().is_none() {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-    };
-    in_time("the group's end", fails).await;
+    in_time("the group's end", failure(&group)).await;
 }
