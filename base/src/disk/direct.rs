@@ -1,6 +1,6 @@
 //! Reading and writing past the page cache (`O_DIRECT`).
 //!
-//! A second descriptor of the same file does it, so that reads and small writes go on through the cache. The kernel
+//! A second descriptor of the same file does it, so that others go on through the cache. The kernel
 //! keeps the two in step: a direct write first writes back, and then drops, what the cache has of its range; a direct read first writes it back. What
 //! makes either durable is `fdatasync` of the file, through any descriptor: it empties the disk's own cache and
 //! commits the changes of the file's extents.
@@ -10,15 +10,13 @@ use rustix::fs::OFlags;
 use rustix::io::Errno;
 use std::fs;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The way past the cache into one file, opened at the first use.
 pub(super) struct Direct {
-    path: PathBuf,
     writes: bool,
     opened: OnceLock<Option<fs::File>>,
     /// The file system does not take what we can offer.
@@ -31,22 +29,36 @@ fn aligned(data: &[u8], offset: u64) -> bool {
         && offset.is_multiple_of(DIRECT_ALIGN as u64)
 }
 
-/// `None` where there is no such way, or if the path leads to another file by now.
-fn open(path: &Path, writes: bool, file: &fs::File) -> Option<fs::File> {
-    let direct = fs::OpenOptions::new()
+/// `None` where there is no such way. By the descriptor, not by a path: the file may have got another name.
+fn open(writes: bool, file: &fs::File) -> Option<fs::File> {
+    let opened = fs::OpenOptions::new()
         .read(true)
         .write(writes)
         .custom_flags(OFlags::DIRECT.bits() as i32)
-        .open(path)
-        .ok()?;
-    let (a, b) = (file.metadata().ok()?, direct.metadata().ok()?);
-    ((a.dev(), a.ino()) == (b.dev(), b.ino())).then_some(direct)
+        .open(format!("/proc/self/fd/{}", file.as_raw_fd()));
+    // That it is this file is up to whoever mounted /proc.
+    let checked = opened.and_then(|direct| {
+        let (a, b) = (file.metadata()?, direct.metadata()?);
+        let same = (a.dev(), a.ino()) == (b.dev(), b.ino());
+        if same { Ok(direct) } else { Err(io::Error::other("/proc/self/fd leads to another file")) }
+    });
+    match checked {
+        Ok(direct) => Some(direct),
+        Err(error) => {
+            // The file system's own answer is InvalidInput.
+            static TOLD: AtomicBool = AtomicBool::new(false);
+            if error.kind() != io::ErrorKind::InvalidInput && !TOLD.swap(true, Ordering::Relaxed) {
+                tracing::warn!(%error, "files are read and written through the page cache, which is slower; is /proc mounted?");
+            }
+            None
+        }
+    }
 }
 
 impl Direct {
-    /// The way into the file at `path`; for writing too, if `writes`.
-    pub(super) fn new(path: PathBuf, writes: bool) -> Self {
-        Self { path, writes, opened: OnceLock::new(), refused: AtomicBool::new(false) }
+    /// The way into a file; for writing too, if `writes`.
+    pub(super) fn new(writes: bool) -> Self {
+        Self { writes, opened: OnceLock::new(), refused: AtomicBool::new(false) }
     }
 
     /// Writes as much of `data` as goes this way, from its front on, and returns how much that was. What is not
@@ -57,7 +69,7 @@ impl Direct {
             && aligned(&data[done..], offset + done as u64)
             && !self.refused.load(Ordering::Relaxed)
         {
-            let Some(direct) = self.opened.get_or_init(|| open(&self.path, self.writes, file)) else { break };
+            let Some(direct) = self.opened.get_or_init(|| open(self.writes, file)) else { break };
             match rustix::io::pwrite(direct.as_fd(), &data[done..], offset + done as u64) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(n) => done += n,
@@ -78,7 +90,7 @@ impl Direct {
             && aligned(&buf[done..], offset + done as u64)
             && !self.refused.load(Ordering::Relaxed)
         {
-            let direct = self.opened.get_or_init(|| open(&self.path, self.writes, file));
+            let direct = self.opened.get_or_init(|| open(self.writes, file));
             let Some(direct) = direct else { break };
             match rustix::io::pread(direct.as_fd(), &mut buf[done..], offset + done as u64) {
                 Ok(0) => break,
@@ -149,16 +161,26 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_was_replaced_is_not_written_by_its_name() {
+    fn a_file_is_found_whatever_its_name_has_become() {
         let dir = tempfile::tempdir().unwrap();
-        let disk = RealDisk::new(dir.path());
-        let file = disk.open(Path::new("f"), Open::CreateNew).unwrap();
-        std::fs::remove_file(dir.path().join("f")).unwrap();
-        std::fs::write(dir.path().join("f"), b"another").unwrap();
         let memory = vec![5; DIRECT_ALIGN * 2];
         let start = memory.as_ptr().align_offset(DIRECT_ALIGN);
-        file.write_direct_at(&memory[start..start + DIRECT_ALIGN], 0).unwrap();
-        assert_eq!(std::fs::read(dir.path().join("f")).unwrap(), b"another");
-        assert_eq!(file.len().unwrap(), DIRECT_ALIGN as u64);
+        let page = &memory[start..start + DIRECT_ALIGN];
+        let has_way =
+            super::open(true, &std::fs::File::create_new(dir.path().join("any")).unwrap()).is_some();
+        for removed in [false, true] {
+            let file = std::fs::File::create_new(dir.path().join("f")).unwrap();
+            std::fs::rename(dir.path().join("f"), dir.path().join("renamed")).unwrap();
+            std::fs::write(dir.path().join("f"), b"another").unwrap();
+            if removed {
+                std::fs::remove_file(dir.path().join("renamed")).unwrap();
+            }
+            let direct = super::Direct::new(true);
+            let done = direct.write(&file, page, 0).unwrap();
+            assert_eq!(done, if has_way { DIRECT_ALIGN } else { 0 });
+            assert_eq!(file.metadata().unwrap().len(), done as u64);
+            assert_eq!(std::fs::read(dir.path().join("f")).unwrap(), b"another");
+            std::fs::remove_file(dir.path().join("f")).unwrap();
+        }
     }
 }

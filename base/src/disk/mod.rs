@@ -107,7 +107,7 @@ pub trait File: Send + Sync + 'static {
     /// error the file's bytes in that range are unknown.
     fn write_at(&self, bufs: &[io::IoSlice<'_>], offset: u64) -> io::Result<()>;
     /// Writes all of `data` like [`File::write_at`], past the page cache where the system can: for much data at once,
-    /// which would only push out what is read. `data` should begin at a multiple of [`DIRECT_ALIGN`] in memory and
+    /// which would only push out what is read, and for what is synced at once and read seldom. `data` should begin at a multiple of [`DIRECT_ALIGN`] in memory and
     /// in the file, and be a multiple of it long; what is not, and what the file system refuses to take so, is
     /// written the usual way.
     fn write_direct_at(&self, data: &[u8], offset: u64) -> io::Result<()> {

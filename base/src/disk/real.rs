@@ -38,9 +38,8 @@ impl Disk for RealDisk {
             Open::Create => options.write(true).create(true).truncate(false),
             Open::CreateNew => options.write(true).create_new(true),
         };
-        let path = self.root.join(path);
-        let file = options.open(&path)?;
-        Ok(Arc::new(RealFile { file, direct: Direct::new(path, how != Open::Read) }))
+        let file = options.open(self.root.join(path))?;
+        Ok(Arc::new(RealFile { file, direct: Direct::new(how != Open::Read) }))
     }
 
     fn create_dir(&self, path: &Path) -> io::Result<()> {

@@ -12,14 +12,16 @@
 //!   the system may have dropped the pages while it still shows them.
 //!
 //! How: `segment.rs` has the file format and `record.rs` the records. One thread writes (`writer.rs`) whatever was
-//! submitted meanwhile as one *group*: one vectored write, one sync, then the callbacks. A record tells where its
+//! submitted meanwhile as one *group* (`group.rs`): one write past the page cache, one sync, then the callbacks. A record tells where its
 //! group began, and a group is written only when the one before it is durable; so a valid record proves that all
 //! bytes before its group are durable, and `recovery.rs` can tell a torn tail from damage.
 //!
 //! Memory: 16 bytes per retained entry for the index, plus the cache of recent entries
-//! ([`Config::cache_bytes`]), plus what waits to be written ([`Config::queue_bytes`]). A cached entry shares the
+//! ([`Config::cache_bytes`]), plus what waits to be written ([`Config::queue_bytes`]), plus a copy of the group that is being written ([`Config::group_bytes`], or one larger
+//! request within a segment; 1 MiB of it is kept). A cached entry shares the
 //! buffers of the caller, so a small slice of a large buffer keeps the large one alive.
 
+mod group;
 mod record;
 mod recovery;
 mod segment;
@@ -49,7 +51,7 @@ pub struct EntryId {
     pub index: u64,
 }
 
-/// An entry. The log treats its contents as opaque; `parts` go to the disk without a copy if they are large.
+/// An entry. The log treats its contents as opaque.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// Its identity.

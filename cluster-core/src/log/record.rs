@@ -16,8 +16,7 @@ use super::{Entry, EntryId};
 use atoll_base::checksum;
 use bytes::{Buf, Bytes};
 use serde::{Deserialize, Serialize};
-use std::io::IoSlice;
-use std::ops::{Range, RangeInclusive};
+use std::ops::RangeInclusive;
 
 /// Bytes of a frame's header.
 pub(super) const FRAME_HEADER: usize = 16;
@@ -26,8 +25,6 @@ pub(super) const ALIGN: u32 = 8;
 const ENTRY_FIXED: usize = 32;
 /// What an entry costs beside head, parts and 4 bytes per part.
 pub(super) const ENTRY_OVERHEAD: usize = FRAME_HEADER + ENTRY_FIXED + ALIGN as usize;
-/// Parts up to this size are copied into the group's buffer: cheaper than a slice of its own for the kernel.
-const COPY_UP_TO: usize = 4096;
 
 /// What a segment says about all segments before it; its first record.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -126,6 +123,34 @@ impl Frame {
     /// Bytes that it takes in a segment.
     pub(super) fn size(&self) -> usize {
         padded(self.body_len())
+    }
+
+    /// Adds its bytes to `out`, for `offset` in the segment of `seal`; `group` is where its group begins there.
+    pub(super) fn encode(&self, seal: Seal, group: u32, offset: u32, out: &mut Vec<u8>) {
+        let start = out.len();
+        out.extend_from_slice(&[0; 4]);
+        for number in [seal.tag ^ u32::from(self.kind), self.body_len() as u32, group] {
+            out.extend_from_slice(&number.to_le_bytes());
+        }
+        match &self.body {
+            Body::Plain(body) => out.extend_from_slice(body),
+            Body::Entry(entry) => {
+                for number in [entry.id.term, entry.id.leader, entry.id.index] {
+                    out.extend_from_slice(&number.to_le_bytes());
+                }
+                let lengths = entry.parts.iter().map(Bytes::len);
+                for number in [entry.parts.len(), entry.head.len()].into_iter().chain(lengths) {
+                    out.extend_from_slice(&(number as u32).to_le_bytes());
+                }
+                out.extend_from_slice(&entry.head);
+                for part in &entry.parts {
+                    out.extend_from_slice(part);
+                }
+            }
+        }
+        let crc = checksum::crc32c_append(seal.crc_at(offset), &out[start + 4..]);
+        out[start..start + 4].copy_from_slice(&crc.to_le_bytes());
+        out.resize(start + self.size(), 0);
     }
 }
 
@@ -226,94 +251,4 @@ fn decode_entry(mut body: Bytes) -> Option<Entry> {
     let parts: Option<Vec<Bytes>> =
         (0..parts).map(|_| take(&mut body, lengths.get_u32_le() as usize)).collect();
     Some(Entry { id, head, parts: parts? }).filter(|_| body.is_empty())
-}
-
-/// The bytes of one group, with the large parts left where they are.
-#[derive(Default)]
-pub(super) struct GroupBuffer {
-    scratch: Vec<u8>,
-    pieces: Vec<Piece>,
-    /// Where the part of `scratch` begins that is in no piece yet.
-    open: usize,
-}
-
-enum Piece {
-    Scratch(Range<usize>),
-    Shared(Bytes),
-}
-
-/// Kept between groups at most.
-const SCRATCH_KEPT: usize = 1 << 20;
-
-impl GroupBuffer {
-    pub(super) fn clear(&mut self) {
-        self.pieces.clear();
-        self.scratch.clear();
-        self.scratch.shrink_to(SCRATCH_KEPT);
-        self.open = 0;
-    }
-
-    /// Adds a frame that goes to `offset`, of the group that begins at `group`.
-    pub(super) fn put(&mut self, frame: &Frame, seal: Seal, group: u32, offset: u32) {
-        let start = self.scratch.len();
-        self.scratch.extend_from_slice(&[0; 4]);
-        self.scratch.extend_from_slice(&(seal.tag ^ u32::from(frame.kind)).to_le_bytes());
-        self.scratch.extend_from_slice(&(frame.body_len() as u32).to_le_bytes());
-        self.scratch.extend_from_slice(&group.to_le_bytes());
-        let mut crc = checksum::crc32c_append(seal.crc_at(offset), &self.scratch[start + 4..]);
-        match &frame.body {
-            Body::Plain(body) => {
-                self.scratch.extend_from_slice(body);
-                crc = checksum::crc32c_append(crc, body);
-            }
-            Body::Entry(entry) => {
-                let fixed = self.scratch.len();
-                for number in [entry.id.term, entry.id.leader, entry.id.index] {
-                    self.scratch.extend_from_slice(&number.to_le_bytes());
-                }
-                let lengths = entry.parts.iter().map(Bytes::len);
-                for number in [entry.parts.len(), entry.head.len()].into_iter().chain(lengths) {
-                    self.scratch.extend_from_slice(&(number as u32).to_le_bytes());
-                }
-                self.scratch.extend_from_slice(&entry.head);
-                crc = checksum::crc32c_append(crc, &self.scratch[fixed..]);
-                for part in &entry.parts {
-                    crc = checksum::crc32c_append(crc, part);
-                    self.put_part(part);
-                }
-            }
-        }
-        self.scratch[start..start + 4].copy_from_slice(&crc.to_le_bytes());
-        let padding = frame.size() - FRAME_HEADER - frame.body_len();
-        self.scratch.extend_from_slice(&[0; ALIGN as usize][..padding]);
-    }
-
-    fn put_part(&mut self, part: &Bytes) {
-        if part.len() <= COPY_UP_TO {
-            self.scratch.extend_from_slice(part);
-        } else {
-            self.close_piece();
-            self.pieces.push(Piece::Shared(part.clone()));
-        }
-    }
-
-    fn close_piece(&mut self) {
-        if self.open < self.scratch.len() {
-            self.pieces.push(Piece::Scratch(self.open..self.scratch.len()));
-            self.open = self.scratch.len();
-        }
-    }
-
-    /// All of it, in order.
-    pub(super) fn slices(&mut self) -> Vec<IoSlice<'_>> {
-        self.close_piece();
-        let mut slices = Vec::with_capacity(self.pieces.len());
-        for piece in &self.pieces {
-            slices.push(match piece {
-                Piece::Scratch(range) => IoSlice::new(&self.scratch[range.clone()]),
-                Piece::Shared(bytes) => IoSlice::new(bytes),
-            });
-        }
-        slices
-    }
 }

@@ -6,7 +6,7 @@
 //!    anything else is there, a torn write, the segment takes no more records, so that what is torn can't become
 //!    valid later.
 //! 3. The last group is written again and synced before anything of it counts: if only the process died, or a
-//!    sync failed, the bytes may be in the page cache alone. So may a header that was renewed before the first group.
+//!    sync failed, the bytes may be in the page cache or the disk's own alone. So may a header that was renewed before the first group.
 //! 4. All segments from the oldest needed one are replayed. Each has to be valid up to exactly where the checkpoint
 //!    of its successor says; anything else is damage.
 //! 5. Segments below are removed. That needs no sync: if one comes back, the next opening removes it again.

@@ -11,7 +11,7 @@
 use super::WalError;
 use super::record::{ALIGN, FRAME_HEADER, FrameHeader, Record, Seal};
 use atoll_base::checksum;
-use atoll_base::disk::{Disk, File, Open};
+use atoll_base::disk::{Aligned, Disk, File, Open};
 use bytes::{Buf, BufMut, Bytes};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::IoSlice;
@@ -107,11 +107,13 @@ impl Segment {
         file.set_len(0)?;
         file.allocate(0, u64::from(len))?;
         let salt = fresh_salt();
-        let zeros = vec![0; STRIDE.min(len as usize)];
+        let mut zeros = Aligned::<STRIDE>::default();
+        let zeros = &zeros.bytes()[..STRIDE.min(len as usize)];
         let mut at = 0;
         while at < u64::from(len) {
             let n = zeros.len().min((u64::from(len) - at) as usize);
-            file.write_at(&[IoSlice::new(&zeros[..n])], at)?;
+            // They would only push out of the page cache what is read.
+            file.write_direct_at(&zeros[..n], at)?;
             at += n as u64;
             // Little by little: one sync of a whole segment would hold up the appends for long.
             if at.is_multiple_of(SYNC_EVERY) {
@@ -128,6 +130,8 @@ impl Segment {
         let path = dir.join(name(number));
         let file =
             disk.open(&path, Open::ReadWrite).map_err(WalError::io(format!("open {}", path.display())))?;
+        // What counts is on the disk. Where a write past the page cache failed, the cache may have what was there before.
+        file.forget_cached(0, file.len().map_err(WalError::io(format!("look at {}", path.display())))?);
         let mut raw = [0; HEADER as usize];
         let read = file.read_at(&mut raw, 0).map_err(WalError::io(format!("read {}", path.display())))?;
         let mut buf = &raw[8..32];

@@ -4,7 +4,7 @@
 //! the writer's work itself ([`super::Wal::append_here`]); one thread at a time writes. The preparer keeps spare segments
 //! and removes the segments that a purge made superfluous.
 
-use super::record::GroupBuffer;
+use super::group::GroupBuffer;
 use super::segment::{self, Segment};
 use super::state::{Chunk, State};
 use super::{Config, WalError};
@@ -159,14 +159,16 @@ impl Core {
         let mut buffer = std::mem::take(&mut shared.buffer);
         drop(shared);
         let writing = Writing(self);
-        buffer.clear();
+        let bytes: u32 = group.iter().map(|chunk| chunk.bytes).sum();
+        if let Err(error) = buffer.begin(&segment, start, bytes as usize) {
+            return self.fail_group(group, &format!("read {}", segment.path.display()), &error);
+        }
         let mut offset = start;
         for frame in group.iter().flat_map(|chunk| &chunk.frames) {
-            buffer.put(frame, segment.seal, start, offset);
+            frame.encode(segment.seal, start, offset, buffer.bytes());
             offset += frame.size() as u32;
         }
-        let bytes: u32 = group.iter().map(|chunk| chunk.bytes).sum();
-        if let Err(error) = segment.file.write_at(&buffer.slices(), u64::from(start)) {
+        if let Err(error) = buffer.write(&segment, offset) {
             return self.fail_group(group, &format!("write {}", segment.path.display()), &error);
         }
         let before = Instant::now();
@@ -300,6 +302,10 @@ struct Writing<'a>(&'a Core);
 
 impl Drop for Writing<'_> {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            // The next group would go behind bytes that were never written.
+            self.0.fail("internal error", &io::Error::other("a thread panicked while it wrote a group"));
+        }
         let mut shared = self.0.lock();
         shared.writing = false;
         let is_waited_for = shared.closing || !shared.state.queue.is_empty();

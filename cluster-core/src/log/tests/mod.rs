@@ -2,6 +2,7 @@
 
 mod crash;
 mod model;
+mod panics;
 mod unit;
 
 use super::{Config, Done, Entry, EntryId, Wal, WalError};
