@@ -8,6 +8,7 @@ mod runtime;
 pub mod state_machine;
 mod thread;
 pub mod types;
+mod watch;
 
 #[cfg(test)]
 mod tests;

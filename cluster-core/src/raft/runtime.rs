@@ -1,6 +1,8 @@
-//! The runtime that openraft runs in: tokio's, but its tasks run on the group's [`Executor`](super::executor::Executor).
+//! The runtime that openraft runs in: tokio's, but its tasks run on the group's [`Executor`](super::executor::Executor), and its watch
+//! channels are [`GroupWatch`].
 
 use super::executor::{self, JoinError, JoinHandle};
+use super::watch::GroupWatch;
 use openraft::OptionalSend;
 use openraft::impls::TokioRuntime;
 use openraft::rt::AsyncRuntime;
@@ -19,7 +21,7 @@ impl AsyncRuntime for GroupRuntime {
     type Timeout<R, T: Future<Output = R> + OptionalSend> = <TokioRuntime as AsyncRuntime>::Timeout<R, T>;
     type ThreadLocalRng = <TokioRuntime as AsyncRuntime>::ThreadLocalRng;
     type Mpsc = <TokioRuntime as AsyncRuntime>::Mpsc;
-    type Watch = <TokioRuntime as AsyncRuntime>::Watch;
+    type Watch = GroupWatch;
     type Oneshot = <TokioRuntime as AsyncRuntime>::Oneshot;
     type Mutex<T: OptionalSend + 'static> = <TokioRuntime as AsyncRuntime>::Mutex<T>;
 
@@ -70,5 +72,16 @@ impl AsyncRuntime for GroupRuntime {
         F: Future<Output = T>,
     {
         self.0.block_on(future)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use openraft::testing::runtime::Suite;
+
+    #[test]
+    fn it_is_the_runtime_that_openraft_expects() {
+        Suite::<GroupRuntime>::test_all();
     }
 }
