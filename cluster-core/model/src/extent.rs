@@ -53,7 +53,7 @@ impl Head {
     }
 }
 
-/// Puts a row in. There must be none with its key. `lost`: whether inline bytes of it are not what they were.
+/// Puts a row in. There must be none with its key, or its bytes in `Inline` must be replaced, too ([`overwrite`]). `lost`: whether inline bytes of it are not what they were.
 pub(crate) fn put(kv: &mut impl KvWrite, ino: Ino, extent: &Extent, lost: bool) -> Result<(), KvError> {
     let head = Head::of(extent);
     let key = keys::with_u64(ino, head.offset);
@@ -84,10 +84,29 @@ pub(crate) fn put(kv: &mut impl KvWrite, ino: Ino, extent: &Extent, lost: bool) 
     kv.put(Table::Extent, &key, &value)
 }
 
+/// Whether a row has bytes in `Inline`, if they are not lost.
+fn has_rest(row: &Head) -> bool {
+    row.block.is_none() && row.len as usize > INLINE_HEAD
+}
+
+/// Puts a row in the place of one with the same key. `lost` as for [`put`].
+pub(crate) fn overwrite(
+    kv: &mut impl KvWrite,
+    ino: Ino,
+    former: &Head,
+    extent: &Extent,
+    lost: bool,
+) -> Result<(), KvError> {
+    if has_rest(former) && (lost || !has_rest(&Head::of(extent))) {
+        kv.delete(Table::Inline, &keys::with_u64(ino, former.offset))?;
+    }
+    put(kv, ino, extent, lost)
+}
+
 /// Takes a row out.
 pub(crate) fn delete(kv: &mut impl KvWrite, ino: Ino, row: &Head) -> Result<(), KvError> {
     let key = keys::with_u64(ino, row.offset);
-    if row.block.is_none() && row.len as usize > INLINE_HEAD {
+    if has_rest(row) {
         kv.delete(Table::Inline, &key)?;
     }
     kv.delete(Table::Extent, &key)

@@ -30,8 +30,8 @@ use atoll_meta::{FsError, Piece};
 use cuts::{add_cut, forget_cuts, plan_cuts};
 use filling::{fill, runs};
 use references::{hold_blocks, let_go};
-use rows::{drop_row, put_row, rows_within, shorten_row, split_at};
-use std::ops::ControlFlow;
+use rows::{drop_row, overwrite_row, put_row, rows_within, shorten_row, split_at};
+use std::ops::{ControlFlow, Range};
 
 // ---- replacing
 
@@ -41,7 +41,16 @@ pub(crate) fn replace<K: KvWrite>(t: &mut Transaction<'_, K>, at: At, pieces: &[
     let by_cut = plan_cuts(t, at, runs(pieces).map(|run| (run.start, run.end)))?;
     let held = hold_blocks(t, pieces)?;
     for (run, by_cut) in runs(pieces).zip(by_cut) {
-        clear(t, at, run.start, run.end, by_cut)?;
+        let only = only_row(t, at, run.start..run.end)?;
+        if let Some(former) = only.filter(|only| only.end() == run.end)
+            && let Some(row) = run.alone(t.txn)
+        {
+            // The same bytes again, written anew: most writes into a file that is full of small ones.
+            t.lost.clear(t[at].attr.ino, run.start, run.end);
+            overwrite_row(t, at, former, &row)?;
+            continue;
+        }
+        clear(t, at, run.start..run.end, only, by_cut)?;
         fill(t, at, &run, true)?;
     }
     let_go(t, held)?;
@@ -59,7 +68,8 @@ pub(crate) fn replace_range<K: KvWrite>(
 ) -> Step<()> {
     let by_cut = plan_cuts(t, at, std::iter::once((start, end)))?;
     let held = hold_blocks(t, pieces)?;
-    clear(t, at, start, end, by_cut[0])?;
+    let only = only_row(t, at, start..end)?;
+    clear(t, at, start..end, only, by_cut[0])?;
     for run in runs(pieces) {
         fill(t, at, &run, true)?;
     }
@@ -76,7 +86,8 @@ pub(crate) fn repack<K: KvWrite>(
     pieces: &[Piece],
 ) -> Step<()> {
     let held = hold_blocks(t, pieces)?;
-    clear(t, at, start, end, false)?;
+    let only = only_row(t, at, start..end)?;
+    clear(t, at, start..end, only, false)?;
     for run in runs(pieces) {
         fill(t, at, &run, false)?;
     }
@@ -84,9 +95,30 @@ pub(crate) fn repack<K: KvWrite>(
     update_repack_hint(t, at)
 }
 
-/// Takes out every live byte of `start..end`: by rows, or if `by_cut` by a new cut.
-fn clear<K: KvWrite>(t: &mut Transaction<'_, K>, at: At, start: u64, end: u64, by_cut: bool) -> Step<()> {
-    clear_rows(t, at, start, end, by_cut)?;
+/// The only row of a range, if it begins with it and goes to its end or beyond, and one look tells. No other reaches in then.
+fn only_row<K: KvWrite>(t: &Transaction<'_, K>, at: At, range: Range<u64>) -> Step<Option<Head>> {
+    // No live row is behind the size, and beside a dead one others may be.
+    if range.is_empty() || range.start >= t[at].attr.size || !t.file(at).cuts.is_empty() {
+        return Ok(None);
+    }
+    Ok(extent::at(t.kv, t[at].attr.ino, range.start)?.filter(|row| row.end() >= range.end))
+}
+
+/// Takes out every live byte of a range, of which `only` is the [`only_row`]: by rows, or if `by_cut` by a new cut.
+fn clear<K: KvWrite>(
+    t: &mut Transaction<'_, K>,
+    at: At,
+    Range { start, end }: Range<u64>,
+    only: Option<Head>,
+    by_cut: bool,
+) -> Step<()> {
+    match only {
+        Some(row) if row.end() == end || !by_cut => {
+            put_rest(t, at, row, end)?;
+            drop_row(t, at, row)?;
+        }
+        _ => clear_rows(t, at, start, end, by_cut)?,
+    }
     let ino = t[at].attr.ino;
     t.lost.clear(ino, start, end);
     Ok(())
@@ -103,13 +135,6 @@ fn clear_rows<K: KvWrite>(
     if start >= t[at].attr.size {
         // No live row reaches there.
         return Ok(());
-    }
-    if t.file(at).cuts.is_empty()
-        && let Some(same) = extent::at(t.kv, ino, start)?
-        && same.end() == end
-    {
-        // The same bytes again, written anew: most writes into a file that is full of small ones.
-        return drop_row(t, at, same);
     }
     if let Some(left) = extent::across(t.kv, ino, t.file(at), start)? {
         let left = load(t, at, left)?;
@@ -143,12 +168,20 @@ fn drop_rows<K: KvWrite>(t: &mut Transaction<'_, K>, at: At, start: u64, end: u6
         }
         Ok(ControlFlow::Continue(()))
     })?;
-    if let Some(last) = last_live
-        && let Some(rest) = extent::clip(&load(t, at, last)?, end, u64::MAX)
+    if let Some(last) = last_live {
+        put_rest(t, at, last, end)?;
+    }
+    rows.into_iter().try_for_each(|row| drop_row(t, at, row))
+}
+
+/// What of a row lies behind `end` gets a row of its own.
+fn put_rest<K: KvWrite>(t: &mut Transaction<'_, K>, at: At, row: Head, end: u64) -> Step<()> {
+    if row.end() > end
+        && let Some(rest) = extent::clip(&load(t, at, row)?, end, u64::MAX)
     {
         put_row(t, at, &rest)?;
     }
-    rows.into_iter().try_for_each(|row| drop_row(t, at, row))
+    Ok(())
 }
 
 // ---- releasing

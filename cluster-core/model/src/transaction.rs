@@ -160,8 +160,9 @@ impl<'a, K: KvWrite> Transaction<'a, K> {
             client,
             touched: Touched::default(),
             lost: Lost::default(),
-            slots: Vec::new(),
-            reported: Vec::new(),
+            // Few operations have to do with more.
+            slots: Vec::with_capacity(2),
+            reported: Vec::with_capacity(2),
         }
     }
 

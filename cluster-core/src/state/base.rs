@@ -67,11 +67,16 @@ fn with_key<R>(table: Table, key: &[u8], f: impl FnOnce(&[u8]) -> R) -> R {
         buf[1..len].copy_from_slice(key);
         f(&buf[..len])
     } else {
-        let mut buf = Vec::with_capacity(len);
-        buf.push(table as u8);
-        buf.extend_from_slice(key);
-        f(&buf)
+        f(&whole_key(table, key))
     }
+}
+
+/// The key's place in the redb table.
+fn whole_key(table: Table, key: &[u8]) -> Vec<u8> {
+    let mut whole = Vec::with_capacity(key.len() + 1);
+    whole.push(table as u8);
+    whole.extend_from_slice(key);
+    whole
 }
 
 fn failed(error: redb::StorageError) -> KvError {
@@ -208,7 +213,7 @@ impl Base {
         if !self.may_have(table, from, to)? {
             return Ok(BasePairs { range: None, back, pin: &self.pin, head: None });
         }
-        let prefixed = |bound: Bound<&[u8]>| bound.map(|key| with_key(table, key, <[u8]>::to_vec));
+        let prefixed = |bound: Bound<&[u8]>| bound.map(|key| whole_key(table, key));
         let from = match prefixed(from) {
             Bound::Unbounded => Bound::Included(vec![table as u8]),
             bound => bound,

@@ -18,8 +18,11 @@ pub(super) fn plan_cuts<K: KvWrite>(
     at: At,
     ranges: impl Iterator<Item = (u64, u64)>,
 ) -> Step<Vec<bool>> {
-    if t.file(at).extents <= WRITE_ROWS_MAX as u64 {
-        return Ok(ranges.map(|_| false).collect());
+    let ranges: Vec<_> = ranges.collect();
+    // Each row begins at an offset of its own: there are not more of them than bytes.
+    let bytes = ranges.iter().map(|(start, end)| end.saturating_sub(*start)).fold(0, u64::saturating_add);
+    if t.file(at).extents.min(bytes) <= WRITE_ROWS_MAX as u64 {
+        return Ok(vec![false; ranges.len()]);
     }
     let mut left = WRITE_ROWS_MAX;
     let mut by_cut = Vec::new();

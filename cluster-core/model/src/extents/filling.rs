@@ -19,6 +19,25 @@ pub(super) struct Run<'a> {
     pub(super) end: u64,
 }
 
+impl Run<'_> {
+    /// The row that [`fill`] would make of it, if that is one, and takes in nothing beside it.
+    pub(super) fn alone(&self, birth: u64) -> Option<Extent> {
+        let [piece] = self.pieces else { return None };
+        let source = match &piece.source {
+            Source::Inline(bytes) => {
+                let is_alone = self.start.is_multiple_of(PAGE) && self.end.is_multiple_of(PAGE);
+                if !is_alone || piece.len > INLINE_EXTENT_MAX {
+                    return None;
+                }
+                // Kept for long, and it may lie in the memory of many commands.
+                Source::Inline(Bytes::copy_from_slice(bytes))
+            }
+            Source::Block { .. } => piece.source.clone(),
+        };
+        Some(Extent { piece: Piece { source, ..*piece }, birth })
+    }
+}
+
 pub(super) fn runs(pieces: &[Piece]) -> impl Iterator<Item = Run<'_>> {
     pieces.chunk_by(|a, b| a.end() == b.offset).map(|pieces| Run {
         pieces,
@@ -38,20 +57,17 @@ pub(super) fn fill<K: KvWrite>(t: &mut Transaction<'_, K>, at: At, run: &Run<'_>
         }
         let start = group[0].offset;
         let end = group[group.len() - 1].end();
-        let mut bytes = BytesMut::new();
-        let mut from = start;
-        if merge && let Some(head) = take_before(t, at, start)? {
-            from -= head.len() as u64;
-            bytes.extend_from_slice(&head);
-        }
+        let head = if merge { take_before(t, at, start)? } else { None }.unwrap_or_default();
+        let tail = if merge { take_after(t, at, end)? } else { None }.unwrap_or_default();
+        let from = start - head.len() as u64;
+        let mut bytes = BytesMut::with_capacity(head.len() + (end - start) as usize + tail.len());
+        bytes.extend_from_slice(&head);
         for piece in group {
             if let Source::Inline(part) = &piece.source {
                 bytes.extend_from_slice(part);
             }
         }
-        if merge && let Some(tail) = take_after(t, at, end)? {
-            bytes.extend_from_slice(&tail);
-        }
+        bytes.extend_from_slice(&tail);
         put_inline(t, at, from, bytes.freeze())?;
     }
     Ok(())

@@ -11,8 +11,12 @@ use atoll_meta::{Extent, Source};
 use std::ops::ControlFlow;
 
 fn put_extent<K: KvWrite>(t: &mut Transaction<'_, K>, ino: Ino, extent: &Extent) -> Step<()> {
-    let lost = t.lost.overlaps(ino, &(extent.piece.offset..extent.piece.end()));
+    let lost = is_lost(t, ino, extent);
     Ok(extent::put(t.kv, ino, extent, lost)?)
+}
+
+fn is_lost<K: KvWrite>(t: &Transaction<'_, K>, ino: Ino, extent: &Extent) -> bool {
+    t.lost.overlaps(ino, &(extent.piece.offset..extent.piece.end()))
 }
 
 fn count_bytes<K: KvWrite>(t: &mut Transaction<'_, K>, volume: VolumeId, plus: u64, minus: u64) {
@@ -59,6 +63,28 @@ pub(super) fn drop_row<K: KvWrite>(t: &mut Transaction<'_, K>, at: At, row: Head
     extent::delete(t.kv, ino, &row)?;
     count_row(t, at, row, false);
     row.block.map_or(Ok(()), |id| unreference(t, id))
+}
+
+/// Puts a row in the place of a live one with the same bounds.
+pub(super) fn overwrite_row<K: KvWrite>(
+    t: &mut Transaction<'_, K>,
+    at: At,
+    former: Head,
+    extent: &Extent,
+) -> Step<()> {
+    let (ino, row) = (t[at].attr.ino, Head::of(extent));
+    debug_assert_eq!((row.offset, row.len), (former.offset, former.len));
+    if let Some(id) = row.block {
+        reference(t, id)?;
+    }
+    // As many bytes in as many rows: nothing is counted anew unless they are of the other kind.
+    if row.block.is_some() != former.block.is_some() {
+        count_row(t, at, former, false);
+        count_row(t, at, row, true);
+    }
+    let lost = is_lost(t, ino, extent);
+    extent::overwrite(t.kv, ino, &former, extent, lost)?;
+    former.block.map_or(Ok(()), |id| unreference(t, id))
 }
 
 /// Makes a row end earlier.

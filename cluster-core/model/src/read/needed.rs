@@ -220,13 +220,17 @@ impl<K: KvRead> Target<'_, K> {
         if file.cuts.is_empty()
             && !touches
             && !touches_behind
-            && extent::at(kv, ino, start)?.is_some_and(|same| same.end() == end)
+            && let Some(row) = extent::at(kv, ino, start)?.filter(|row| row.end() >= end)
         {
-            // The same bytes again, the most frequent: one look, and no other row reaches in.
-            return Ok([None, None]);
+            // One look, and no other row reaches in. The same bytes again are the most frequent.
+            return Ok([Some(row).filter(|row| row.end() > end), None]);
         }
         let fits = |row: &Head| row.end() > start || touches && row.end() == start;
         let left = extent::before(kv, ino, file, start, fits)?;
+        if left.is_some_and(|left| left.end() > end) {
+            // It covers the whole range.
+            return Ok([left, None]);
+        }
         let mut right = extent::across(kv, ino, file, end)?;
         if right.is_none() && touches_behind {
             right = extent::at(kv, ino, end)?.filter(|row| file.is_live(row.offset, row.birth));

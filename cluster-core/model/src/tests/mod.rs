@@ -11,6 +11,7 @@ mod locks;
 mod namespace;
 mod nfs4;
 mod once;
+mod overwritten;
 mod random;
 mod refused;
 mod rig;
