@@ -268,7 +268,9 @@ impl Repacker {
         len: u64,
     ) -> Result<u64, MaintenanceError> {
         let id = self.ids.next();
-        let mut data = BytesMut::new();
+        // To grow would copy them twice over.
+        let all: u64 = map.extents.iter().map(|extent| u64::from(extent.piece.len)).sum();
+        let mut data = BytesMut::with_capacity(all as usize);
         let mut pieces: Vec<Piece> = Vec::new();
         for extent in &map.extents {
             let bytes = read_extent(blocks, extent).await?;

@@ -12,7 +12,7 @@ use atoll_base::block::BlockId;
 use atoll_base::limits::{BLOCK_MAX, INLINE_WRITE_MAX};
 use atoll_meta::{Piece, Source};
 use bytes::{Bytes, BytesMut};
-use std::iter::Peekable;
+use std::iter;
 use std::ops::Range;
 
 /// Longest block made, and the alignment of cuts: one READ of the largest size.
@@ -126,7 +126,7 @@ fn runs(segments: impl IntoIterator<Item = (u64, Bytes)>) -> Vec<Run> {
 /// The batches of a flush, made one by one: only the one at hand holds copies.
 #[derive(Debug)]
 pub(crate) struct Plan {
-    runs: Peekable<std::vec::IntoIter<Run>>,
+    runs: std::vec::IntoIter<Run>,
     inline: bool,
 }
 
@@ -134,13 +134,13 @@ pub(crate) struct Plan {
 pub(crate) fn plan(segments: impl IntoIterator<Item = (u64, Bytes)>) -> Plan {
     let runs = runs(segments);
     let total: usize = runs.iter().map(|r| r.len).sum();
-    Plan { runs: runs.into_iter().peekable(), inline: total <= INLINE_WRITE_MAX }
+    Plan { runs: runs.into_iter(), inline: total <= INLINE_WRITE_MAX }
 }
 
 impl Plan {
     /// Whether there is another batch.
-    pub(crate) fn has_more(&mut self) -> bool {
-        self.runs.peek().is_some()
+    pub(crate) fn has_more(&self) -> bool {
+        !self.runs.as_slice().is_empty()
     }
 
     /// The next batch; empty if there is none. `next_id` names new blocks.
@@ -163,7 +163,10 @@ impl Plan {
                 if shared.len() + len > TARGET as usize {
                     close(&mut batch, &mut shared, &mut shared_id);
                 }
-                let id = *shared_id.get_or_insert_with(&mut next_id);
+                let id = *shared_id.get_or_insert_with(|| {
+                    shared = BytesMut::with_capacity(shared_bytes(len, self.runs.as_slice()));
+                    next_id()
+                });
                 let at = shared.len() as u32;
                 run.slices.iter().for_each(|s| shared.extend_from_slice(s));
                 Source::Block { id, offset: at }
@@ -174,6 +177,16 @@ impl Plan {
         close(&mut batch, &mut shared, &mut shared_id);
         batch
     }
+}
+
+/// Bytes of a block that is shared by a first small piece and those that follow: all at once, to grow would copy them twice over.
+fn shared_bytes(first: usize, next: &[Run]) -> usize {
+    let small = next.iter().take(BATCH_PIECES).map(|run| run.len).filter(|len| *len < OWN_BLOCK);
+    let sums = small.scan(first, |sum, len| {
+        *sum += len;
+        (*sum <= TARGET as usize).then_some(*sum)
+    });
+    iter::once(first).chain(sums).last().unwrap_or(first)
 }
 
 /// Ends the block that small pieces share.
