@@ -15,7 +15,7 @@ use atoll_nfs::server::{Limits, any_address, raise_open_files};
 use clap::Args;
 use std::io::IsTerminal;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -56,6 +56,11 @@ pub(crate) struct Options {
 /// Serves until SIGTERM or SIGINT.
 pub(crate) async fn run(options: Options) -> Result<()> {
     raise_open_files();
+    if !Path::new("/proc/self/fd").is_dir() {
+        tracing::warn!(
+            "/proc is not mounted: the disk is read and written through the page cache, which is slower"
+        );
+    }
     let data = match options.new_secret {
         true => DataDir::open_with_new_secret(&options.dir)?,
         false => DataDir::open_or_create(&options.dir)?,

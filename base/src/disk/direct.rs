@@ -31,28 +31,15 @@ fn aligned(data: &[u8], offset: u64) -> bool {
 
 /// `None` where there is no such way. By the descriptor, not by a path: the file may have got another name.
 fn open(writes: bool, file: &fs::File) -> Option<fs::File> {
-    let opened = fs::OpenOptions::new()
+    let direct = fs::OpenOptions::new()
         .read(true)
         .write(writes)
         .custom_flags(OFlags::DIRECT.bits() as i32)
-        .open(format!("/proc/self/fd/{}", file.as_raw_fd()));
+        .open(format!("/proc/self/fd/{}", file.as_raw_fd()))
+        .ok()?;
     // That it is this file is up to whoever mounted /proc.
-    let checked = opened.and_then(|direct| {
-        let (a, b) = (file.metadata()?, direct.metadata()?);
-        let same = (a.dev(), a.ino()) == (b.dev(), b.ino());
-        if same { Ok(direct) } else { Err(io::Error::other("/proc/self/fd leads to another file")) }
-    });
-    match checked {
-        Ok(direct) => Some(direct),
-        Err(error) => {
-            // The file system's own answer is InvalidInput.
-            static TOLD: AtomicBool = AtomicBool::new(false);
-            if error.kind() != io::ErrorKind::InvalidInput && !TOLD.swap(true, Ordering::Relaxed) {
-                tracing::warn!(%error, "files are read and written through the page cache, which is slower; is /proc mounted?");
-            }
-            None
-        }
-    }
+    let (a, b) = (file.metadata().ok()?, direct.metadata().ok()?);
+    ((a.dev(), a.ino()) == (b.dev(), b.ino())).then_some(direct)
 }
 
 impl Direct {
