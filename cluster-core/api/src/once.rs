@@ -11,6 +11,7 @@ use crate::nfs4::{ClientId, SessionId};
 use crate::response::Response;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use std::hash::{Hash, Hasher};
 use std::net::IpAddr;
 
 /// Under what the outcome of a call is stored.
@@ -98,7 +99,7 @@ pub enum OwnerSequence {
 }
 
 /// Names one non-idempotent request of one client.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct OnceKey {
     /// Client address; IPv4 in its IPv6-mapped form.
     pub client: [u8; 16],
@@ -116,6 +117,17 @@ impl OnceKey {
             IpAddr::V6(v6) => v6.octets(),
         };
         Self { client, xid, fingerprint }
+    }
+}
+
+impl Hash for OnceKey {
+    /// In one piece: a call is looked for in several tables, and its parts one by one take the hasher twice as long.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let mut all = [0; 28];
+        all[..16].copy_from_slice(&self.client);
+        all[16..24].copy_from_slice(&self.fingerprint.to_ne_bytes());
+        all[24..].copy_from_slice(&self.xid.to_ne_bytes());
+        state.write(&all);
     }
 }
 

@@ -7,7 +7,7 @@ use super::refused::Refused;
 use atoll_base::attr::Attr;
 use atoll_base::id::Ino;
 use atoll_meta::{FsError, OnceKey, Response};
-use std::collections::HashMap;
+use std::collections::{HashMap, hash_map};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -168,9 +168,10 @@ impl Table {
 
     /// Forgets the outcome of a WRITE, but not that of the same request taken in again in a later life, which is in its place then.
     pub(crate) fn forget(&self, covered: &Covered) {
-        let mut outcomes = self.outcomes(&covered.key);
-        if outcomes.get(&covered.key).is_some_and(|known| Arc::ptr_eq(known, &covered.response)) {
-            outcomes.remove(&covered.key);
+        if let hash_map::Entry::Occupied(known) = self.outcomes(&covered.key).entry(covered.key)
+            && Arc::ptr_eq(known.get(), &covered.response)
+        {
+            known.remove();
         }
     }
 
