@@ -50,7 +50,7 @@ pub(crate) fn replace<K: KvWrite>(t: &mut Transaction<'_, K>, at: At, pieces: &[
             overwrite_row(t, at, former, &row)?;
             continue;
         }
-        clear(t, at, run.start..run.end, only, by_cut)?;
+        clear_knowing(t, at, run.start..run.end, only, by_cut)?;
         fill(t, at, &run, true)?;
     }
     let_go(t, held)?;
@@ -68,8 +68,7 @@ pub(crate) fn replace_range<K: KvWrite>(
 ) -> Step<()> {
     let by_cut = plan_cuts(t, at, std::iter::once((start, end)))?;
     let held = hold_blocks(t, pieces)?;
-    let only = only_row(t, at, start..end)?;
-    clear(t, at, start..end, only, by_cut[0])?;
+    clear(t, at, start..end, by_cut[0])?;
     for run in runs(pieces) {
         fill(t, at, &run, true)?;
     }
@@ -86,8 +85,7 @@ pub(crate) fn repack<K: KvWrite>(
     pieces: &[Piece],
 ) -> Step<()> {
     let held = hold_blocks(t, pieces)?;
-    let only = only_row(t, at, start..end)?;
-    clear(t, at, start..end, only, false)?;
+    clear(t, at, start..end, false)?;
     for run in runs(pieces) {
         fill(t, at, &run, false)?;
     }
@@ -104,8 +102,14 @@ fn only_row<K: KvWrite>(t: &Transaction<'_, K>, at: At, range: Range<u64>) -> St
     Ok(extent::at(t.kv, t[at].attr.ino, range.start)?.filter(|row| row.end() >= range.end))
 }
 
-/// Takes out every live byte of a range, of which `only` is the [`only_row`]: by rows, or if `by_cut` by a new cut.
-fn clear<K: KvWrite>(
+/// Takes out every live byte of a range: by rows, or if `by_cut` by a new cut.
+fn clear<K: KvWrite>(t: &mut Transaction<'_, K>, at: At, range: Range<u64>, by_cut: bool) -> Step<()> {
+    let only = only_row(t, at, range.clone())?;
+    clear_knowing(t, at, range, only, by_cut)
+}
+
+/// As [`clear`], for who knows the range's [`only_row`].
+fn clear_knowing<K: KvWrite>(
     t: &mut Transaction<'_, K>,
     at: At,
     Range { start, end }: Range<u64>,

@@ -12,7 +12,6 @@ use atoll_base::block::BlockId;
 use atoll_base::limits::{BLOCK_MAX, INLINE_WRITE_MAX};
 use atoll_meta::{Piece, Source};
 use bytes::{Bytes, BytesMut};
-use std::iter;
 use std::ops::Range;
 
 /// Longest block made, and the alignment of cuts: one READ of the largest size.
@@ -186,7 +185,7 @@ fn shared_bytes(first: usize, next: &[Run]) -> usize {
         *sum += len;
         (*sum <= TARGET as usize).then_some(*sum)
     });
-    iter::once(first).chain(sums).last().unwrap_or(first)
+    sums.last().unwrap_or(first)
 }
 
 /// Ends the block that small pieces share.
