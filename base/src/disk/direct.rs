@@ -3,22 +3,26 @@
 //! A second descriptor of the same file does it, so that others go on through the cache. The kernel
 //! keeps the two in step: a direct write first writes back, and then drops, what the cache has of its range; a direct read first writes it back. What
 //! makes either durable is `fdatasync` of the file, through any descriptor: it empties the disk's own cache and
-//! commits the changes of the file's extents.
+//! commits the changes of the file's extents. A write through a descriptor with `O_DSYNC` does that for its own range.
 
-use super::DIRECT_ALIGN;
+use super::aio::Queue;
+use super::{DIRECT_ALIGN, SyncedWrite};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 use std::fs;
 use std::io;
+use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 /// The way past the cache into one file, opened at the first use.
 pub(super) struct Direct {
     writes: bool,
     opened: OnceLock<Option<fs::File>>,
+    /// For writes that go on beside their thread; made at the first.
+    queue: OnceLock<Option<Arc<Queue>>>,
     /// The file system does not take what we can offer.
     refused: AtomicBool,
 }
@@ -30,11 +34,11 @@ fn aligned(data: &[u8], offset: u64) -> bool {
 }
 
 /// `None` where there is no such way. By the descriptor, not by a path: the file may have got another name.
-fn open(writes: bool, file: &fs::File) -> Option<fs::File> {
+fn open(writes: bool, flags: OFlags, file: &fs::File) -> Option<fs::File> {
     let direct = fs::OpenOptions::new()
         .read(true)
         .write(writes)
-        .custom_flags(OFlags::DIRECT.bits() as i32)
+        .custom_flags((OFlags::DIRECT | flags).bits() as i32)
         .open(format!("/proc/self/fd/{}", file.as_raw_fd()))
         .ok()?;
     // That it is this file is up to whoever mounted /proc.
@@ -45,7 +49,7 @@ fn open(writes: bool, file: &fs::File) -> Option<fs::File> {
 impl Direct {
     /// The way into a file; for writing too, if `writes`.
     pub(super) fn new(writes: bool) -> Self {
-        Self { writes, opened: OnceLock::new(), refused: AtomicBool::new(false) }
+        Self { writes, opened: OnceLock::new(), queue: OnceLock::new(), refused: AtomicBool::new(false) }
     }
 
     /// Writes as much of `data` as goes this way, from its front on, and returns how much that was. What is not
@@ -56,7 +60,9 @@ impl Direct {
             && aligned(&data[done..], offset + done as u64)
             && !self.refused.load(Ordering::Relaxed)
         {
-            let Some(direct) = self.opened.get_or_init(|| open(self.writes, file)) else { break };
+            let Some(direct) = self.opened.get_or_init(|| open(self.writes, OFlags::empty(), file)) else {
+                break;
+            };
             match rustix::io::pwrite(direct.as_fd(), &data[done..], offset + done as u64) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(n) => done += n,
@@ -69,6 +75,24 @@ impl Direct {
         Ok(done)
     }
 
+    /// See [`super::File::begin_synced_write`].
+    pub(super) fn begin_synced_write(
+        &self,
+        file: &fs::File,
+        data: Vec<u8>,
+        part: Range<usize>,
+        offset: u64,
+    ) -> Result<Box<dyn SyncedWrite>, Vec<u8>> {
+        if !aligned(&data[part.clone()], offset) || self.refused.load(Ordering::Relaxed) {
+            return Err(data);
+        }
+        let queue = || open(self.writes, OFlags::DSYNC, file).and_then(Queue::new);
+        match self.queue.get_or_init(queue) {
+            Some(queue) => queue.begin(data, part, offset),
+            None => Err(data),
+        }
+    }
+
     /// Fills as much of `buf` as comes this way, from its front on, and returns how much that was. Stops at the end of
     /// the file too.
     pub(super) fn read(&self, file: &fs::File, buf: &mut [u8], offset: u64) -> io::Result<usize> {
@@ -77,7 +101,7 @@ impl Direct {
             && aligned(&buf[done..], offset + done as u64)
             && !self.refused.load(Ordering::Relaxed)
         {
-            let direct = self.opened.get_or_init(|| open(self.writes, file));
+            let direct = self.opened.get_or_init(|| open(self.writes, OFlags::empty(), file));
             let Some(direct) = direct else { break };
             match rustix::io::pread(direct.as_fd(), &mut buf[done..], offset + done as u64) {
                 Ok(0) => break,
@@ -94,6 +118,7 @@ impl Direct {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use super::OFlags;
     use crate::disk::{DIRECT_ALIGN, Disk, Open, RealDisk};
     use std::io::IoSlice;
     use std::path::Path;
@@ -154,7 +179,8 @@ mod tests {
         let start = memory.as_ptr().align_offset(DIRECT_ALIGN);
         let page = &memory[start..start + DIRECT_ALIGN];
         let has_way =
-            super::open(true, &std::fs::File::create_new(dir.path().join("any")).unwrap()).is_some();
+            super::open(true, OFlags::empty(), &std::fs::File::create_new(dir.path().join("any")).unwrap())
+                .is_some();
         for removed in [false, true] {
             let file = std::fs::File::create_new(dir.path().join("f")).unwrap();
             std::fs::rename(dir.path().join("f"), dir.path().join("renamed")).unwrap();

@@ -10,6 +10,7 @@
 //! Each sync names its *site*, a constant such as `"wal.append"`. Production ignores it. The simulator can be told
 //! to skip one site, and the crash campaign must then fail: this shows that each sync is both needed and tested.
 
+mod aio;
 mod aligned;
 mod direct;
 mod real;
@@ -113,6 +114,20 @@ pub trait File: Send + Sync + 'static {
     fn write_direct_at(&self, data: &[u8], offset: u64) -> io::Result<()> {
         self.write_at(&[io::IoSlice::new(data)], offset)
     }
+    /// Begins to write `data[part]` at `offset` so that it is durable when [`SyncedWrite::wait`] says so: this write alone, not what was written before it and not synced.
+    /// The disk works meanwhile. Aligned as for [`File::write_direct_at`].
+    ///
+    /// # Errors
+    /// Gives `data` back where the system has no such way, or has another such write of this file under way. Nothing was begun then.
+    fn begin_synced_write(
+        &self,
+        data: Vec<u8>,
+        _part: Range<usize>,
+        _offset: u64,
+        _site: &'static str,
+    ) -> Result<Box<dyn SyncedWrite>, Vec<u8>> {
+        Err(data)
+    }
     /// Makes the data, and the length, durable (`fdatasync`). After an error the caller must not retry as if
     /// nothing had happened: the system may have dropped the dirty pages.
     fn sync(&self, site: &'static str) -> io::Result<()>;
@@ -129,6 +144,13 @@ pub trait File: Send + Sync + 'static {
     fn allocate(&self, offset: u64, len: u64) -> io::Result<()>;
     /// Frees the storage of the range, which then reads as zeros.
     fn punch_hole(&self, offset: u64, len: u64) -> io::Result<()>;
+}
+
+/// A durable write under way. To drop it is to wait for it, too.
+pub trait SyncedWrite: Send {
+    /// Waits until the disk has done it. Gives the memory back, and how many bytes, from the first on, are durable: fewer than all if the system took no more. Then the
+    /// caller writes the rest in another way. After an error as after one of [`File::sync`].
+    fn wait(self: Box<Self>) -> (Vec<u8>, io::Result<usize>);
 }
 
 /// Reads exactly `buf.len()` bytes at `offset`, or fails with `UnexpectedEof`.

@@ -1,7 +1,7 @@
 //! The system's own file system, below one directory.
 
 use super::direct::Direct;
-use super::{Disk, Entry, File, Open, Space};
+use super::{Disk, Entry, File, Open, Space, SyncedWrite};
 use std::fs;
 use std::io::{self, IoSlice};
 use std::ops::Range;
@@ -176,6 +176,16 @@ impl File for RealFile {
         self.write_at(&[IoSlice::new(&data[done..])], offset + done as u64)
     }
 
+    fn begin_synced_write(
+        &self,
+        data: Vec<u8>,
+        part: Range<usize>,
+        offset: u64,
+        _site: &'static str,
+    ) -> Result<Box<dyn SyncedWrite>, Vec<u8>> {
+        self.direct.begin_synced_write(&self.file, data, part, offset)
+    }
+
     fn sync(&self, _site: &'static str) -> io::Result<()> {
         self.file.sync_data()
     }
@@ -205,6 +215,51 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
+    use crate::disk::DIRECT_ALIGN;
+
+    /// Where the file system has the way, and where it has not.
+    #[test]
+    fn a_write_that_goes_on_beside_its_thread_is_there_when_it_was_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = RealDisk::new(dir.path()).open(Path::new("f"), Open::CreateNew).unwrap();
+        file.write_at(&[IoSlice::new(&[0; 16 * DIRECT_ALIGN])], 0).unwrap();
+        file.sync("test").unwrap();
+        let mut want = vec![0; 16 * DIRECT_ALIGN];
+        let mut begun = 0;
+        for n in 0..12_u8 {
+            let mut data = vec![n + 1; 4 * DIRECT_ALIGN];
+            let start = data.as_ptr().align_offset(DIRECT_ALIGN);
+            let part = start..start + DIRECT_ALIGN * (1 + usize::from(n % 3));
+            data[..start].fill(0xee);
+            let at = usize::from(n) * DIRECT_ALIGN;
+            let (place, bytes) = (data.as_ptr().addr(), data[part.clone()].to_vec());
+            match file.begin_synced_write(data, part.clone(), at as u64, "test") {
+                Ok(write) => {
+                    begun += 1;
+                    // One at a time.
+                    let other = vec![9; 3 * DIRECT_ALIGN];
+                    let start = other.as_ptr().align_offset(DIRECT_ALIGN);
+                    assert!(file.begin_synced_write(other, start..start + DIRECT_ALIGN, 0, "test").is_err());
+                    if n == 5 {
+                        drop(write);
+                    } else {
+                        let (data, done) = write.wait();
+                        assert_eq!((data.as_ptr().addr(), done.unwrap()), (place, part.len()));
+                    }
+                }
+                Err(data) => file.write_direct_at(&data[part], at as u64).unwrap(),
+            }
+            want[at..at + bytes.len()].copy_from_slice(&bytes);
+            let mut got = vec![0; want.len()];
+            file.read_at(&mut got, 0).unwrap();
+            assert!(got == want, "after {n}");
+        }
+        assert!(begun == 0 || begun == 12, "{begun} of 12");
+        // What is not aligned is not begun.
+        let data = vec![1; 4 * DIRECT_ALIGN];
+        let odd = data.as_ptr().align_offset(DIRECT_ALIGN) + 1;
+        assert!(file.begin_synced_write(data, odd..odd + DIRECT_ALIGN, 0, "test").is_err());
+    }
 
     #[test]
     fn what_was_only_allocated_is_not_written() {

@@ -1,14 +1,14 @@
 //! Disks and files around others, for tests: whoever makes one says what differs, and the rest is passed on.
 //!
 //! What is past the page cache is not passed on: it ends in [`File::read_at`] and [`File::write_at`] of the wrapper, so that nothing goes
-//! by what the test does there.
+//! by what the test does there. Writes that are durable by themselves there are only if the wrapper has them.
 
-use super::{Disk, Entry, File, Open, Space};
+use super::{Disk, Entry, File, Open, Space, SyncedWrite};
 use std::io::{self, IoSlice};
 use std::ops::Range;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 /// What a wrapper of a file does; the rest goes to [`AroundFile::inner`].
 pub trait AroundFile: Send + Sync + 'static {
@@ -21,6 +21,16 @@ pub trait AroundFile: Send + Sync + 'static {
     /// In place of [`File::write_at`].
     fn write_at(&self, bufs: &[IoSlice<'_>], offset: u64) -> io::Result<()> {
         self.inner().write_at(bufs, offset)
+    }
+    /// In place of [`File::begin_synced_write`].
+    fn begin_synced_write(
+        &self,
+        data: Vec<u8>,
+        _part: Range<usize>,
+        _offset: u64,
+        _site: &'static str,
+    ) -> Result<Box<dyn SyncedWrite>, Vec<u8>> {
+        Err(data)
     }
     /// In place of [`File::sync`].
     fn sync(&self, site: &'static str) -> io::Result<()> {
@@ -53,6 +63,16 @@ impl<W: AroundFile> File for WrapFile<W> {
 
     fn write_at(&self, bufs: &[IoSlice<'_>], offset: u64) -> io::Result<()> {
         self.0.write_at(bufs, offset)
+    }
+
+    fn begin_synced_write(
+        &self,
+        data: Vec<u8>,
+        part: Range<usize>,
+        offset: u64,
+        site: &'static str,
+    ) -> Result<Box<dyn SyncedWrite>, Vec<u8>> {
+        self.0.begin_synced_write(data, part, offset, site)
     }
 
     fn sync(&self, site: &'static str) -> io::Result<()> {
@@ -149,5 +169,106 @@ impl AroundFile for CountedFile {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
         self.bytes.fetch_add(buf.len() as u64, Ordering::Relaxed);
         self.file.read_at(buf, offset)
+    }
+}
+
+/// A disk that holds back, when it is told to, those who begin a durable write or wait for one.
+#[derive(Clone)]
+pub struct HoldWrites {
+    disk: Arc<dyn Disk>,
+    /// Before a write is begun.
+    pub begin: Arc<Gate>,
+    /// Before its end is waited for.
+    pub wait: Arc<Gate>,
+}
+
+/// Where threads wait as long as it is shut.
+#[derive(Default)]
+pub struct Gate {
+    /// Whether it is shut, and how many wait.
+    state: Mutex<(bool, usize)>,
+    changed: Condvar,
+}
+
+impl Gate {
+    fn lock(&self) -> MutexGuard<'_, (bool, usize)> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait_while(&self, until: impl Fn(&(bool, usize)) -> bool) {
+        let state = self.changed.wait_while(self.lock(), |state| until(state));
+        drop(state.unwrap_or_else(PoisonError::into_inner));
+    }
+
+    fn pass(&self) {
+        self.lock().1 += 1;
+        self.changed.notify_all();
+        self.wait_while(|(shut, _)| *shut);
+        self.lock().1 -= 1;
+    }
+
+    /// From now on whoever comes waits; or those who wait go on.
+    pub fn shut(&self, shut: bool) {
+        self.lock().0 = shut;
+        self.changed.notify_all();
+    }
+
+    /// Returns when somebody waits.
+    pub fn until_somebody_waits(&self) {
+        self.wait_while(|(_, waiting)| *waiting == 0);
+    }
+}
+
+impl HoldWrites {
+    /// Holds nobody yet.
+    pub fn new(disk: Arc<dyn Disk>) -> Self {
+        Self { disk, begin: Arc::default(), wait: Arc::default() }
+    }
+}
+
+impl AroundDisk for HoldWrites {
+    fn inner(&self) -> &dyn Disk {
+        &*self.disk
+    }
+
+    fn open(&self, path: &Path, how: Open) -> io::Result<Arc<dyn File>> {
+        let file = self.disk.open(path, how)?;
+        Ok(Arc::new(WrapFile(HeldFile { file, begin: self.begin.clone(), wait: self.wait.clone() })))
+    }
+}
+
+struct HeldFile {
+    file: Arc<dyn File>,
+    begin: Arc<Gate>,
+    wait: Arc<Gate>,
+}
+
+impl AroundFile for HeldFile {
+    fn inner(&self) -> &dyn File {
+        &*self.file
+    }
+
+    fn begin_synced_write(
+        &self,
+        data: Vec<u8>,
+        part: Range<usize>,
+        offset: u64,
+        site: &'static str,
+    ) -> Result<Box<dyn SyncedWrite>, Vec<u8>> {
+        self.begin.pass();
+        let write = self.file.begin_synced_write(data, part, offset, site)?;
+        Ok(Box::new(HeldWrite { write, gate: self.wait.clone() }))
+    }
+}
+
+struct HeldWrite {
+    write: Box<dyn SyncedWrite>,
+    gate: Arc<Gate>,
+}
+
+impl SyncedWrite for HeldWrite {
+    fn wait(self: Box<Self>) -> (Vec<u8>, io::Result<usize>) {
+        self.gate.pass();
+        self.write.wait()
     }
 }

@@ -12,7 +12,7 @@
 //!   the system may have dropped the pages while it still shows them.
 //!
 //! How: `segment.rs` has the file format and `record.rs` the records. One thread writes (`writer.rs`) whatever was
-//! submitted meanwhile as one *group* (`group.rs`): one write past the page cache, one sync, then the callbacks. A record tells where its
+//! submitted meanwhile as one *group* (`group.rs`): one durable write past the page cache, then the callbacks. A record tells where its
 //! group began, and a group is written only when the one before it is durable; so a valid record proves that all
 //! bytes before its group are durable, and `recovery.rs` can tell a torn tail from damage.
 //!

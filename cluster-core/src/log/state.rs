@@ -45,6 +45,8 @@ pub(super) struct Chunk {
     pub(super) frames: Vec<Frame>,
     /// Told when this chunk is durable; on the last chunk of a request.
     pub(super) done: Option<Done>,
+    /// It may be told so when the disk has the chunk ([`super::Wal::append_early`]).
+    pub(super) is_early: bool,
     /// Segments before it are not needed once this chunk is durable.
     pub(super) retire_below: Option<u64>,
 }
@@ -201,6 +203,7 @@ impl State {
                 bytes: 0,
                 frames: Vec::new(),
                 done: None,
+                is_early: false,
                 retire_below: None,
             });
             chunk.frames.push(frame);
@@ -246,7 +249,15 @@ impl State {
         self.segments.insert(segment.number, segment.clone());
         self.cursor = Some(Cursor { segment: segment.clone(), offset: HEADER + bytes, sealed: false });
         self.queued_bytes += bytes as usize;
-        Chunk { segment, offset: HEADER, bytes, frames: vec![frame], done: None, retire_below: None }
+        Chunk {
+            segment,
+            offset: HEADER,
+            bytes,
+            frames: vec![frame],
+            done: None,
+            is_early: false,
+            retire_below: None,
+        }
     }
 
     pub(super) fn checkpoint(&self, previous_end: u32) -> Checkpoint {

@@ -3,7 +3,7 @@
 use super::record::{Frame, Record};
 use super::recovery::recover;
 use super::state::{Location, State};
-use super::writer::{Core, Shared};
+use super::writer::{Core, Shared, Turn};
 use super::{Config, Entry, EntryId, Status, WalError};
 use atoll_base::disk::Disk;
 use bytes::Bytes;
@@ -14,14 +14,15 @@ use std::sync::{Arc, MutexGuard};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
-/// Called once when the request is durable or has failed, from a thread of the log or from whoever called [`Wal::append_here`]. It must not block.
+/// Called once when the request is durable or has failed, from a thread of the log or from whoever appended early or waits in [`Wal::settle`]. It must not block.
 pub type Done = Box<dyn FnOnce(Result<(), WalError>) + Send>;
 
-/// Who writes what was just queued.
+/// When a request is done.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Writer {
-    Thread,
-    Caller,
+enum When {
+    Durable,
+    /// See [`Wal::append_early`].
+    Early,
 }
 
 /// An open log. Requests take effect in memory at once and in the order of the calls; they are durable when
@@ -75,6 +76,13 @@ impl Wal {
         self.core.maintain();
     }
 
+    /// Whether nothing is written nor queued.
+    #[cfg(test)]
+    pub(super) fn is_idle(&self) -> bool {
+        let shared = self.core.lock();
+        matches!(shared.turn, Turn::Nobody) && shared.state.queue.is_empty()
+    }
+
     /// The maintenance of [`Wal::step`] alone.
     #[cfg(test)]
     pub(super) fn maintain(&self) {
@@ -100,19 +108,43 @@ impl Wal {
     /// At once, with nothing done: [`WalError::NoSpace`], [`WalError::Failed`], [`WalError::Closed`],
     /// [`WalError::TooLarge`], [`WalError::Hole`]. `done` gets nothing but [`WalError::Failed`].
     pub fn append(&self, entries: Vec<Entry>, done: Done) -> Result<(), WalError> {
-        self.append_by(Writer::Thread, entries, done)
+        self.append_by(When::Durable, entries, done)
     }
 
-    /// As [`Wal::append`], but unless a group is being written, this thread writes the entries and waits for the disk: what
-    /// one caller alone has to wait for anyway, without waking two threads for it.
+    /// As [`Wal::append`], for a member without others ([`Wal::set_alone`]): unless a group is being written, this thread gives the entries to the disk, and `done` is called
+    /// **before they are durable**, when this returns at the latest. They are when [`Wal::settle`] returns, and nothing that follows from
+    /// them may show before. So a caller who has to wait for the disk anyway can work meanwhile, and no thread is woken.
     ///
     /// # Errors
     /// As [`Wal::append`].
-    pub fn append_here(&self, entries: Vec<Entry>, done: Done) -> Result<(), WalError> {
-        self.append_by(Writer::Caller, entries, done)
+    pub fn append_early(&self, entries: Vec<Entry>, done: Done) -> Result<(), WalError> {
+        self.append_by(When::Early, entries, done)
     }
 
-    fn append_by(&self, writer: Writer, entries: Vec<Entry>, done: Done) -> Result<(), WalError> {
+    /// Waits until everything is durable that was called so by [`Wal::append_early`].
+    ///
+    /// # Errors
+    /// [`WalError::Failed`]: it never will be.
+    pub fn settle(&self) -> Result<(), WalError> {
+        self.core.settle()
+    }
+
+    /// Says whether there is no other member, which [`Wal::append_early`] needs: others must not learn of what a crash may still take. Returns, if there is to be one, when
+    /// everything is durable that was called so; waits for the disk.
+    ///
+    /// # Errors
+    /// As [`Wal::settle`].
+    pub fn set_alone(&self, alone: bool) -> Result<(), WalError> {
+        self.core.lock().alone = alone;
+        if alone { Ok(()) } else { self.settle() }
+    }
+
+    /// See [`Wal::set_alone`].
+    pub fn is_alone(&self) -> bool {
+        self.core.lock().alone
+    }
+
+    fn append_by(&self, when: When, entries: Vec<Entry>, done: Done) -> Result<(), WalError> {
         if entries.is_empty() {
             self.core.lock().usable()?;
             done(Ok(()));
@@ -133,7 +165,7 @@ impl Wal {
                 (state.committed != state.logged_committed).then_some(Record::Committed(state.committed));
             Ok(committed.into_iter().chain(entries.iter().cloned().map(Record::Entry)).collect())
         };
-        self.submit(writer, make, false, done)
+        self.submit(when, make, false, done)
     }
 
     /// Replaces the vote (at most 1 KiB, opaque).
@@ -141,7 +173,7 @@ impl Wal {
     /// # Errors
     /// As [`Wal::append`].
     pub fn save_vote(&self, vote: Bytes, done: Done) -> Result<(), WalError> {
-        self.submit(Writer::Thread, |_| Ok(vec![Record::Vote(vote.clone())]), true, done)
+        self.submit(When::Durable, |_| Ok(vec![Record::Vote(vote.clone())]), true, done)
     }
 
     /// Removes the entries after `last`; all if `None`.
@@ -149,7 +181,7 @@ impl Wal {
     /// # Errors
     /// As [`Wal::append`].
     pub fn truncate_after(&self, last: Option<EntryId>, done: Done) -> Result<(), WalError> {
-        self.submit(Writer::Thread, |state| Ok(vec![state.truncate_record(last)]), true, done)
+        self.submit(When::Durable, |state| Ok(vec![state.truncate_record(last)]), true, done)
     }
 
     /// Removes the entries up to `upto`, which may be beyond the last. Whole segments are removed from the disk
@@ -158,7 +190,7 @@ impl Wal {
     /// # Errors
     /// As [`Wal::append`].
     pub fn purge(&self, upto: EntryId, done: Done) -> Result<(), WalError> {
-        self.submit(Writer::Thread, |state| Ok(vec![state.purge_record(upto)]), true, done)
+        self.submit(When::Durable, |state| Ok(vec![state.purge_record(upto)]), true, done)
     }
 
     /// Remembers the commit point. It costs no write: it goes to the log with the next append, or when the log
@@ -169,7 +201,7 @@ impl Wal {
 
     fn submit(
         &self,
-        writer: Writer,
+        when: When,
         make: impl Fn(&State) -> Result<Vec<Record>, WalError>,
         is_control: bool,
         done: Done,
@@ -206,9 +238,12 @@ impl Wal {
         if shared.state.spares.len() < spares {
             self.core.wanted.notify_all();
         }
-        let is_written = shared.writing;
+        if let Some(last) = shared.state.queue.back_mut() {
+            last.is_early = when == When::Early;
+        }
+        let is_written = matches!(shared.turn, Turn::Thread);
         drop(shared);
-        if is_written || (writer == Writer::Caller && self.core.write_group()) {
+        if is_written || (when == When::Early && self.core.begin_early()) {
             return Ok(());
         }
         self.core.queued.notify_all();
@@ -226,7 +261,7 @@ impl Wal {
         self.core.lock()
     }
 
-    /// How long the last sync took; nothing before the first.
+    /// How long the last group took the disk; nothing before the first.
     pub fn last_sync(&self) -> Duration {
         self.core.lock().last_sync
     }

@@ -1,13 +1,13 @@
 //! The two threads of the log, each a loop around a function that tests call directly.
 //!
-//! The writer takes what was queued as one group: one write, one sync, then the callbacks. A caller that is alone may do
-//! the writer's work itself ([`super::Wal::append_here`]); one thread at a time writes. The preparer keeps spare segments
-//! and removes the segments that a purge made superfluous.
+//! The writer takes what was queued as one group: one durable write, then the callbacks. A caller that is alone may begin
+//! a group itself and go on while the disk writes it ([`super::Wal::append_early`]). There is one group at a time. The
+//! preparer keeps spare segments and removes the segments that a purge made superfluous.
 
 use super::group::GroupBuffer;
 use super::segment::{self, Segment};
 use super::state::{Chunk, State};
-use super::{Config, WalError};
+use super::{Config, Done, WalError};
 use atoll_base::disk::Disk;
 use std::io;
 use std::path::PathBuf;
@@ -42,11 +42,14 @@ pub(super) struct Shared {
     pub(super) state: State,
     pub(super) failed: Option<Arc<str>>,
     pub(super) closing: bool,
-    /// A thread writes a group. It looks at the queue again before it ends.
-    pub(super) writing: bool,
+    pub(super) turn: Turn,
+    /// No other member has, or may have, a copy of what is appended.
+    pub(super) alone: bool,
+    /// Of the group that is being written it was said that it is durable ([`super::Wal::append_early`]).
+    told_early: bool,
     /// Threads that wait for [`Core::progress`]. To notify nobody is a system call, too, with each group.
     pub(super) awaiting_progress: usize,
-    /// Kept for the next group.
+    /// Kept for the next group. The group under way has it.
     buffer: GroupBuffer,
     /// The last preparation found no space.
     pub(super) starved: bool,
@@ -62,9 +65,41 @@ pub(super) struct Shared {
     pub(super) last_sync: Duration,
 }
 
+/// Who is writing.
+pub(super) enum Turn {
+    Nobody,
+    /// A thread that lays a group out or waits for the disk. It looks at the queue again before it ends.
+    Thread,
+    /// The disk has a group, and nobody waits for it yet.
+    Disk(Box<Group>),
+}
+
+/// What goes to the disk at once: to one place in one segment.
+pub(super) struct Group {
+    chunks: Vec<Chunk>,
+    segment: Arc<Segment>,
+    start: u32,
+    bytes: u32,
+    /// How many end in it.
+    requests: u64,
+    buffer: GroupBuffer,
+    /// When the disk got it.
+    begun: Instant,
+}
+
 impl Shared {
     fn wants_spare(&self) -> bool {
         self.state.spares.len() < SPARES.max(self.awaited_spares)
+    }
+
+    /// Whether anybody waits for what is written or queued, but those who settle.
+    fn is_waited_for(&self, config: &Config) -> bool {
+        let has_requests = |group: &Group| group.chunks.iter().any(|chunk| chunk.done.is_some());
+        self.closing
+            || self.failed.is_some()
+            || !self.state.queue.is_empty()
+            || self.state.queued_bytes >= config.queue_bytes
+            || matches!(&self.turn, Turn::Disk(group) if has_requests(group))
     }
 
     pub(super) fn usable(&self) -> Result<(), WalError> {
@@ -82,7 +117,9 @@ impl Core {
             state,
             failed: None,
             closing: false,
-            writing: false,
+            turn: Turn::Nobody,
+            alone: false,
+            told_early: false,
             awaiting_progress: 0,
             buffer: GroupBuffer::default(),
             starved: false,
@@ -146,45 +183,115 @@ impl Core {
         answer(waiting, &Err(WalError::Failed(why)));
     }
 
-    /// Writes one group. False if nothing was queued, or if another thread is writing.
+    /// Writes one group, or waits for the one that the disk has. False if there is neither, or if another thread is writing.
     pub(super) fn write_group(&self) -> bool {
         let mut shared = self.lock();
-        if shared.writing {
+        let (writing, group) = match std::mem::replace(&mut shared.turn, Turn::Thread) {
+            Turn::Thread => return false,
+            Turn::Disk(group) => {
+                drop(shared);
+                (Writing(self), Some(*group))
+            }
+            Turn::Nobody => {
+                let Some((writing, group)) = self.take_group(shared) else { return false };
+                (writing, self.begin(group))
+            }
+        };
+        if let Some(group) = group {
+            self.finish(writing, group);
+        }
+        true
+    }
+
+    /// Gives a group to the disk if nobody writes, and says of what was [appended early](super::Wal::append_early) that it is durable: it is when
+    /// [`Core::settle`] returns. False if there is another member, or if another thread is writing.
+    pub(super) fn begin_early(&self) -> bool {
+        let mut shared = self.lock();
+        if !shared.alone || !matches!(shared.turn, Turn::Nobody) {
             return false;
         }
-        let group = take_group(&mut shared.state, self.config.group_bytes);
-        let Some(first) = group.first() else { return false };
-        let (segment, start) = (first.segment.clone(), first.offset);
-        shared.writing = true;
-        let mut buffer = std::mem::take(&mut shared.buffer);
-        drop(shared);
-        let writing = Writing(self);
-        let bytes: u32 = group.iter().map(|chunk| chunk.bytes).sum();
-        if let Err(error) = buffer.begin(&segment, start, bytes as usize) {
-            return self.fail_group(group, &format!("read {}", segment.path.display()), &error);
+        shared.turn = Turn::Thread;
+        let Some((writing, group)) = self.take_group(shared) else { return false };
+        if let Some(group) = self.begin(group) {
+            writing.leave(group).into_iter().for_each(|done| done(Ok(())));
         }
-        let mut offset = start;
-        for frame in group.iter().flat_map(|chunk| &chunk.frames) {
-            frame.encode(segment.seal, start, offset, buffer.bytes());
+        true
+    }
+
+    /// Waits until everything is durable of which that was said.
+    pub(super) fn settle(&self) -> Result<(), WalError> {
+        let mut shared = self.lock();
+        while shared.told_early {
+            if let Some(why) = &shared.failed {
+                return Err(WalError::Failed(why.clone()));
+            }
+            if matches!(shared.turn, Turn::Thread) {
+                shared = self.await_progress(shared);
+            } else {
+                drop(shared);
+                self.write_group();
+                shared = self.lock();
+            }
+        }
+        Ok(())
+    }
+
+    /// What is queued for one place, for a thread that has just taken its turn; if there is nothing, it gives that back.
+    fn take_group(&self, mut shared: MutexGuard<'_, Shared>) -> Option<(Writing<'_>, Group)> {
+        let chunks = take_chunks(&mut shared.state, self.config.group_bytes);
+        let Some(first) = chunks.first() else {
+            shared.turn = Turn::Nobody;
+            return None;
+        };
+        let group = Group {
+            segment: first.segment.clone(),
+            start: first.offset,
+            bytes: chunks.iter().map(|chunk| chunk.bytes).sum(),
+            requests: chunks.iter().filter(|chunk| chunk.done.is_some()).count() as u64,
+            buffer: std::mem::take(&mut shared.buffer),
+            begun: Instant::now(),
+            chunks,
+        };
+        drop(shared);
+        Some((Writing(self), group))
+    }
+
+    /// Gives a group to the disk. None if that failed, and everybody was told.
+    fn begin(&self, mut group: Group) -> Option<Group> {
+        let Group { chunks, segment, start, bytes, buffer, .. } = &mut group;
+        if let Err(error) = buffer.begin(segment, *start, *bytes as usize) {
+            self.fail_group(group, "read", &error);
+            return None;
+        }
+        let mut offset = *start;
+        for frame in chunks.iter().flat_map(|chunk| &chunk.frames) {
+            frame.encode(segment.seal, *start, offset, buffer.bytes());
             offset += frame.size() as u32;
         }
-        if let Err(error) = buffer.write(&segment, offset) {
-            return self.fail_group(group, &format!("write {}", segment.path.display()), &error);
+        if let Err(error) = buffer.write(segment, offset) {
+            self.fail_group(group, "write", &error);
+            return None;
         }
-        let before = Instant::now();
-        if let Err(error) = segment.file.sync("wal.append") {
-            return self.fail_group(group, &format!("sync {}", segment.path.display()), &error);
+        Some(group)
+    }
+
+    /// Waits for the disk, and tells everybody.
+    fn finish(&self, writing: Writing<'_>, mut group: Group) {
+        if let Err(error) = group.buffer.settle(&group.segment) {
+            return self.fail_group(group, "sync", &error);
         }
+        let Group { chunks, segment, start, bytes, requests, buffer, begun } = group;
         let mut shared = self.lock();
-        shared.last_sync = before.elapsed();
+        shared.told_early = false;
+        shared.last_sync = begun.elapsed();
         shared.syncs += 1;
         shared.written_bytes += u64::from(bytes);
-        shared.appends += group.iter().filter(|chunk| chunk.done.is_some()).count() as u64;
+        shared.appends += requests;
         shared.state.flushed = (segment.number, start + bytes);
         shared.state.queued_bytes = shared.state.queued_bytes.saturating_sub(bytes as usize);
         shared.state.evict(&self.config);
         shared.buffer = buffer;
-        if let Some(below) = group.iter().filter_map(|chunk| chunk.retire_below).max() {
+        if let Some(below) = chunks.iter().filter_map(|chunk| chunk.retire_below).max() {
             let kept = shared.state.segments.split_off(&below);
             let retired = std::mem::replace(&mut shared.state.segments, kept);
             shared.retired.extend(retired.into_values());
@@ -194,14 +301,13 @@ impl Core {
         // Before the callbacks: the writer goes on with what was queued meanwhile.
         drop(writing);
         self.progressed();
-        answer(group, &Ok(()));
-        true
+        answer(chunks, &Ok(()));
     }
 
-    fn fail_group(&self, group: Vec<Chunk>, what: &str, error: &io::Error) -> bool {
-        self.fail(what, error);
-        answer(group, &Err(WalError::Failed(format!("{what}: {error}").into())));
-        true
+    fn fail_group(&self, group: Group, verb: &str, error: &io::Error) {
+        let what = format!("{verb} {}", group.segment.path.display());
+        self.fail(&what, error);
+        answer(group.chunks, &Err(WalError::Failed(format!("{what}: {error}").into())));
     }
 
     /// Keeps or removes retired segments and makes at most one spare. False if there was nothing to do.
@@ -264,13 +370,12 @@ impl Core {
         loop {
             while self.write_group() {}
             let shared = self.lock();
-            if shared.writing {
-                drop(self.wait(&self.queued, shared));
-            } else if shared.state.queue.is_empty() {
-                if shared.closing || shared.failed.is_some() {
-                    return;
-                }
-                drop(self.wait(&self.queued, shared));
+            match shared.turn {
+                Turn::Nobody if !shared.state.queue.is_empty() => {}
+                Turn::Nobody if shared.closing || shared.failed.is_some() => return,
+                // Else whoever was told early waits for it.
+                Turn::Disk(_) if shared.is_waited_for(&self.config) => {}
+                _ => drop(self.wait(&self.queued, shared)),
             }
         }
     }
@@ -300,15 +405,21 @@ impl Core {
 /// Held by the one thread that writes.
 struct Writing<'a>(&'a Core);
 
-impl Drop for Writing<'_> {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            // The next group would go behind bytes that were never written.
-            self.0.fail("internal error", &io::Error::other("a thread panicked while it wrote a group"));
-        }
+impl Writing<'_> {
+    /// Leaves the group to the disk. Returns those to be told early, if there still is no other member.
+    fn leave(self, mut group: Group) -> Vec<Done> {
         let mut shared = self.0.lock();
-        shared.writing = false;
-        let is_waited_for = shared.closing || !shared.state.queue.is_empty();
+        let early = group.chunks.iter_mut().filter(|chunk| chunk.is_early && shared.alone);
+        let told: Vec<_> = early.filter_map(|chunk| chunk.done.take()).collect();
+        shared.told_early = !told.is_empty();
+        self.pass_on(shared, Turn::Disk(Box::new(group)));
+        std::mem::forget(self);
+        told
+    }
+
+    fn pass_on(&self, mut shared: MutexGuard<'_, Shared>, turn: Turn) {
+        shared.turn = turn;
+        let is_waited_for = shared.is_waited_for(&self.0.config);
         drop(shared);
         if is_waited_for {
             self.0.queued.notify_all();
@@ -316,8 +427,18 @@ impl Drop for Writing<'_> {
     }
 }
 
+impl Drop for Writing<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            // The next group would go behind bytes that were never written.
+            self.0.fail("internal error", &io::Error::other("a thread panicked while it wrote a group"));
+        }
+        self.pass_on(self.0.lock(), Turn::Nobody);
+    }
+}
+
 /// Takes from the queue what goes to one place in one segment.
-fn take_group(state: &mut State, limit: usize) -> Vec<Chunk> {
+fn take_chunks(state: &mut State, limit: usize) -> Vec<Chunk> {
     let mut group: Vec<Chunk> = Vec::new();
     let mut bytes = 0;
     while let Some(next) = state.queue.front() {

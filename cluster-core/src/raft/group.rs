@@ -10,6 +10,7 @@
 //! that state before it proposes the change. With more voters a read asks openraft ([`RaftGroup::linearize`]): by the
 //! leader's lease if it is fresh, else by a round of heartbeats.
 
+use super::log_store::Early;
 use super::state_machine::{Machine, StateMachine, blocking};
 use super::thread::Thread;
 use super::types::{Batch, BatchOutcome, Completion, LogId, Member, MemberId, TypeConfig};
@@ -54,8 +55,6 @@ pub struct GroupOptions {
     pub heartbeat: Duration,
     /// Entries that stay in the log for members that lag, when there are other members.
     pub keep_entries: u64,
-    /// Set by the group while this member is its only voter and leads; see [`super::log_store::LogStore::while_alone`].
-    pub sole: Arc<AtomicBool>,
 }
 
 impl GroupOptions {
@@ -67,7 +66,6 @@ impl GroupOptions {
             found: Some(BTreeMap::from([(id, Member::default())])),
             heartbeat: Duration::from_millis(100),
             keep_entries: 1000,
-            sole: Arc::default(),
         }
     }
 }
@@ -143,7 +141,8 @@ pub struct RaftGroup<M: Machine> {
     id: MemberId,
     keep_entries: u64,
     /// Set while this member is the only voter, leads, and has applied what came before its term.
-    sole: Arc<AtomicBool>,
+    sole: AtomicBool,
+    log: Arc<dyn Early>,
     leadership: watch::Receiver<Leadership>,
     thread: Thread,
 }
@@ -159,12 +158,13 @@ impl<M: Machine> RaftGroup<M> {
         machine: M,
     ) -> Result<Self, GroupError>
     where
-        L: RaftLogStorage<TypeConfig>,
+        L: RaftLogStorage<TypeConfig> + Early + Clone,
         N: RaftNetworkFactory<TypeConfig>,
         N::Network: NetSnapshot<TypeConfig, SnapshotData = SnapshotData>,
     {
         let config = config(&options)?;
-        let state_machine = StateMachine::new(store.clone(), machine)?;
+        let early: Arc<dyn Early> = Arc::new(log.clone());
+        let state_machine = StateMachine::new(store.clone(), machine, early.clone())?;
         let thread = Thread::start(options.id)?;
         let (id, every) = (options.id, options.heartbeat * LOOK_EVERY);
         let opening = thread.spawn(async move { Raft::new(id, config, network, log, state_machine).await });
@@ -180,20 +180,27 @@ impl<M: Machine> RaftGroup<M> {
             electing = true;
         }
         // Asked of the core: the metrics may lag behind the membership just set.
-        let sole = raft.with_raft_state(move |state| state.membership_state.effective().voter_ids().eq([id]));
-        let alone = telling("its membership", every, sole).await.map_err(stopped)?;
+        let members = raft.with_raft_state(move |state| {
+            let membership = state.membership_state.effective();
+            (membership.voter_ids().eq([id]), membership.nodes().map(|(id, _)| *id).eq([id]))
+        });
+        let (is_sole_voter, is_alone) = telling("its membership", every, members).await.map_err(stopped)?;
         let leadership = watch_leadership(&raft, &thread);
         let group = Self {
             raft,
             store,
             id,
             keep_entries: options.keep_entries,
-            sole: options.sole,
+            sole: AtomicBool::new(false),
+            log: early,
             leadership,
             thread,
         };
-        if alone {
+        if is_sole_voter {
             group.lead_alone(electing, every).await?;
+        }
+        if is_sole_voter && is_alone {
+            group.log.set_alone(true).map_err(stopped)?;
         }
         Ok(group)
     }
@@ -345,8 +352,15 @@ impl<M: Machine> RaftGroup<M> {
         Ok(())
     }
 
+    /// Before another member learns of anything: all that it may be told of is durable, from now on and as of now.
+    async fn have_company(&self) -> Result<(), GroupError> {
+        let log = self.log.clone();
+        Ok(blocking(move || Ok(log.set_alone(false)?)).await?)
+    }
+
     /// Adds a member that receives the log but does not vote, and waits until it has caught up.
     pub async fn add_learner(&self, id: MemberId, node: Member) -> Result<(), GroupError> {
+        self.have_company().await?;
         self.raft.add_learner(id, node, true).await.map_err(stopped)?;
         Ok(())
     }
@@ -355,6 +369,7 @@ impl<M: Machine> RaftGroup<M> {
     pub async fn change_voters(&self, voters: BTreeSet<MemberId>) -> Result<(), GroupError> {
         // From here on another member may come to lead.
         self.sole.store(false, Ordering::Release);
+        self.have_company().await?;
         self.raft.change_membership(voters, false).await.map_err(stopped)?;
         Ok(())
     }

@@ -24,7 +24,6 @@ use std::io;
 use std::ops::{Bound, Range, RangeBounds};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// Bytes of entries per message to a follower, and per step of a replay; a single larger entry goes alone.
@@ -34,8 +33,34 @@ const CHUNK_BYTES: usize = 1 << 20;
 #[derive(Clone)]
 pub struct LogStore {
     wal: Arc<Wal>,
-    /// Set while no other member waits for this one's entries.
-    alone: Arc<AtomicBool>,
+}
+
+/// What of a group's log is not openraft's business: entries of which openraft is told early that they are flushed.
+///
+/// As long as there is one member, nobody but its state machine acts on that. So the entries may be executed while the disk writes them, if nothing of it shows
+/// before they are durable.
+pub trait Early: Send + Sync + 'static {
+    /// Waits until all is durable of which openraft was told that it is.
+    ///
+    /// # Errors
+    /// It never will be: the log has failed.
+    fn settle(&self) -> io::Result<()>;
+
+    /// Says whether there is one member only. Returns, if there are to be more, when everything is durable that openraft was told of.
+    ///
+    /// # Errors
+    /// As [`Early::settle`].
+    fn set_alone(&self, alone: bool) -> io::Result<()>;
+}
+
+impl Early for LogStore {
+    fn settle(&self) -> io::Result<()> {
+        Ok(self.wal.settle()?)
+    }
+
+    fn set_alone(&self, alone: bool) -> io::Result<()> {
+        Ok(self.wal.set_alone(alone)?)
+    }
 }
 
 /// What beside its commands an entry is.
@@ -99,13 +124,7 @@ impl LogStore {
     /// # Errors
     /// Those of [`Wal::open`].
     pub fn open(disk: Arc<dyn Disk>, dir: &Path, config: Config) -> Result<Self, WalError> {
-        Ok(Self { wal: Arc::new(Wal::open(disk, dir, config)?), alone: Arc::default() })
-    }
-
-    /// While `alone` is set, a single call is written and synced by the thread that runs the group's tasks: there is no other member to send
-    /// it to meanwhile.
-    pub fn while_alone(self, alone: Arc<AtomicBool>) -> Self {
-        Self { alone, ..self }
+        Ok(Self { wal: Arc::new(Wal::open(disk, dir, config)?) })
     }
 
     /// See [`Wal::last_sync`].
@@ -255,16 +274,15 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         self.wal.room().await;
         let flushed = Flushed(Some(callback));
         let done: log::Done = Box::new(move |result| flushed.tell(result.map_err(io::Error::from)));
-        // A caller who runs the group's tasks waits for one sync: of the entry it came for, or of one that slipped in before. Where several calls come together, the next may be
-        // begun beside the sync.
-        let waits_here = self.alone.load(Ordering::Acquire)
-            && if executor::is_caller() {
-                leave::take()
-            } else {
-                matches!(&entries[..], [entry] if entry.parts.len() <= 1)
-            };
-        if waits_here {
-            Ok(self.wal.append_here(entries, done)?)
+        // A caller who runs the group's tasks waits for one write: of the entry it came for, or of one that slipped in before. It waits in the state machine
+        // ([`Early::settle`]). Where several calls come together, the next may be begun beside the write.
+        let is_early = if executor::is_caller() {
+            self.wal.is_alone() && leave::take()
+        } else {
+            matches!(&entries[..], [entry] if entry.parts.len() <= 1)
+        };
+        if is_early {
+            Ok(self.wal.append_early(entries, done)?)
         } else {
             Ok(self.wal.append(entries, done)?)
         }

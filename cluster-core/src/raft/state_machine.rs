@@ -1,11 +1,12 @@
 //! The bridge from the log to the replicated state: entries in order into the store, one batch for all that are ready.
 //!
-//! Order of a batch: apply every command to the state in memory (the log is the durable copy), publish the new
-//! state, answer. So whoever has an answer reads the state that the answer tells of.
+//! Order of a batch: apply every command to the state in memory (the log is the durable copy), wait until the log has it if openraft was told early
+//! ([`Early`]), publish the new state, answer. So whoever has an answer reads the state that the answer tells of.
 //!
 //! A *snapshot* of this state machine costs nothing: it is the store itself once it was flushed to its file. It is
 //! turned into bytes ([`crate::state::Frames`]) only when a member has to be sent one.
 
+use super::log_store::Early;
 use super::types::{Batch, BatchOutcome, Entry, LogId, Snapshot, SnapshotMeta, StoredMembership, TypeConfig};
 use crate::state::{SnapshotData, StateError, StateStore, StateWriter, View};
 use atoll_base::panic;
@@ -44,21 +45,22 @@ pub trait Machine: Send + Sync + 'static {
 pub struct StateMachine<M> {
     store: Arc<StateStore>,
     machine: M,
+    log: Arc<dyn Early>,
     /// Whether a snapshot was built or installed since the start; before, there is none to speak of.
     has_snapshot: Arc<AtomicBool>,
 }
 
 impl<M: Machine> StateMachine<M> {
     /// Loads the state.
-    pub fn new(store: Arc<StateStore>, mut machine: M) -> Result<Self, StateError> {
+    pub fn new(store: Arc<StateStore>, mut machine: M, log: Arc<dyn Early>) -> Result<Self, StateError> {
         machine.load(Arc::new(store.view()))?;
-        Ok(Self { store, machine, has_snapshot: Arc::default() })
+        Ok(Self { store, machine, log, has_snapshot: Arc::default() })
     }
 
     /// Applies a batch and publishes it; what came of each entry.
     fn apply_entries(&mut self, entries: Vec<Entry>) -> Result<Vec<BatchOutcome>, StateError> {
         let mut outcomes = Vec::with_capacity(entries.len());
-        let machine = &mut self.machine;
+        let (machine, log) = (&mut self.machine, &self.log);
         self.store.write(|state| {
             let mut last = None;
             for entry in entries {
@@ -79,7 +81,8 @@ impl<M: Machine> StateMachine<M> {
             if let Some(last) = last {
                 state.set_applied(last);
             }
-            Ok(())
+            // Nothing of the batch shows before, and nothing of it remains if this fails.
+            Ok(log.settle()?)
         })?;
         self.machine.publish(Arc::new(self.store.view()))?;
         Ok(outcomes)

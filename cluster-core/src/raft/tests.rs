@@ -54,7 +54,10 @@ fn small() -> Config {
 }
 
 fn stores(disk: &SimDisk) -> (LogStore, Arc<StateStore>) {
-    let disk: Arc<dyn Disk> = Arc::new(disk.clone());
+    stores_on(Arc::new(disk.clone()))
+}
+
+fn stores_on(disk: Arc<dyn Disk>) -> (LogStore, Arc<StateStore>) {
     let sizes = state::Config { cache_bytes: 1 << 20, flush_bytes: 16 << 10 };
     let state = StateStore::open(disk.clone(), Path::new(""), sizes, None).unwrap();
     (LogStore::open(disk, Path::new("log"), small()).unwrap(), Arc::new(state))
@@ -65,7 +68,8 @@ struct Fresh;
 impl StoreBuilder<TypeConfig, LogStore, StateMachine<Tally>> for Fresh {
     async fn build(&self) -> Result<((), LogStore, StateMachine<Tally>), StorageError<TypeConfig>> {
         let (log, state) = stores(&SimDisk::new());
-        Ok(((), log, StateMachine::new(state, Tally).unwrap()))
+        let machine = StateMachine::new(state, Tally, Arc::new(log.clone())).unwrap();
+        Ok(((), log, machine))
     }
 }
 

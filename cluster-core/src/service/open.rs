@@ -31,7 +31,6 @@ use openraft::network::NetSnapshot;
 use std::io::{self, IoSlice};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 use tokio::sync::oneshot;
 
@@ -157,8 +156,8 @@ where
     let identity = Identity { cluster: options.new_cluster, member: options.group.id };
     let opened = {
         let (disk, log, state) = (disk.clone(), options.log.clone(), options.state);
-        let (progress, sole) = (progress.clone(), options.group.sole.clone());
-        let work = move || open_files(disk, identity, log, state, progress, sole);
+        let progress = progress.clone();
+        let work = move || open_files(disk, identity, log, state, progress);
         tokio::task::spawn_blocking(work).await.map_err(|e| io::Error::other(e.to_string()))?
     };
     let Files { identity, log, store } = opened?;
@@ -225,7 +224,6 @@ fn open_files(
     config: log::Config,
     state: state::Config,
     progress: OnProgress,
-    sole: Arc<AtomicBool>,
 ) -> Result<Files, OpenError> {
     let identity = identity(&*disk, new)?;
     match disk.create_dir(Path::new(STATE)) {
@@ -234,7 +232,7 @@ fn open_files(
     }
     let repair = Arc::new(move |done| progress(Progress::Repair(done)));
     let store = StateStore::open(disk.clone(), Path::new(STATE), state, Some(repair))?;
-    let log = LogStore::open(disk, Path::new(LOG), config)?.while_alone(sole);
+    let log = LogStore::open(disk, Path::new(LOG), config)?;
     Ok(Files { identity, log, store: Arc::new(store) })
 }
 

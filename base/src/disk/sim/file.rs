@@ -1,8 +1,9 @@
 //! An open file of a simulated disk.
 
-use super::super::File;
+use super::super::{DIRECT_ALIGN, File, SyncedWrite};
 use super::SimDisk;
 use super::image::CHUNK;
+use super::node::Node;
 use super::state::{Power, State};
 use super::tree::FileId;
 use rand::rngs::SmallRng;
@@ -35,6 +36,25 @@ impl SimFile {
         let state = self.disk.lock();
         state.powered()?;
         if self.writable { Ok(state) } else { Err(rustix::io::Errno::BADF.into()) }
+    }
+}
+
+/// A write that processes see, and that is durable once it was waited for.
+struct UnderWay {
+    disk: SimDisk,
+    id: FileId,
+    data: Vec<u8>,
+    written: io::Result<()>,
+    range: Range<u64>,
+    site: &'static str,
+}
+
+impl SyncedWrite for UnderWay {
+    fn wait(self: Box<Self>) -> (Vec<u8>, io::Result<usize>) {
+        let Self { disk, id, data, written, range, site } = *self;
+        let len = (range.end - range.start) as usize;
+        let synced = written.and_then(|()| disk.lock().sync(id, site, |node| node.sync_range(range)));
+        (data, synced.map(|()| len))
     }
 }
 
@@ -76,17 +96,24 @@ impl File for SimFile {
         Ok(())
     }
 
+    fn begin_synced_write(
+        &self,
+        data: Vec<u8>,
+        part: Range<usize>,
+        offset: u64,
+        site: &'static str,
+    ) -> Result<Box<dyn SyncedWrite>, Vec<u8>> {
+        let bytes = &data[part.clone()];
+        if !(bytes.as_ptr().addr() | bytes.len() | offset as usize).is_multiple_of(DIRECT_ALIGN) {
+            return Err(data);
+        }
+        let written = self.write_at(&[IoSlice::new(bytes)], offset);
+        let range = offset..offset + part.len() as u64;
+        Ok(Box::new(UnderWay { disk: self.disk.clone(), id: self.id, data, written, range, site }))
+    }
+
     fn sync(&self, site: &'static str) -> io::Result<()> {
-        let mut state = self.disk.lock();
-        let takes_effect = state.sync_takes_effect(site)?;
-        if state.failing_syncs.remove(site) {
-            state.node(self.id).lose_pending();
-            return Err(rustix::io::Errno::IO.into());
-        }
-        if takes_effect {
-            state.node(self.id).sync();
-        }
-        Ok(())
+        self.disk.lock().sync(self.id, site, Node::sync)
     }
 
     fn len(&self) -> io::Result<u64> {

@@ -90,6 +90,30 @@ impl Node {
         }
     }
 
+    /// What was written of `range` becomes durable, and nothing else. Of changes that are no writes all do, if one concerns the range.
+    pub(super) fn sync_range(&mut self, range: Range<u64>) {
+        let is_write = |change: &Change| matches!(change, Change::Write { .. });
+        if !self.pending.iter().all(is_write) {
+            return self.sync();
+        }
+        for change in std::mem::take(&mut self.pending) {
+            let Change::Write { offset, data } = change else { continue };
+            let end = offset + data.len() as u64;
+            let (from, to) = (range.start.clamp(offset, end), range.end.clamp(offset, end));
+            let cut = |part: Range<u64>| {
+                data[(part.start - offset) as usize..(part.end - offset) as usize].to_vec()
+            };
+            if from < to {
+                apply(&mut self.durable, &Change::Write { offset: from, data: cut(from..to) });
+            }
+            for part in [offset..from, from.max(to)..end] {
+                if !part.is_empty() {
+                    self.pending.push(Change::Write { offset: part.start, data: cut(part) });
+                }
+            }
+        }
+    }
+
     /// A sync failed: the system reports it once and forgets the dirty pages. Processes still see them.
     pub(super) fn lose_pending(&mut self) {
         if !self.pending.is_empty() {

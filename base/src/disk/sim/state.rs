@@ -113,6 +113,24 @@ impl State {
         Ok(!self.skipped.contains(site))
     }
 
+    /// A sync of a file, or of a part of it.
+    pub(super) fn sync(
+        &mut self,
+        id: FileId,
+        site: &'static str,
+        sync: impl FnOnce(&mut Node),
+    ) -> io::Result<()> {
+        let takes_effect = self.sync_takes_effect(site)?;
+        if self.failing_syncs.remove(site) {
+            self.node(id).lose_pending();
+            return Err(rustix::io::Errno::IO.into());
+        }
+        if takes_effect {
+            sync(self.node(id));
+        }
+        Ok(())
+    }
+
     pub(super) fn node(&mut self, id: FileId) -> &mut Node {
         self.files.get_mut(&id).expect("a file lives as long as its disk")
     }

@@ -1,6 +1,6 @@
 #![allow(clippy::unwrap_used)]
 
-use super::super::read_exact_at;
+use super::super::{DIRECT_ALIGN, read_exact_at};
 use super::*;
 use std::collections::BTreeSet;
 use std::io::IoSlice;
@@ -423,6 +423,8 @@ mod against_a_vector {
         SetLen(usize),
         Allocate(usize, usize),
         Punch(usize, usize),
+        /// A write that is durable by itself, in pages.
+        Through(usize, usize, u8),
         Sync,
         Fail,
     }
@@ -435,6 +437,7 @@ mod against_a_vector {
             1 => at.clone().prop_map(Step::SetLen),
             1 => (at.clone(), len.clone()).prop_map(|(a, l)| Step::Allocate(a, l)),
             1 => (at, len).prop_map(|(a, l)| Step::Punch(a, l)),
+            3 => (0..5usize, 1..3usize, 1u8..).prop_map(|(a, l, b)| Step::Through(a, l, b)),
             2 => Just(Step::Sync),
             1 => Just(Step::Fail),
         ]
@@ -447,6 +450,9 @@ mod against_a_vector {
             Step::Write(at, len, byte) => {
                 grow(model, at + len);
                 model[at..at + len].fill(byte);
+            }
+            Step::Through(at, len, byte) => {
+                apply(model, &Step::Write(at * DIRECT_ALIGN, len * DIRECT_ALIGN, byte))
             }
             Step::SetLen(len) => model.resize(len, 0),
             Step::Allocate(at, len) => grow(model, at + len),
@@ -469,6 +475,22 @@ mod against_a_vector {
                     Step::SetLen(len) => file.set_len(len as u64).unwrap(),
                     Step::Allocate(at, len) => file.allocate(at as u64, len as u64).unwrap(),
                     Step::Punch(at, len) => file.punch_hole(at as u64, len as u64).unwrap(),
+                    Step::Through(at, len, byte) => {
+                        let data = vec![byte; (len + 1) * DIRECT_ALIGN];
+                        let start = data.as_ptr().align_offset(DIRECT_ALIGN);
+                        let (part, at) = (start..start + len * DIRECT_ALIGN, (at * DIRECT_ALIGN) as u64);
+                        let write = file.begin_synced_write(data, part.clone(), at, "data");
+                        let (_, done) = write.unwrap_or_else(|_| panic!("it is aligned")).wait();
+                        prop_assert_eq!(done.unwrap(), part.len());
+                        // A hole of no length is none.
+                        let is_other = |s: &Step| {
+                            matches!(s, Step::SetLen(_) | Step::Allocate(..) | Step::Punch(_, 1..))
+                        };
+                        if pending.iter().any(is_other) {
+                            pending.drain(..).for_each(|s| apply(&mut platter, &s));
+                        }
+                        apply(&mut platter, step);
+                    }
                     Step::Sync => {
                         file.sync("data").unwrap();
                         pending.drain(..).for_each(|s| apply(&mut platter, &s));
@@ -480,6 +502,7 @@ mod against_a_vector {
                     }
                 }
                 // A hole is punched as far as the file reaches now.
+                // (One that went through is put on top of what is older once more.)
                 pending.push(match *step {
                     Step::Punch(at, len) => Step::Punch(at, len.min(live.len().saturating_sub(at))),
                     ref other => other.clone(),

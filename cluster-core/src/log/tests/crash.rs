@@ -51,21 +51,25 @@ impl Campaign {
     /// One life; gives how many steps were acknowledged.
     fn live(&mut self, sim: &SimDisk) -> Result<usize, String> {
         let acked = Arc::new(AtomicUsize::new(self.steps.len()));
+        // What is durable once it was settled.
+        let told_early = Arc::new(AtomicUsize::new(0));
         let wal = match Wal::open_unattended(disk(sim), dir(), config()) {
             Ok(wal) => wal,
             Err(_) if sim.is_off() => return Ok(self.steps.len()),
             Err(error) => return Err(error.to_string()),
         };
         if self.rng.random_bool(0.1) {
-            sim.fail_next_sync("wal.append");
+            sim.fail_next_sync(["wal.append", "wal.append.file"][self.rng.random_range(0..2)]);
         }
+        wal.set_alone(true).map_err(|e| e.to_string())?;
         let mut now = View::of(&self.steps);
         for _ in 0..REQUESTS {
             let steps = self.request(&wal, &now);
             let before = self.steps.len();
             self.steps.extend(steps);
             self.steps[before..].iter().for_each(|step| now.apply(step));
-            let (all, told) = (self.steps.len(), acked.clone());
+            let early = self.rng.random_bool(0.3);
+            let (all, told) = (self.steps.len(), if early { told_early.clone() } else { acked.clone() });
             let done: Done = Box::new(move |result| {
                 if result.is_ok() {
                     told.fetch_max(all, Ordering::Relaxed);
@@ -76,6 +80,7 @@ impl Campaign {
                 _ => None,
             });
             let submitted = match &self.steps[before] {
+                Step::Entry(_) if early => wal.append_early(entries.collect(), done),
                 Step::Entry(_) => wal.append(entries.collect(), done),
                 Step::Vote(vote) => wal.save_vote(vote.clone(), done),
                 Step::Truncate(last) => wal.truncate_after(*last, done),
@@ -88,8 +93,13 @@ impl Campaign {
                     other => Err(other.to_string()),
                 };
             }
-            if self.rng.random_bool(0.4) {
-                wal.step();
+            match self.rng.random_range(0..10) {
+                0..4 => wal.step(),
+                4..6 => match wal.settle() {
+                    Ok(()) => _ = acked.fetch_max(told_early.load(Ordering::Relaxed), Ordering::Relaxed),
+                    Err(_) => return Ok(acked.load(Ordering::Relaxed)),
+                },
+                _ => {}
             }
         }
         Ok(acked.load(Ordering::Relaxed))
@@ -180,6 +190,7 @@ fn each_sync_is_needed() {
     let sites: Vec<&str> = Campaign::run(0, None).unwrap().into_keys().collect();
     let expected = [
         "wal.append",
+        "wal.append.file",
         "wal.recover.dir",
         "wal.recover.file",
         "wal.recover.parent",

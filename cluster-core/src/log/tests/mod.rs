@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod crash;
+mod early;
 mod model;
 mod panics;
 mod unit;

@@ -39,16 +39,18 @@ fn a_panic_of_a_caller_who_writes_fails_the_log() {
     let panics = Arc::<AtomicBool>::default();
     let disk: Arc<dyn Disk> = Arc::new(WrapDisk(Fragile(sim.clone(), panics.clone())));
     let wal = Wal::open_unattended(disk, dir(), config()).unwrap();
-    wait(|done| wal.append_here(vec![entry(1, 1, &[10])], done)).unwrap();
+    wal.set_alone(true).unwrap();
+    wait(|done| wal.append_early(vec![entry(1, 1, &[10])], done)).unwrap();
+    wal.settle().unwrap();
     panics.store(true, Ordering::Relaxed);
     let (tx, rx) = mpsc::channel();
     let written = AssertUnwindSafe(|| {
-        wal.append_here(vec![entry(1, 2, &[10])], Box::new(move |result| tx.send(result).unwrap()))
+        wal.append_early(vec![entry(1, 2, &[10])], Box::new(move |result| tx.send(result).unwrap()))
     });
     catch_unwind(written).unwrap_err();
     assert!(!matches!(rx.try_recv(), Ok(Ok(()))), "what was not written is not acknowledged");
     panics.store(false, Ordering::Relaxed);
-    let refused = wal.append_here(vec![entry(1, 3, &[10])], Box::new(|_| ()));
+    let refused = wal.append_early(vec![entry(1, 3, &[10])], Box::new(|_| ()));
     assert!(matches!(refused, Err(WalError::Failed(_))), "{refused:?}");
     drop(wal);
     let wal = Wal::open(super::disk(&sim), dir(), config()).unwrap();

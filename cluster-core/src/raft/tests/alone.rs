@@ -1,7 +1,9 @@
 //! A group of one member never stands still: it leads however slow its log is, and who waits for it hears when it ends.
 
 use super::*;
+use crate::raft::log_store::Early;
 use crate::raft::types::{Entry, LogId, Vote};
+use atoll_base::disk::wrap::{HoldWrites, WrapDisk};
 use atoll_base::leave;
 use futures_util::Stream;
 use openraft::OptionalSend;
@@ -117,6 +119,16 @@ impl RaftLogStorage<TypeConfig> for Slow {
     }
 }
 
+impl Early for Slow {
+    fn settle(&self) -> io::Result<()> {
+        self.log.settle()
+    }
+
+    fn set_alone(&self, alone: bool) -> io::Result<()> {
+        self.log.set_alone(alone)
+    }
+}
+
 /// Ends, or the test hangs.
 async fn in_time<R>(what: &str, work: impl Future<Output = R>) -> R {
     tokio::time::timeout(Duration::from_secs(60), work).await.unwrap_or_else(|_| panic!("{what} hangs"))
@@ -225,10 +237,8 @@ impl Machine for Placed {
 /// A group whose callers may sync themselves, as the service's.
 async fn with_callers<M: Machine>(disk: &SimDisk, machine: M) -> (RaftGroup<M>, Arc<StateStore>) {
     let (log, state) = stores(disk);
-    let options = GroupOptions::single(1);
-    let log = log.while_alone(options.sole.clone());
     let network = InProcess::<M>::default().network(1);
-    let start = RaftGroup::start(options, log, network, state.clone(), machine);
+    let start = RaftGroup::start(GroupOptions::single(1), log, network, state.clone(), machine);
     (in_time("the start", start).await.unwrap(), state)
 }
 
@@ -288,4 +298,63 @@ async fn a_sync_that_fails_under_a_caller_ends_the_group() {
         assert_eq!(in_time("an answer", answer).await.unwrap(), None);
     }
     in_time("the group's end", failure(&group)).await;
+}
+
+/// Executed while the disk writes it, but seen and answered when it is durable.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_is_executed_before_and_seen_after_it_is_durable() {
+    let sim = SimDisk::new();
+    let held = HoldWrites::new(Arc::new(sim.clone()));
+    let (log, state) = stores_on(Arc::new(WrapDisk(held.clone())));
+    let (tx, applied_on) = std::sync::mpsc::channel();
+    let network = InProcess::<Placed>::default().network(1);
+    let start = RaftGroup::start(GroupOptions::single(1), log, network, state.clone(), Placed(tx));
+    let group = Arc::new(in_time("the start", start).await.unwrap());
+    // The first ones may go to a segment that was not synced yet as a whole.
+    for _ in 0..3 {
+        let (answer, _) = leave::with(true, || propose_here(&group));
+        assert!(in_time("an answer", answer).await.unwrap().is_some());
+        applied_on.try_recv().unwrap();
+    }
+    held.wait.shut(true);
+    let (caller, told) = (group.clone(), oneshot::channel());
+    let call = tokio::task::spawn_blocking(move || {
+        let (answer, _) = leave::with(true, || propose_here(&caller));
+        told.0.send(answer).unwrap();
+    });
+    // Nobody has it durable yet, and it has been applied.
+    tokio::task::spawn_blocking(move || applied_on.recv().unwrap()).await.unwrap();
+    held.wait.until_somebody_waits();
+    assert_eq!(times(&state, "call"), 3);
+    assert!(!call.is_finished());
+    held.wait.shut(false);
+    let answer = in_time("the call", told.1).await.unwrap();
+    assert!(in_time("an answer", answer).await.unwrap().is_some());
+    assert_eq!(times(&state, "call"), 4);
+    let after = sim.crash(0);
+    in_time("the call", call).await.unwrap();
+    drop((group, state));
+    let (_group, state) = alone(&after, Tally, Duration::from_millis(50), usual).await.unwrap();
+    assert_eq!(times(&state, "call"), 4);
+}
+
+/// What was executed and did not become durable is not seen, and nobody is told that it was done.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_did_not_become_durable_is_not_seen() {
+    let sim = SimDisk::new();
+    let (group, state) = with_callers(&sim, Tally).await;
+    let mut seen = 0;
+    // Until it is one of those that are executed early: others fail before.
+    for _ in 0..3 {
+        let (answer, _) = leave::with(true, || propose_here(&group));
+        assert!(in_time("an answer", answer).await.unwrap().is_some());
+        seen += 1;
+    }
+    sim.fail_next_sync("wal.append");
+    let (answer, _) = leave::with(true, || propose_here(&group));
+    assert_eq!(in_time("an answer", answer).await.unwrap(), None);
+    assert_eq!(times(&state, "call"), seen);
+    in_time("the group's end", failure(&group)).await;
+    state.commit_durable().unwrap();
+    assert_eq!(times(&state, "call"), seen);
 }

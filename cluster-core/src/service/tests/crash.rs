@@ -292,6 +292,7 @@ async fn each_sync_is_needed() {
         crate::state::SYNC_STATE_DIR,
         crate::state::SYNC_VALUES,
         "wal.append",
+        "wal.append.file",
         "wal.segment.dir",
         "wal.segment.file",
         "wal.recover.parent",
