@@ -75,7 +75,15 @@ pub struct BlockSpace {
 pub trait BlockService: Send + Sync + 'static {
     /// Stores blocks durably: when it returns `Ok`, all are fsynced. A block's bytes are 1..=`BLOCK_MAX` long.
     /// Nothing points at them until a metadata command does.
-    fn put(&self, blocks: Vec<(BlockId, Bytes)>) -> impl Future<Output = Result<(), BlockError>> + Send;
+    fn put(&self, blocks: Vec<(BlockId, Bytes)>) -> impl Future<Output = Result<(), BlockError>> + Send {
+        self.put_parts(blocks.into_iter().map(|(id, data)| (id, vec![data])).collect())
+    }
+
+    /// The same for blocks whose bytes are scattered: the parts of each, in order.
+    fn put_parts(
+        &self,
+        blocks: Vec<(BlockId, Vec<Bytes>)>,
+    ) -> impl Future<Output = Result<(), BlockError>> + Send;
 
     /// Reads `len` bytes at `offset` of a block, verified against the checksums. Past-the-end is a caller's
     /// bug and answered with `Damaged`.

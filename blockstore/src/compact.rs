@@ -147,7 +147,7 @@ fn advance(
         match shared.read_record(b.id, place, salt) {
             Ok((data, table)) => {
                 bytes += data.len() as u64;
-                copies.push((place, Ready { id: b.id, data, table }));
+                copies.push((place, Ready { id: b.id, len: b.len, data: vec![data], table: Some(table) }));
             }
             // Deleted since; its bytes do not matter.
             Err(_) if shared.find(b.id).map(|f| f.0) != Some(place) => {}

@@ -41,6 +41,10 @@ pub struct Config {
     /// Batches of at least so many bytes are written past the page cache. Smaller ones are cheaper through it, are often
     /// read soon, and would waste too much room when both their ends are aligned.
     pub direct_bytes: u64,
+    /// Bytes of such a batch that are laid out in memory before they are written, while the next are laid out; more if a record is longer, at most 4 MiB. 2 MiB and a
+    /// little, two records of a megabyte: enough for a fast disk to stream at its full rate, and few beside a batch, of which the first are not written while others
+    /// are laid out.
+    pub stage_bytes: usize,
     /// Threads that read what is not in the page cache: the disk's queue depth for random reads.
     pub read_threads: usize,
     /// Reads that may wait for those threads before callers wait.
@@ -78,6 +82,7 @@ impl Config {
             queue_bytes: 64 << 20,
             batch_bytes: 32 << 20,
             direct_bytes: DIRECT_MIN,
+            stage_bytes: (2 << 20) + (8 << 10),
             read_threads: 8,
             read_queue: 256,
             hot_bytes: 64 << 20,

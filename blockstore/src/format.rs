@@ -66,7 +66,7 @@ pub(crate) enum FormatError {
     Place,
 }
 
-fn round_up(n: u64) -> u64 {
+const fn round_up(n: u64) -> u64 {
     n.div_ceil(UNIT) * UNIT
 }
 

@@ -38,7 +38,7 @@
 //!
 //! # Threads
 //!
-//! `block-write`, `block-prepare`, and `block-read-N`. Compaction and scrub have none: a maintenance thread of the
+//! `block-write`, `block-stage`, `block-prepare`, and `block-read-N`. Compaction and scrub have none: a maintenance thread of the
 //! owner calls [`BlockStore::compact_step`] and [`BlockStore::scrub_step`].
 
 mod ahead;

@@ -121,7 +121,7 @@ pub(crate) fn seal(
     let len = payload.len() as u32;
     let units = (tail / UNIT) as u32;
     let footer = Header { kind: Kind::Footer, salt: header.salt, id: BlockId(0), len, batch, units };
-    let area = footer.encode(&format::crc_table(BlockId(0), &payload));
+    let area = footer.encode(&format::crc_table(BlockId(0), &[&payload]));
     let pad = vec![0; format::padding(len)];
     let trailer = Trailer { header: *header, footer_units: units, footer_len: len, batch }.encode();
     let bufs = [&area, &payload, &pad, &trailer].map(|b| IoSlice::new(b));

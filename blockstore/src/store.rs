@@ -58,7 +58,7 @@ impl BlockStore {
             shared.disk.remove(&path_of(number))?;
         }
         let preparer = Preparer::start(shared.clone(), opening.next_segment)?;
-        let mut writer = Writer::new(shared.clone(), preparer, opening.next_batch);
+        let mut writer = Writer::new(shared.clone(), preparer, opening.next_batch)?;
         writer.begin().map_err(|e| io::Error::other(e.to_string()))?;
         let (sender, inbox) = mpsc::channel();
         let thread =
@@ -244,18 +244,25 @@ impl Drop for Inner {
 }
 
 impl BlockService for BlockStore {
-    async fn put(&self, blocks: Vec<(BlockId, Bytes)>) -> Result<(), BlockError> {
+    async fn put_parts(&self, blocks: Vec<(BlockId, Vec<Bytes>)>) -> Result<(), BlockError> {
         let shared = &self.0.shared;
         let mut bytes = 0;
-        for (_, data) in &blocks {
-            assert!(!data.is_empty() && data.len() <= BLOCK_MAX as usize, "a block has 1..=BLOCK_MAX bytes");
-            bytes += data.len() as u64;
+        let length = |parts: &[Bytes]| parts.iter().map(Bytes::len).sum::<usize>();
+        for (_, parts) in &blocks {
+            let len = length(parts);
+            assert!((1..=BLOCK_MAX as usize).contains(&len), "a block has 1..=BLOCK_MAX bytes");
+            bytes += len as u64;
         }
         let count = blocks.len() as u64;
         shared.check_writable()?;
         shared.space.check_put(&*shared.disk, bytes)?;
-        // On the caller's thread: the checksums of many callers are computed side by side, not by the one writer.
-        let ready = |(id, data): (BlockId, Bytes)| Ready { id, table: format::crc_table(id, &data), data };
+        // On the caller's thread: the checksums of many callers are computed side by side, not by the one writer. It copies what
+        // is much, and makes the checksums of it meanwhile.
+        let sums = bytes < shared.config.direct_bytes;
+        let ready = |(id, data): (BlockId, Vec<Bytes>)| {
+            let table = sums.then(|| format::crc_table(id, &data));
+            Ready { id, len: length(&data) as u32, data, table }
+        };
         let ready = blocks.into_iter().map(ready).collect();
         self.0.queue(Op::Put(ready), bytes + count * format::UNIT).await?;
         add(&shared.counters.put_blocks, count);

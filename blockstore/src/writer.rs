@@ -23,7 +23,8 @@ use crate::state::SegmentState;
 use atoll_base::block::{BlockError, BlockId};
 use bytes::Bytes;
 use std::collections::HashSet;
-use std::io::IoSlice;
+use std::io::{self, IoSlice};
+use std::iter::once;
 use std::sync::{Arc, mpsc};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
@@ -33,8 +34,11 @@ static ZEROS: [u8; UNIT as usize] = [0; UNIT as usize];
 /// A block ready to be written.
 pub(crate) struct Ready {
     pub(crate) id: BlockId,
-    pub(crate) data: Bytes,
-    pub(crate) table: Vec<u8>,
+    pub(crate) len: u32,
+    /// Its bytes, in parts.
+    pub(crate) data: Vec<Bytes>,
+    /// Its checksums, unless they are made when it is laid out.
+    pub(crate) table: Option<Vec<u8>>,
 }
 
 /// What the writer is asked to do.
@@ -61,8 +65,8 @@ pub(crate) struct Request {
 impl Request {
     fn bytes(&self) -> u64 {
         match &self.op {
-            Op::Put(blocks) => blocks.iter().map(|b| b.data.len() as u64).sum(),
-            Op::Move(blocks) => blocks.iter().map(|(_, b)| b.data.len() as u64).sum(),
+            Op::Put(blocks) => blocks.iter().map(|b| u64::from(b.len)).sum(),
+            Op::Move(blocks) => blocks.iter().map(|(_, b)| u64::from(b.len)).sum(),
             Op::Delete(_) | Op::Bury(_) | Op::Close => 0,
         }
     }
@@ -90,10 +94,21 @@ enum Effect {
     Delete(BlockId),
 }
 
-struct Record {
-    header: Header,
-    table: Vec<u8>,
-    data: Bytes,
+/// A record of a frame.
+pub(crate) struct Record {
+    pub(crate) header: Header,
+    /// As in [`Ready`].
+    pub(crate) table: Option<Vec<u8>>,
+    pub(crate) data: Vec<Bytes>,
+}
+
+impl Record {
+    fn area(&self) -> Vec<u8> {
+        match &self.table {
+            Some(table) => self.header.encode(table),
+            None => self.header.encode(&format::crc_table(self.header.id, &self.data)),
+        }
+    }
 }
 
 /// Positions are relative to the frame's until it is written.
@@ -142,9 +157,10 @@ pub(crate) struct Writer {
 
 impl Writer {
     /// A writer that continues after batch `batch - 1`, with no current segment yet.
-    pub(crate) fn new(shared: Arc<Shared>, preparer: Preparer, batch: u64) -> Self {
-        let (frame, staging, waiting) = (Frame::default(), Staging::default(), Vec::new());
-        Self { shared, preparer, active: None, batch, frame, staging, waiting }
+    pub(crate) fn new(shared: Arc<Shared>, preparer: Preparer, batch: u64) -> io::Result<Self> {
+        let (frame, staging, waiting) =
+            (Frame::default(), Staging::start(shared.config.stage_bytes)?, Vec::new());
+        Ok(Self { shared, preparer, active: None, batch, frame, staging, waiting })
     }
 
     /// Makes the first segment. With no room for one, the store opens for reading all the same.
@@ -203,7 +219,7 @@ impl Writer {
     }
 
     fn append(&mut self, block: Ready, purpose: Purpose) -> Result<(), BlockError> {
-        let len = block.data.len() as u32;
+        let len = block.len;
         self.room_for(record_len(len), 1, 0, purpose)?;
         let active = self.active.as_ref().expect("room was made in it");
         let units = (self.frame.bytes / UNIT) as u32;
@@ -217,7 +233,7 @@ impl Writer {
     }
 
     fn lay(&mut self, kind: Kind, salt: u64, block: Ready) {
-        let len = block.data.len() as u32;
+        let len = block.len;
         let units = (self.frame.bytes / UNIT) as u32;
         let header = Header { kind, salt, id: block.id, len, batch: self.batch, units };
         self.frame.records.push(Record { header, table: block.table, data: block.data });
@@ -241,7 +257,7 @@ impl Writer {
         if read(&self.shared.state).index.get(block.id) != Some(from) {
             return Ok(());
         }
-        let bytes = block.data.len() as u64;
+        let bytes = u64::from(block.len);
         self.append(block, Purpose::Upkeep)?;
         add(&self.shared.counters.compacted_bytes, bytes);
         Ok(())
@@ -361,8 +377,8 @@ impl Writer {
         if !self.frame.tombstones.is_empty() {
             let salt = active.fresh.header.salt;
             let data = Bytes::from(format::encode_tombstones(&self.frame.tombstones));
-            let table = format::crc_table(BlockId(0), &data);
-            self.lay(Kind::Tombstones, salt, Ready { id: BlockId(0), data, table });
+            let (id, len) = (BlockId(0), data.len() as u32);
+            self.lay(Kind::Tombstones, salt, Ready { id, len, data: vec![data], table: None });
         }
         let mut frame = std::mem::take(&mut self.frame);
         self.batch += 1;
@@ -376,16 +392,16 @@ impl Writer {
         let (begin, end) =
             if large { (aligned.start, aligned.end) } else { (active.tail, active.tail + frame.bytes) };
         frame.place((begin / UNIT) as u32);
-        let areas: Vec<_> = frame.records.iter().map(|r| r.header.encode(&r.table)).collect();
-        let parts = areas
-            .iter()
-            .zip(&frame.records)
-            .flat_map(|(area, r)| [&area[..], &r.data, &ZEROS[..format::padding(r.header.len)]]);
         add(&self.shared.counters.writes, 1);
-        let file = &*active.fresh.file;
+        let file = &active.fresh.file;
         let written = if large {
-            self.staging.write(file, begin, parts)
+            self.staging.write(file, begin, frame.records.iter())
         } else {
+            let areas: Vec<_> = frame.records.iter().map(Record::area).collect();
+            let parts = areas.iter().zip(&frame.records).flat_map(|(area, r)| {
+                let data = r.data.iter().map(|part| &part[..]);
+                once(&area[..]).chain(data).chain(once(&ZEROS[..format::padding(r.header.len)]))
+            });
             file.write_at(&parts.filter(|p| !p.is_empty()).map(IoSlice::new).collect::<Vec<_>>(), begin)
         };
         if let Err(e) = written {

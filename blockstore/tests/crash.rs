@@ -22,6 +22,7 @@ fn config() -> Config {
     Config {
         segment_bytes: 32 << 10,
         direct_bytes: 8 << 10,
+        stage_bytes: 12 << 10,
         read_threads: 1,
         prepare: Prepare::Inline,
         reserve_bytes: Some(0),

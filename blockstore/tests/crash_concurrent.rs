@@ -23,6 +23,7 @@ fn config() -> Config {
     Config {
         segment_bytes: 64 << 10,
         direct_bytes: 8 << 10,
+        stage_bytes: 12 << 10,
         read_threads: 2,
         reserve_bytes: Some(0),
         ..Config::new(STORE)

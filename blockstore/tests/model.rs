@@ -20,6 +20,7 @@ fn config(segment_bytes: u64) -> Config {
     Config {
         segment_bytes,
         direct_bytes: 8 << 10,
+        stage_bytes: 12 << 10,
         hot_bytes: 64 << 10,
         repeated_bytes: 2 << 20,
         read_threads: 2,

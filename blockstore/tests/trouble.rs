@@ -16,6 +16,7 @@ fn config() -> Config {
     Config {
         segment_bytes: 256 << 10,
         direct_bytes: 16 << 10,
+        stage_bytes: 12 << 10,
         read_threads: 1,
         prepare: Prepare::Inline,
         space_refresh: Duration::ZERO,

@@ -111,6 +111,7 @@ fn node_options(keys: &Keys) -> NodeOptions {
     options.blocks.segment_bytes = 1 << 20;
     options.blocks.batch_bytes = 512 << 10;
     options.blocks.direct_bytes = 16 << 10;
+    options.blocks.stage_bytes = 32 << 10;
     options.blocks.read_threads = 1;
     options
 }

@@ -38,18 +38,18 @@ pub(crate) struct Header {
 }
 
 /// Number of chunks of a payload of `len` bytes.
-pub(crate) fn chunks(len: u32) -> usize {
+pub(crate) const fn chunks(len: u32) -> usize {
     (len as usize).div_ceil(CHUNK)
 }
 
 /// Bytes of the area before a payload of `len` bytes.
-pub(crate) fn area_len(len: u32) -> usize {
+pub(crate) const fn area_len(len: u32) -> usize {
     round_up((FIXED + 4 * chunks(len)) as u64) as usize
 }
 
 /// Bytes of a whole record with a payload of `len` bytes, padding included.
-pub(crate) fn record_len(len: u32) -> u64 {
-    area_len(len) as u64 + round_up(u64::from(len))
+pub(crate) const fn record_len(len: u32) -> u64 {
+    area_len(len) as u64 + round_up(len as u64)
 }
 
 /// Bytes of padding after a payload of `len` bytes.
@@ -57,21 +57,68 @@ pub(crate) fn padding(len: u32) -> usize {
     (round_up(u64::from(len)) - u64::from(len)) as usize
 }
 
-/// The checksum of one chunk.
-pub(crate) fn chunk_crc(id: BlockId, chunk: usize, bytes: &[u8]) -> u32 {
+/// What the checksum of a chunk begins with.
+fn chunk_seed(id: BlockId, chunk: usize) -> u32 {
     let mut seed = [0; 20];
     seed[..16].copy_from_slice(&id.0.to_le_bytes());
     seed[16..].copy_from_slice(&(chunk as u32).to_le_bytes());
-    checksum::crc32c_append(checksum::crc32c(&seed), bytes)
+    checksum::crc32c(&seed)
 }
 
-/// The table of checksums of a payload.
-pub(crate) fn crc_table(id: BlockId, payload: &[u8]) -> Vec<u8> {
-    let mut table = Vec::with_capacity(4 * chunks(payload.len() as u32));
-    for (i, chunk) in payload.chunks(CHUNK).enumerate() {
-        table.extend_from_slice(&chunk_crc(id, i, chunk).to_le_bytes());
+/// The checksum of one chunk.
+pub(crate) fn chunk_crc(id: BlockId, chunk: usize, bytes: &[u8]) -> u32 {
+    checksum::crc32c_append(chunk_seed(id, chunk), bytes)
+}
+
+/// The table of checksums of a payload that lies in parts.
+pub(crate) fn crc_table<T: AsRef<[u8]>>(id: BlockId, payload: &[T]) -> Vec<u8> {
+    let mut table = Vec::new();
+    let (mut at, mut crc) = (0, 0);
+    for mut part in payload.iter().map(AsRef::as_ref) {
+        while !part.is_empty() {
+            if at % CHUNK == 0 {
+                crc = chunk_seed(id, at / CHUNK);
+            }
+            let (here, rest) = part.split_at(part.len().min(CHUNK - at % CHUNK));
+            crc = checksum::crc32c_append(crc, here);
+            at += here.len();
+            part = rest;
+            if at % CHUNK == 0 {
+                table.extend_from_slice(&crc.to_le_bytes());
+            }
+        }
+    }
+    if at % CHUNK != 0 {
+        table.extend_from_slice(&crc.to_le_bytes());
     }
     table
+}
+
+/// Joins the parts of a payload in `to`.
+fn copy<T: AsRef<[u8]>>(payload: &[T], to: &mut [u8]) {
+    let mut at = 0;
+    for part in payload.iter().map(AsRef::as_ref) {
+        to[at..at + part.len()].copy_from_slice(part);
+        at += part.len();
+    }
+}
+
+/// The same, filling in the table of checksums on the way: of each chunk while it is in the nearest cache.
+fn copy_summing<T: AsRef<[u8]>>(id: BlockId, payload: &[T], to: &mut [u8], table: &mut [u8]) {
+    let (mut at, len) = (0, to.len());
+    for mut part in payload.iter().map(AsRef::as_ref) {
+        while !part.is_empty() {
+            let begin = at - at % CHUNK;
+            let (here, rest) = part.split_at(part.len().min(begin + CHUNK - at));
+            to[at..at + here.len()].copy_from_slice(here);
+            at += here.len();
+            part = rest;
+            if at % CHUNK == 0 || at == len {
+                let n = begin / CHUNK;
+                table[4 * n..4 * n + 4].copy_from_slice(&chunk_crc(id, n, &to[begin..at]).to_le_bytes());
+            }
+        }
+    }
 }
 
 /// The table inside an area that [`Header::decode`] accepted.
@@ -101,6 +148,30 @@ impl Header {
     pub(crate) fn encode(&self, table: &[u8]) -> Vec<u8> {
         assert_eq!(table.len(), 4 * chunks(self.len), "a record's table has one entry per chunk");
         let mut area = vec![0; area_len(self.len)];
+        area[FIXED..FIXED + table.len()].copy_from_slice(table);
+        self.complete(&mut area);
+        area
+    }
+
+    /// Lays the whole record out in `record`, which is as long. A table that is not here yet is made on the way.
+    pub(crate) fn lay_out<T: AsRef<[u8]>>(&self, table: Option<&[u8]>, payload: &[T], record: &mut [u8]) {
+        let (area, rest) = record.split_at_mut(area_len(self.len));
+        let (place, behind) = rest.split_at_mut(self.len as usize);
+        area.fill(0);
+        behind.fill(0);
+        let room = &mut area[FIXED..FIXED + 4 * chunks(self.len)];
+        match table {
+            Some(table) => {
+                room.copy_from_slice(table);
+                copy(payload, place);
+            }
+            None => copy_summing(self.id, payload, place, room),
+        }
+        self.complete(area);
+    }
+
+    /// Fills the fixed part of an area in, whose rest is there.
+    fn complete(&self, area: &mut [u8]) {
         area[..4].copy_from_slice(&MAGIC_RECORD);
         area[4] = VERSION;
         area[5] = match self.kind {
@@ -114,10 +185,8 @@ impl Header {
         area[32..36].copy_from_slice(&self.len.to_le_bytes());
         area[40..48].copy_from_slice(&self.batch.to_le_bytes());
         area[48..52].copy_from_slice(&self.units.to_le_bytes());
-        area[FIXED..FIXED + table.len()].copy_from_slice(table);
-        let crc = area_crc(&area);
+        let crc = area_crc(area);
         area[60..64].copy_from_slice(&crc.to_le_bytes());
-        area
     }
 
     /// How long the area is that starts with these (at least [`FIXED`]) bytes, if they look like a record at all.

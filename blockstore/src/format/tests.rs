@@ -18,7 +18,7 @@ proptest! {
     ) {
         let id = BlockId(99);
         let h = header(payload.len() as u32);
-        let table = crc_table(id, &payload);
+        let table = crc_table(id, &[&payload]);
         let area = h.encode(&table);
         prop_assert_eq!(area.len(), area_len(h.len));
         prop_assert_eq!(Header::decode(&area, Some(7), 5), Ok(h));
@@ -55,7 +55,7 @@ proptest! {
 
 #[test]
 fn a_record_is_valid_at_its_own_place_only() {
-    let area = header(10).encode(&crc_table(BlockId(99), &[1; 10]));
+    let area = header(10).encode(&crc_table(BlockId(99), &[[1; 10]]));
     assert_eq!(Header::decode(&area, Some(8), 5), Err(FormatError::Place));
     assert_eq!(Header::decode(&area, Some(7), 6), Err(FormatError::Place));
     assert_eq!(Header::decode(&area, None, 5).unwrap().salt, 7);
@@ -63,7 +63,7 @@ fn a_record_is_valid_at_its_own_place_only() {
 
 #[test]
 fn an_unknown_version_is_named() {
-    let mut area = header(10).encode(&crc_table(BlockId(99), &[1; 10]));
+    let mut area = header(10).encode(&crc_table(BlockId(99), &[[1; 10]]));
     area[4] = 2;
     assert_eq!(Header::decode(&area, None, 5), Err(FormatError::Version(2)));
 }
@@ -71,7 +71,7 @@ fn an_unknown_version_is_named() {
 #[test]
 fn a_chunk_is_valid_in_its_own_block_and_place_only() {
     let payload = vec![5; 2 * CHUNK];
-    let table = crc_table(BlockId(1), &payload);
+    let table = crc_table(BlockId(1), &[&payload]);
     assert_ne!(table[..4], table[4..]);
     assert_eq!(verify_chunks(BlockId(2), &table, 0, &payload), Err(0));
     assert_eq!(verify_chunks(BlockId(1), &table, 2, &payload), Err(2));

@@ -17,7 +17,7 @@ pub struct Config {
     pub dirty_age: Duration,
     /// How often ages are looked at, and access times sent.
     pub tick: Duration,
-    /// Files flushed at the same time by the engine itself, and batches (of 8 MiB) gathered and put at the same time by
+    /// Files flushed at the same time by the engine itself, and batches (of 8 MiB) put at the same time by
     /// all flushes.
     pub flushes: usize,
     /// Longest wait for the look-up of a host name or of a user's groups.

@@ -120,8 +120,8 @@ pub struct Engine<M, B> {
     once: once::InProgress,
     dirty: Arc<dirty::Table>,
     budget: dirty::Budget,
-    /// Flushes that gather and put a batch at the same time: each may hold a copy of one.
-    gathering: tokio::sync::Semaphore,
+    /// Flushes that put a batch at the same time.
+    putting: tokio::sync::Semaphore,
     recent: dirty::Recent,
     touches: touch::Touches,
     mounts: mount::Mounts,
@@ -201,7 +201,7 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
             once: once::InProgress::default(),
             dirty: dirty::Table::new(),
             budget: dirty::Budget::new(config.dirty_max),
-            gathering: tokio::sync::Semaphore::new(config.flushes.max(1)),
+            putting: tokio::sync::Semaphore::new(config.flushes.max(1)),
             recent: dirty::Recent::new(),
             touches: touch::Touches::default(),
             mounts: mount::Mounts::default(),

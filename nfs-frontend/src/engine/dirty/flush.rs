@@ -96,8 +96,8 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
         // Outcomes follow the batch that holds the end of their data, as far as one command takes them; surplus ones
         // have commands without data behind.
         loop {
-            // Bounds the copies that gathering makes, whoever flushes.
-            let slot = self.gathering.acquire().await;
+            // One large flush does not fill the store's queue before others.
+            let slot = self.putting.acquire().await;
             let mut batch = plan.next(|| BlockId::new(origin.epoch, self.next_block()));
             let more_data = plan.has_more();
             let mut covered = Vec::new();
@@ -111,7 +111,7 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
             let mut ids: Vec<BlockId> = batch.blocks.iter().map(|(id, _)| *id).collect();
             let stored = match std::mem::take(&mut batch.blocks) {
                 none if none.is_empty() => Ok(()),
-                blocks => self.blocks.put(blocks).await,
+                blocks => self.blocks.put_parts(blocks).await,
             };
             drop(slot);
             if let Err(e) = stored {

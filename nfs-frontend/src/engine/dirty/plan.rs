@@ -2,7 +2,7 @@
 //!
 //! - Little data rides in the command itself.
 //! - Contiguous data are cut at multiples of [`TARGET`] in the file, so that a sequential reader asking for aligned
-//!   megabytes meets one block for each, and a payload that is such a piece goes to disk without a copy.
+//!   megabytes meets one block for each.
 //! - Small pieces share blocks: a random overwrite costs one put for many.
 //!
 //! Invariants: the pieces of all batches together are exactly the bytes given, in order of offset; no batch has more
@@ -20,7 +20,10 @@ pub(crate) const TARGET: u64 = 1 << 20;
 /// Pieces from this length on get a block of their own.
 const OWN_BLOCK: usize = 256 << 10;
 
-/// Bytes that one command brings in: bounds what a batch holds twice while blocks are gathered.
+/// Parts that are shorter on average are joined.
+const PART_MIN: usize = 512;
+
+/// Bytes that one command brings in, and one put.
 pub(crate) const BATCH_BYTES: u64 = 8 << 20;
 
 /// Pieces of one command; the state machine takes 4096.
@@ -31,8 +34,8 @@ const _: () = assert!(TARGET <= BLOCK_MAX as u64);
 /// One put and one command.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Batch {
-    /// To be put first.
-    pub(crate) blocks: Vec<(BlockId, Bytes)>,
+    /// To be put first: the parts of each.
+    pub(crate) blocks: Vec<(BlockId, Vec<Bytes>)>,
     /// In order of offset.
     pub(crate) pieces: Vec<Piece>,
     /// Bytes in the pieces.
@@ -86,54 +89,58 @@ fn part(piece: &Piece, start: u64, end: u64) -> Option<Piece> {
 #[derive(Debug)]
 struct Run {
     offset: u64,
-    slices: Vec<Bytes>,
     len: usize,
+    /// Of the plan's slices, so many.
+    slices: usize,
 }
 
-impl Run {
-    /// As one buffer; without a copy if it is one already.
-    fn gather(mut self) -> Bytes {
-        if self.slices.len() == 1 {
-            return self.slices.remove(0);
-        }
-        let mut all = BytesMut::with_capacity(self.len);
-        self.slices.iter().for_each(|s| all.extend_from_slice(s));
-        all.freeze()
-    }
-}
-
-fn runs(segments: impl IntoIterator<Item = (u64, Bytes)>) -> Vec<Run> {
-    let mut all: Vec<Run> = Vec::new();
-    for (mut offset, mut data) in segments {
-        while !data.is_empty() {
-            let room = (TARGET - offset % TARGET) as usize;
-            let part = data.split_to(room.min(data.len()));
-            let len = part.len();
-            match all.last_mut() {
-                Some(run) if run.offset + run.len as u64 == offset && offset % TARGET != 0 => {
-                    run.slices.push(part);
-                    run.len += len;
-                }
-                _ => all.push(Run { offset, slices: vec![part], len }),
-            }
-            offset += len as u64;
-        }
-    }
-    all
-}
-
-/// The batches of a flush, made one by one: only the one at hand holds copies.
+/// The batches of a flush, made one by one.
 #[derive(Debug)]
 pub(crate) struct Plan {
     runs: std::vec::IntoIter<Run>,
+    /// Of all runs that are left, in order.
+    slices: std::vec::IntoIter<Bytes>,
     inline: bool,
 }
 
 /// Plans the writing of `segments`: in order of offset, not overlapping.
 pub(crate) fn plan(segments: impl IntoIterator<Item = (u64, Bytes)>) -> Plan {
-    let runs = runs(segments);
-    let total: usize = runs.iter().map(|r| r.len).sum();
-    Plan { runs: runs.into_iter(), inline: total <= INLINE_WRITE_MAX }
+    let (mut runs, mut slices): (Vec<Run>, Vec<Bytes>) = Default::default();
+    let mut total = 0;
+    for (mut offset, mut data) in segments {
+        total += data.len();
+        while !data.is_empty() {
+            let room = (TARGET - offset % TARGET) as usize;
+            let part = data.split_to(room.min(data.len()));
+            let len = part.len();
+            match runs.last_mut() {
+                Some(run) if run.offset + run.len as u64 == offset && offset % TARGET != 0 => {
+                    run.slices += 1;
+                    run.len += len;
+                }
+                _ => runs.push(Run { offset, len, slices: 1 }),
+            }
+            slices.push(part);
+            offset += len as u64;
+        }
+    }
+    Plan { runs: runs.into_iter(), slices: slices.into_iter(), inline: total <= INLINE_WRITE_MAX }
+}
+
+/// The parts of a piece as the block store gets them: as they are, without a copy, but not if they are tiny. What a part takes beside its bytes nobody
+/// counts.
+fn parts(slices: impl ExactSizeIterator<Item = Bytes>, len: usize) -> Vec<Bytes> {
+    if slices.len() * PART_MIN > len { vec![joined(slices, len)] } else { slices.collect() }
+}
+
+/// One buffer of all parts; without a copy if it is one already.
+fn joined(mut parts: impl ExactSizeIterator<Item = Bytes>, len: usize) -> Bytes {
+    if parts.len() == 1 {
+        return parts.next().unwrap_or_default();
+    }
+    let mut all = BytesMut::with_capacity(len);
+    parts.for_each(|part| all.extend_from_slice(&part));
+    all.freeze()
 }
 
 impl Plan {
@@ -145,53 +152,51 @@ impl Plan {
     /// The next batch; empty if there is none. `next_id` names new blocks.
     pub(crate) fn next(&mut self, mut next_id: impl FnMut() -> BlockId) -> Batch {
         let mut batch = Batch::default();
-        let mut shared = BytesMut::new();
-        let mut shared_id = None;
+        let mut shared = Shared::default();
         while batch.pieces.len() < BATCH_PIECES
             && batch.bytes < BATCH_BYTES
             && let Some(run) = self.runs.next()
         {
             let (offset, len) = (run.offset, run.len);
+            let slices = self.slices.by_ref().take(run.slices);
             let source = if self.inline {
-                Source::Inline(run.gather())
+                Source::Inline(joined(slices, len))
             } else if len >= OWN_BLOCK {
                 let id = next_id();
-                batch.blocks.push((id, run.gather()));
+                batch.blocks.push((id, parts(slices, len)));
                 Source::Block { id, offset: 0 }
             } else {
-                if shared.len() + len > TARGET as usize {
-                    close(&mut batch, &mut shared, &mut shared_id);
+                if shared.len + len > TARGET as usize {
+                    batch.blocks.extend(shared.close());
                 }
-                let id = *shared_id.get_or_insert_with(|| {
-                    shared = BytesMut::with_capacity(shared_bytes(len, self.runs.as_slice()));
-                    next_id()
-                });
-                let at = shared.len() as u32;
-                run.slices.iter().for_each(|s| shared.extend_from_slice(s));
+                let id = *shared.id.get_or_insert_with(&mut next_id);
+                let at = shared.len as u32;
+                shared.slices.extend(parts(slices, len));
+                shared.len += len;
                 Source::Block { id, offset: at }
             };
             batch.pieces.push(Piece { offset, len: len as u32, source });
             batch.bytes += len as u64;
         }
-        close(&mut batch, &mut shared, &mut shared_id);
+        batch.blocks.extend(shared.close());
         batch
     }
 }
 
-/// Bytes of a block that is shared by a first small piece and those that follow: all at once, to grow would copy them twice over.
-fn shared_bytes(first: usize, next: &[Run]) -> usize {
-    let small = next.iter().take(BATCH_PIECES).map(|run| run.len).filter(|len| *len < OWN_BLOCK);
-    let sums = small.scan(first, |sum, len| {
-        *sum += len;
-        (*sum <= TARGET as usize).then_some(*sum)
-    });
-    sums.last().unwrap_or(first)
+/// A block that small pieces share.
+#[derive(Default)]
+struct Shared {
+    /// Its name, once there is a piece.
+    id: Option<BlockId>,
+    slices: Vec<Bytes>,
+    len: usize,
 }
 
-/// Ends the block that small pieces share.
-fn close(batch: &mut Batch, shared: &mut BytesMut, id: &mut Option<BlockId>) {
-    if let Some(id) = id.take() {
-        batch.blocks.push((id, shared.split().freeze()));
+impl Shared {
+    /// Ends it; the next piece begins another.
+    fn close(&mut self) -> Option<(BlockId, Vec<Bytes>)> {
+        let Shared { id, slices, .. } = std::mem::take(self);
+        Some((id?, slices))
     }
 }
 
@@ -220,7 +225,8 @@ mod tests {
         let mut file = vec![None; size];
         let mut last = 0;
         for batch in batches {
-            let blocks: HashMap<_, _> = batch.blocks.iter().cloned().collect();
+            let blocks: HashMap<_, _> =
+                batch.blocks.iter().map(|(id, parts)| (*id, Bytes::from(parts.concat()))).collect();
             assert_eq!(blocks.len(), batch.blocks.len());
             assert!(batch.pieces.len() <= BATCH_PIECES && batch.bytes <= BATCH_BYTES + TARGET);
             assert_eq!(batch.bytes, batch.pieces.iter().map(|p| u64::from(p.len)).sum::<u64>());
@@ -287,6 +293,20 @@ mod tests {
     fn an_aligned_megabyte_is_not_copied() {
         let data = Bytes::from(vec![1; 1 << 20]);
         let batches = all(plan([(1 << 20, data.clone())]));
-        assert_eq!(batches[0].blocks[0].1.as_ptr(), data.as_ptr());
+        let parts = &batches[0].blocks[0].1;
+        assert_eq!((parts.len(), parts[0].as_ptr()), (1, data.as_ptr()));
+    }
+
+    #[test]
+    fn tiny_parts_are_joined() {
+        let bytes = |len: usize, step: usize| {
+            (0..len).step_by(step).map(move |at| (at as u64, Bytes::from(vec![at as u8; step])))
+        };
+        for (len, step, parts) in
+            [(1 << 20, 4096, 256), (1 << 20, 64, 1), (200 << 10, 4096, 50), (200 << 10, 1, 1)]
+        {
+            let batches = all(plan(bytes(len, step)));
+            assert_eq!(batches[0].blocks[0].1.len(), parts, "{len} bytes by {step}");
+        }
     }
 }

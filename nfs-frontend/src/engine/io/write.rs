@@ -160,7 +160,7 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
             // Reserving keeps this write out of the room that UNSTABLE data were promised.
             let stored = match self.blocks.reserve(batch.bytes) {
                 Ok(()) => {
-                    let stored = self.blocks.put(batch.blocks).await;
+                    let stored = self.blocks.put_parts(batch.blocks).await;
                     self.blocks.release(batch.bytes);
                     stored
                 }

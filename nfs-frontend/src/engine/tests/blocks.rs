@@ -84,7 +84,7 @@ impl Blocks {
 }
 
 impl BlockService for Blocks {
-    async fn put(&self, blocks: Vec<(BlockId, Bytes)>) -> Result<(), BlockError> {
+    async fn put_parts(&self, blocks: Vec<(BlockId, Vec<Bytes>)>) -> Result<(), BlockError> {
         self.turns().await;
         let mut state = self.lock();
         if state.failing_puts > 0 {
@@ -94,11 +94,12 @@ impl BlockService for Blocks {
         if state.no_space {
             return Err(BlockError::NoSpace);
         }
-        for (id, data) in blocks {
+        for (id, parts) in blocks {
+            let data = parts.concat();
             assert!(!data.is_empty() && data.len() <= atoll_base::limits::BLOCK_MAX as usize);
             let sum = xxh3_64(&data);
             // A copy: what is written is not what callers hold.
-            let former = state.blocks.insert(id, (Bytes::copy_from_slice(&data), sum));
+            let former = state.blocks.insert(id, (Bytes::from(data), sum));
             assert!(former.is_none(), "a block is written once");
         }
         Ok(())
