@@ -53,10 +53,10 @@ fn plan(site: &str) -> Plan {
             ..any
         },
         // A process died in the midst of a write of several records: those that are whole count, and the segment takes no more,
-        // so no later sync makes up for this one. Then the power goes before the segment is purged.
+        // so no later sync makes up for this one. Then the power goes before the segment is purged. (The first groups of segments have a site of their own.)
         "wal.recover.file" => Plan {
             lives: 8,
-            ends: vec![(When::Group(1, 20), How::Killed), (When::Site("wal.append", 2, 12), How::Power)],
+            ends: vec![(When::Group(1, 20), How::Killed), (When::Site("wal.append", 0, 4), How::Power)],
             delays: Some((How::Killed, Delays { append: Duration::from_millis(3), ..Delays::default() })),
             malice,
             mix: Mix { large: 0, commits: 1, unstable: 0 },
