@@ -4,7 +4,7 @@
 //! which containers and hardened systems forbid, and whose requests end with the thread that made them.
 #![allow(unsafe_code)]
 
-use super::SyncedWrite;
+use super::{Begun, SyncedWrite};
 use rustix::io::Errno;
 use std::fs::File;
 use std::io;
@@ -69,12 +69,7 @@ impl Queue {
     }
 
     /// Begins to write `data[part]`, aligned for a descriptor past the page cache. Gives `data` back if nothing was begun.
-    pub(super) fn begin(
-        self: &Arc<Self>,
-        data: Vec<u8>,
-        part: Range<usize>,
-        offset: u64,
-    ) -> Result<Box<dyn SyncedWrite>, Vec<u8>> {
+    pub(super) fn begin(self: &Arc<Self>, data: Vec<u8>, part: Range<usize>, offset: u64) -> Begun {
         let (bytes, Ok(offset)) = (&data[part], i64::try_from(offset)) else { return Err(data) };
         if self.busy.swap(true, Ordering::Acquire) {
             return Err(data);

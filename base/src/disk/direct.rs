@@ -6,7 +6,7 @@
 //! commits the changes of the file's extents. A write through a descriptor with `O_DSYNC` does that for its own range.
 
 use super::aio::Queue;
-use super::{DIRECT_ALIGN, SyncedWrite};
+use super::{Begun, DIRECT_ALIGN};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 use std::fs;
@@ -82,7 +82,7 @@ impl Direct {
         data: Vec<u8>,
         part: Range<usize>,
         offset: u64,
-    ) -> Result<Box<dyn SyncedWrite>, Vec<u8>> {
+    ) -> Begun {
         if !aligned(&data[part.clone()], offset) || self.refused.load(Ordering::Relaxed) {
             return Err(data);
         }

@@ -125,7 +125,7 @@ pub trait File: Send + Sync + 'static {
         _part: Range<usize>,
         _offset: u64,
         _site: &'static str,
-    ) -> Result<Box<dyn SyncedWrite>, Vec<u8>> {
+    ) -> Begun {
         Err(data)
     }
     /// Makes the data, and the length, durable (`fdatasync`). After an error the caller must not retry as if
@@ -145,6 +145,9 @@ pub trait File: Send + Sync + 'static {
     /// Frees the storage of the range, which then reads as zeros.
     fn punch_hole(&self, offset: u64, len: u64) -> io::Result<()>;
 }
+
+/// A write under way; or its memory, if nothing was begun.
+pub type Begun = Result<Box<dyn SyncedWrite>, Vec<u8>>;
 
 /// A durable write under way. To drop it is to wait for it, too.
 pub trait SyncedWrite: Send {

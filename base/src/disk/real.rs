@@ -1,7 +1,7 @@
 //! The system's own file system, below one directory.
 
 use super::direct::Direct;
-use super::{Disk, Entry, File, Open, Space, SyncedWrite};
+use super::{Begun, Disk, Entry, File, Open, Space};
 use std::fs;
 use std::io::{self, IoSlice};
 use std::ops::Range;
@@ -182,7 +182,7 @@ impl File for RealFile {
         part: Range<usize>,
         offset: u64,
         _site: &'static str,
-    ) -> Result<Box<dyn SyncedWrite>, Vec<u8>> {
+    ) -> Begun {
         self.direct.begin_synced_write(&self.file, data, part, offset)
     }
 

@@ -3,7 +3,7 @@
 //! What is past the page cache is not passed on: it ends in [`File::read_at`] and [`File::write_at`] of the wrapper, so that nothing goes
 //! by what the test does there. Writes that are durable by themselves there are only if the wrapper has them.
 
-use super::{Disk, Entry, File, Open, Space, SyncedWrite};
+use super::{Begun, Disk, Entry, File, Open, Space, SyncedWrite};
 use std::io::{self, IoSlice};
 use std::ops::Range;
 use std::path::Path;
@@ -29,7 +29,7 @@ pub trait AroundFile: Send + Sync + 'static {
         _part: Range<usize>,
         _offset: u64,
         _site: &'static str,
-    ) -> Result<Box<dyn SyncedWrite>, Vec<u8>> {
+    ) -> Begun {
         Err(data)
     }
     /// In place of [`File::sync`].
@@ -71,7 +71,7 @@ impl<W: AroundFile> File for WrapFile<W> {
         part: Range<usize>,
         offset: u64,
         site: &'static str,
-    ) -> Result<Box<dyn SyncedWrite>, Vec<u8>> {
+    ) -> Begun {
         self.0.begin_synced_write(data, part, offset, site)
     }
 
@@ -254,7 +254,7 @@ impl AroundFile for HeldFile {
         part: Range<usize>,
         offset: u64,
         site: &'static str,
-    ) -> Result<Box<dyn SyncedWrite>, Vec<u8>> {
+    ) -> Begun {
         self.begin.pass();
         let write = self.file.begin_synced_write(data, part, offset, site)?;
         Ok(Box::new(HeldWrite { write, gate: self.wait.clone() }))

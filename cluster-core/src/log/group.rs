@@ -123,7 +123,7 @@ mod tests {
     use super::*;
     use atoll_base::disk::sim::SimDisk;
     use atoll_base::disk::wrap::{AroundFile, WrapFile};
-    use atoll_base::disk::{Disk, File, Open};
+    use atoll_base::disk::{Begun, Disk, File, Open};
     use proptest::prelude::*;
     use std::io::IoSlice;
     use std::path::Path;
@@ -185,7 +185,7 @@ mod tests {
             part: Range<usize>,
             offset: u64,
             site: &'static str,
-        ) -> Result<Box<dyn SyncedWrite>, Vec<u8>> {
+        ) -> Begun {
             let taken = part.start..part.start + self.1;
             self.0.begin_synced_write(data, taken, offset, site)
         }

@@ -1,6 +1,6 @@
 //! An open file of a simulated disk.
 
-use super::super::{DIRECT_ALIGN, File, SyncedWrite};
+use super::super::{Begun, DIRECT_ALIGN, File, SyncedWrite};
 use super::SimDisk;
 use super::image::CHUNK;
 use super::node::Node;
@@ -102,7 +102,7 @@ impl File for SimFile {
         part: Range<usize>,
         offset: u64,
         site: &'static str,
-    ) -> Result<Box<dyn SyncedWrite>, Vec<u8>> {
+    ) -> Begun {
         let bytes = &data[part.clone()];
         if !(bytes.as_ptr().addr() | bytes.len() | offset as usize).is_multiple_of(DIRECT_ALIGN) {
             return Err(data);
