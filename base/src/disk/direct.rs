@@ -27,7 +27,8 @@ pub(super) struct Direct {
     refused: AtomicBool,
 }
 
-fn aligned(data: &[u8], offset: u64) -> bool {
+/// Whether bytes may go past the cache as they lie.
+pub(super) fn aligned(data: &[u8], offset: u64) -> bool {
     data.as_ptr().addr().is_multiple_of(DIRECT_ALIGN)
         && data.len().is_multiple_of(DIRECT_ALIGN)
         && offset.is_multiple_of(DIRECT_ALIGN as u64)

@@ -70,25 +70,36 @@ pub(crate) fn chunk_crc(id: BlockId, chunk: usize, bytes: &[u8]) -> u32 {
     checksum::crc32c_append(chunk_seed(id, chunk), bytes)
 }
 
+/// A payload that lies in parts, cut at the ends of chunks, too: each piece with its place in the payload.
+fn pieces<T: AsRef<[u8]>>(payload: &[T]) -> impl Iterator<Item = (usize, &[u8])> {
+    let mut parts = payload.iter().map(AsRef::as_ref);
+    let (mut at, mut part): (usize, &[u8]) = (0, &[]);
+    std::iter::from_fn(move || {
+        while part.is_empty() {
+            part = parts.next()?;
+        }
+        let (here, rest) = part.split_at(part.len().min(CHUNK - at % CHUNK));
+        let place = at;
+        (at, part) = (at + here.len(), rest);
+        Some((place, here))
+    })
+}
+
 /// The table of checksums of a payload that lies in parts.
 pub(crate) fn crc_table<T: AsRef<[u8]>>(id: BlockId, payload: &[T]) -> Vec<u8> {
-    let mut table = Vec::new();
-    let (mut at, mut crc) = (0, 0);
-    for mut part in payload.iter().map(AsRef::as_ref) {
-        while !part.is_empty() {
-            if at % CHUNK == 0 {
-                crc = chunk_seed(id, at / CHUNK);
-            }
-            let (here, rest) = part.split_at(part.len().min(CHUNK - at % CHUNK));
-            crc = checksum::crc32c_append(crc, here);
-            at += here.len();
-            part = rest;
-            if at % CHUNK == 0 {
-                table.extend_from_slice(&crc.to_le_bytes());
-            }
+    let mut table: Vec<u8> = Vec::new();
+    let (mut end, mut crc) = (0, 0);
+    for (at, here) in pieces(payload) {
+        if at % CHUNK == 0 {
+            crc = chunk_seed(id, at / CHUNK);
+        }
+        crc = checksum::crc32c_append(crc, here);
+        end = at + here.len();
+        if end % CHUNK == 0 {
+            table.extend_from_slice(&crc.to_le_bytes());
         }
     }
-    if at % CHUNK != 0 {
+    if end % CHUNK != 0 {
         table.extend_from_slice(&crc.to_le_bytes());
     }
     table
@@ -105,18 +116,13 @@ fn copy<T: AsRef<[u8]>>(payload: &[T], to: &mut [u8]) {
 
 /// The same, filling in the table of checksums on the way: of each chunk while it is in the nearest cache.
 fn copy_summing<T: AsRef<[u8]>>(id: BlockId, payload: &[T], to: &mut [u8], table: &mut [u8]) {
-    let (mut at, len) = (0, to.len());
-    for mut part in payload.iter().map(AsRef::as_ref) {
-        while !part.is_empty() {
-            let begin = at - at % CHUNK;
-            let (here, rest) = part.split_at(part.len().min(begin + CHUNK - at));
-            to[at..at + here.len()].copy_from_slice(here);
-            at += here.len();
-            part = rest;
-            if at % CHUNK == 0 || at == len {
-                let n = begin / CHUNK;
-                table[4 * n..4 * n + 4].copy_from_slice(&chunk_crc(id, n, &to[begin..at]).to_le_bytes());
-            }
+    for (at, here) in pieces(payload) {
+        let end = at + here.len();
+        to[at..end].copy_from_slice(here);
+        if end % CHUNK == 0 || end == to.len() {
+            let n = at / CHUNK;
+            let crc = chunk_crc(id, n, &to[n * CHUNK..end]);
+            table[4 * n..4 * n + 4].copy_from_slice(&crc.to_le_bytes());
         }
     }
 }

@@ -1,6 +1,7 @@
 //! An open file of a simulated disk.
 
-use super::super::{Begun, DIRECT_ALIGN, File, SyncedWrite};
+use super::super::direct::aligned;
+use super::super::{Begun, File, SyncedWrite};
 use super::SimDisk;
 use super::image::CHUNK;
 use super::node::Node;
@@ -104,7 +105,7 @@ impl File for SimFile {
         site: &'static str,
     ) -> Begun {
         let bytes = &data[part.clone()];
-        if !(bytes.as_ptr().addr() | bytes.len() | offset as usize).is_multiple_of(DIRECT_ALIGN) {
+        if !aligned(bytes, offset) {
             return Err(data);
         }
         let written = self.write_at(&[IoSlice::new(bytes)], offset);

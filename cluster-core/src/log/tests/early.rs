@@ -6,12 +6,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 const SEEDS: u64 = 40;
 
-/// Goes through a first group, which is followed by a sync of the whole file.
-fn begun(wal: &Wal) {
-    wal.append(vec![entry(1, 1, &[10])], Box::new(|result| result.unwrap())).unwrap();
+fn until_idle(wal: &Wal) {
     while !wal.is_idle() {
         std::thread::yield_now();
     }
+}
+
+/// Goes through a first group, which is followed by a sync of the whole file.
+fn begun(wal: &Wal) {
+    wal.append(vec![entry(1, 1, &[10])], Box::new(|result| result.unwrap())).unwrap();
+    until_idle(wal);
     wal.set_alone(true).unwrap();
 }
 
@@ -153,9 +157,7 @@ fn who_has_company_by_the_time_the_disk_has_the_entry_is_not_told() {
         held.wait.shut(false);
     });
     // It is written without anybody who settles.
-    while !wal.is_idle() {
-        std::thread::yield_now();
-    }
+    until_idle(&wal);
     let crashed = sim.crash(0);
     drop(wal);
     assert_eq!(last(&crashed), 2);
