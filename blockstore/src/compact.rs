@@ -1,6 +1,6 @@
 //! Compaction: copies what lives in mostly dead segments to the current one, and removes segments with nothing alive.
 //!
-//! Order is what makes it safe at any instant: copies are synced and visible, then the file is removed, then the
+//! Order is what makes it safe at any instant: copies are synced and visible, then the file is removed, or made a spare one ([`crate::spare`]), then the
 //! directory is synced, and only then is the segment forgotten: until then deletions bury its copies too, and the
 //! tombstones of its records are carried over from segments that go. A crash in between leaves copies of the
 //! same bytes; the newest counts. Readers with the old place hold the file open, or look again.
@@ -11,6 +11,7 @@ use crate::lock::{lock, read, write};
 use crate::metrics::add;
 use crate::segment::{self, DIR, SITE_REMOVE};
 use crate::shared::Shared;
+use crate::spare;
 use crate::state::SegmentState;
 use crate::writer::{Op, Ready};
 use atoll_base::block::{BlockError, BlockId};
@@ -188,15 +189,22 @@ fn carry_over(
     Ok(())
 }
 
-/// Removes a segment with nothing alive.
+/// Removes a segment with nothing alive. Its file may stay as a spare one.
 fn remove(shared: &Shared, number: u32) -> Result<(), BlockError> {
-    let live = read(&shared.state).segments.get(&number).map_or(0, |s| s.blocks);
+    let (live, len) = read(&shared.state).segments.get(&number).map_or((0, 0), |s| (s.blocks, s.size));
     assert_eq!(live, 0, "segment {number} is removed with live blocks");
-    let disk = &*shared.disk;
-    disk.remove(&segment::path_of(number)).map_err(|e| shared.fail("removing a segment", &e))?;
+    let (disk, spares) = (&*shared.disk, &shared.space.spares);
+    let is_spare = spares.wants(disk, len);
+    let path = segment::path_of(number);
+    let gone = if is_spare { disk.rename(&path, &spare::path_of(number)) } else { disk.remove(&path) };
+    gone.map_err(|e| shared.fail("removing a segment", &e))?;
     disk.sync_dir(Path::new(DIR), SITE_REMOVE).map_err(|e| shared.fail("removing a segment", &e))?;
     write(&shared.state).drop_segment(number);
     shared.files.forget(number);
+    // From now on it may be written.
+    if is_spare {
+        spares.keep(number, len);
+    }
     shared.space.invalidate();
     add(&shared.counters.removed_segments, 1);
     Ok(())

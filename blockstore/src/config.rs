@@ -65,6 +65,9 @@ pub struct Config {
     pub reserve_bytes: Option<u64>,
     /// Age at which the cached answer of the disk about its room is asked for again.
     pub space_refresh: Duration,
+    /// Files of segments that are gone, kept to become new ones; those that go while there are so many are removed at once. 4: what the collector empties at a time where
+    /// as much is overwritten as the disk takes, and 1 GiB of it at most.
+    pub spare_segments: usize,
     /// Where new segment files are made.
     pub prepare: Prepare,
     /// Opening quicker than this tells nobody about its progress.
@@ -92,6 +95,7 @@ impl Config {
             compact_below_percent: 50,
             reserve_bytes: None,
             space_refresh: Duration::from_secs(1),
+            spare_segments: 4,
             prepare: Prepare::Background,
             progress_after: Duration::from_secs(1),
             on_progress: None,

@@ -135,7 +135,7 @@ impl Shared {
 /// Verifies a store that no process has open: all segments, all live blocks. Changes nothing.
 pub fn check(disk: &dyn Disk, store_id: u128) -> Result<CheckReport, OpenError> {
     let mut report = CheckReport::default();
-    let numbers = recover::numbers(disk)?;
+    let numbers = recover::names(disk)?.segments;
     report.segments = numbers.len() as u64;
     let mut survey = recover::survey(disk, store_id, &numbers, || {})?;
     let mut builder = Builder::new(&numbers);

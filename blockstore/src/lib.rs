@@ -59,6 +59,7 @@ mod repeated;
 mod segment;
 mod shared;
 mod space;
+mod spare;
 mod staging;
 mod state;
 mod store;
@@ -72,5 +73,7 @@ pub use inspect::{CheckReport, Damage, Scrubbed, check};
 pub use metrics::Metrics;
 pub use recover::{OpenError, Recovery};
 pub use repeated::RepeatedStatus;
-pub use segment::{Gap, SITE_APPEND, SITE_CREATE, SITE_REMOVE, SITE_RESEAL, SITE_ROOT, SITE_SEAL};
+pub use segment::{
+    Gap, SITE_APPEND, SITE_CREATE, SITE_REMOVE, SITE_RESEAL, SITE_REUSE, SITE_ROOT, SITE_SEAL,
+};
 pub use store::BlockStore;

@@ -39,14 +39,22 @@ pub(crate) fn put_room(capacity: u64) -> u64 {
 fn make(shared: &Shared, number: u32, purpose: Purpose, least: u64) -> Result<Fresh, BlockError> {
     let wanted = shared.config.segment_bytes.max(least);
     let disk = &*shared.disk;
+    let store_id = shared.config.store_id;
+    let made = |fresh: io::Result<Fresh>| {
+        shared.space.invalidate();
+        fresh.map_err(|e| {
+            if segment::is_full(&e) { BlockError::NoSpace } else { shared.fail("making a segment", &e) }
+        })
+    };
+    if let Some(spare) = shared.space.spares.take(wanted)
+        && let Some(fresh) = segment::reuse(disk, store_id, number, spare, wanted, least).transpose()
+    {
+        return made(fresh);
+    }
     let size = shared.space.segment_size(disk, purpose, wanted, least);
     let size =
         size.map_err(|e| shared.fail("asking the disk for its room", &e))?.ok_or(BlockError::NoSpace)?;
-    let fresh = segment::create(disk, shared.config.store_id, number, size, least);
-    shared.space.invalidate();
-    fresh.map_err(|e: io::Error| {
-        if segment::is_full(&e) { BlockError::NoSpace } else { shared.fail("making a segment", &e) }
-    })
+    made(segment::create(disk, store_id, number, size, least))
 }
 
 fn least(config_segment: u64) -> u64 {

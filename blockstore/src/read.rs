@@ -174,6 +174,10 @@ impl Shared {
             };
             let memory = Memory { buffers: &self.buffers, hot: &self.hot, repeated: &self.repeated };
             let result = read_at(&*file, memory, source, id, place, salt, range);
+            // The file may be another segment by now.
+            if result.is_err() && self.find(id) != Some((place, salt)) {
+                continue;
+            }
             if matches!(result, Err(BlockError::Damaged { .. })) {
                 add(&self.counters.damaged_reads, 1);
             }

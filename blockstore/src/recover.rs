@@ -11,6 +11,7 @@ use crate::config::{Config, Progress};
 use crate::format::{self, BlockEntry, Kind, SegmentHeader, Tombstone, UNIT};
 use crate::index::Place;
 use crate::segment::{self, DIR, Gap, LoadError, Opened, SITE_RESEAL, SITE_ROOT, Scan};
+use crate::spare;
 use crate::state::{SegmentState, State};
 use atoll_base::block::BlockId;
 use atoll_base::disk::{Disk, Open};
@@ -82,17 +83,26 @@ fn load_error(segment: u32, e: LoadError) -> OpenError {
     }
 }
 
-/// The numbers of all segments, ascending.
-pub(crate) fn numbers(disk: &dyn Disk) -> Result<Vec<u32>, OpenError> {
-    let mut numbers = Vec::new();
+/// What lies in the directory, by numbers, ascending.
+pub(crate) struct Names {
+    pub(crate) segments: Vec<u32>,
+    pub(crate) spares: Vec<u32>,
+}
+
+/// Looks into the directory.
+pub(crate) fn names(disk: &dyn Disk) -> Result<Names, OpenError> {
+    let mut names = Names { segments: Vec::new(), spares: Vec::new() };
     for entry in disk.list(Path::new(DIR))? {
-        match segment::number_of(&entry.name) {
-            Some(n) if !entry.is_dir => numbers.push(n),
+        let (segment, spare) = (segment::number_of(&entry.name), spare::number_of(&entry.name));
+        match (segment, spare) {
+            (Some(n), _) if !entry.is_dir => names.segments.push(n),
+            (_, Some(n)) if !entry.is_dir => names.spares.push(n),
             _ => return Err(OpenError::Foreign(entry.name)),
         }
     }
-    numbers.sort_unstable();
-    Ok(numbers)
+    names.segments.sort_unstable();
+    names.spares.sort_unstable();
+    Ok(names)
 }
 
 /// The highest batch of the store, and the scans of all segments without a trailer.
@@ -226,6 +236,8 @@ pub(crate) struct Opening {
     pub(crate) report: Recovery,
     /// Segment files without any good record, to be removed before a new one is made.
     pub(crate) empty: Vec<u32>,
+    /// Spare files.
+    pub(crate) spares: Vec<u32>,
 }
 
 /// Tells about progress, not too often.
@@ -256,7 +268,7 @@ pub(crate) fn recover(disk: &dyn Disk, config: &Config) -> Result<Opening, OpenE
         Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e.into()),
         _ => disk.sync_dir(Path::new(""), SITE_ROOT)?,
     }
-    let numbers = numbers(disk)?;
+    let Names { segments: numbers, spares } = names(disk)?;
     let mut teller =
         Teller { config, began, told: None, at: Progress { done: 0, total: 2 * numbers.len() as u64 } };
     let mut survey = survey(disk, config.store_id, &numbers, || teller.step())?;
@@ -288,10 +300,12 @@ pub(crate) fn recover(disk: &dyn Disk, config: &Config) -> Result<Opening, OpenE
     report.took = began.elapsed();
     Ok(Opening {
         state: builder.state,
-        next_segment: numbers.last().map_or(1, |n| n + 1),
+        // Of a spare file, too: it keeps the name of the segment that it was.
+        next_segment: numbers.last().max(spares.last()).map_or(1, |n| n + 1),
         next_batch: survey.batch + 1,
         report,
         empty,
+        spares,
     })
 }
 

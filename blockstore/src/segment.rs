@@ -8,6 +8,7 @@ use crate::format::{
     self, BlockEntry, FormatError, Header, Kind, SegmentHeader, Tombstone, Trailer, UNIT, area_len,
     record_len,
 };
+use crate::spare::{self, Spare};
 use atoll_base::block::BlockId;
 use atoll_base::disk::{Disk, File, Open, read_exact_at};
 use std::io::{self, IoSlice};
@@ -22,6 +23,9 @@ pub const SITE_ROOT: &str = "blocks.root";
 /// Makes a new segment's entry durable, before the first batch in it is acknowledged. At open it also covers the
 /// removal of segments that hold torn records only: with a newer batch about, these would pass for old, damaged ones.
 pub const SITE_CREATE: &str = "blocks.create";
+/// Makes the header of a segment durable in a spare file, and that it no longer ends as the former one did, before the file gets the segment's name: else it would
+/// be taken for the former one, and its records for blocks.
+pub const SITE_REUSE: &str = "blocks.reuse";
 /// Makes a batch durable; the acknowledgement of puts and deletes waits for it.
 pub const SITE_APPEND: &str = "blocks.append";
 /// Makes the footer of a full segment durable before any newer batch exists, so that a footer found torn later is
@@ -65,6 +69,44 @@ pub(crate) struct Fresh {
     pub(crate) file: Arc<dyn File>,
     /// Bytes reserved.
     pub(crate) capacity: u64,
+    /// The file was another segment: what is not written are not zeros.
+    pub(crate) is_reused: bool,
+}
+
+fn new_header(store_id: u128, segment: u32) -> io::Result<SegmentHeader> {
+    let mut salt = [0; 8];
+    getrandom::fill(&mut salt).map_err(|e| io::Error::other(format!("no random numbers: {e}")))?;
+    Ok(SegmentHeader { store_id, segment, salt: u64::from_le_bytes(salt) })
+}
+
+/// Makes a segment of a spare file, of `wanted` bytes, or of what the file has if there is no room for more; if that is less than `least` the file is given back.
+pub(crate) fn reuse(
+    disk: &dyn Disk,
+    store_id: u128,
+    segment: u32,
+    spare: Spare,
+    wanted: u64,
+    least: u64,
+) -> io::Result<Option<Fresh>> {
+    let header = new_header(store_id, segment)?;
+    let (from, to) = (spare::path_of(spare.number), path_of(segment));
+    let file = disk.open(&from, Open::ReadWrite)?;
+    let capacity = match file.allocate(0, wanted) {
+        Ok(()) => wanted.max(spare.len),
+        Err(e) if is_full(&e) && spare.len >= least => spare.len,
+        Err(e) if is_full(&e) => return disk.remove(&from).map(|()| None),
+        Err(e) => return Err(e),
+    };
+    file.write_at(&[IoSlice::new(&header.encode())], 0)?;
+    // The former trailer.
+    file.write_at(&[IoSlice::new(&[0; UNIT as usize])], spare.len - UNIT)?;
+    file.sync(SITE_REUSE)?;
+    // Whoever opens it may keep its name.
+    drop(file);
+    disk.rename(&from, &to)?;
+    let file = disk.open(&to, Open::ReadWrite)?;
+    disk.sync_dir(Path::new(DIR), SITE_CREATE)?;
+    Ok(Some(Fresh { header, file, capacity, is_reused: true }))
 }
 
 /// Makes a segment of `wanted` bytes; of fewer, but at least `least`, when there is not enough room.
@@ -77,9 +119,7 @@ pub(crate) fn create(
     wanted: u64,
     least: u64,
 ) -> io::Result<Fresh> {
-    let mut salt = [0; 8];
-    getrandom::fill(&mut salt).map_err(|e| io::Error::other(format!("no random numbers: {e}")))?;
-    let header = SegmentHeader { store_id, segment, salt: u64::from_le_bytes(salt) };
+    let header = new_header(store_id, segment)?;
     let path = path_of(segment);
     let file = disk.open(&path, Open::CreateNew)?;
     let result = allocate(&*file, wanted, least).and_then(|capacity| {
@@ -88,7 +128,7 @@ pub(crate) fn create(
         Ok(capacity)
     });
     match result {
-        Ok(capacity) => Ok(Fresh { header, file, capacity }),
+        Ok(capacity) => Ok(Fresh { header, file, capacity, is_reused: false }),
         Err(e) => {
             // Nothing is in it; if this fails too, the next open removes it.
             let _ = disk.remove(&path);

@@ -1,6 +1,6 @@
 //! Accounts of room.
 //!
-//! Room for new blocks is what the disk has available, plus what is preallocated in segments and not yet written,
+//! Room for new blocks is what the disk has available, plus what is preallocated in segments and not yet written, plus spare files,
 //! minus the reserve. Reservations are promises out of that room. The reserve is left alone by puts and by the
 //! preallocation on their behalf: deletions, compaction, and the log on the same file system, go on with it when
 //! puts are refused.
@@ -11,6 +11,7 @@
 
 use crate::config::Config;
 use crate::lock::lock;
+use crate::spare::Spares;
 use atoll_base::block::{BlockError, BlockSpace};
 use atoll_base::disk::{self, Disk};
 use std::io;
@@ -45,6 +46,8 @@ pub(crate) struct Space {
     /// Bytes that puts can still write in segments that exist: the current one, and the prepared one.
     current_room: AtomicU64,
     prepared_room: AtomicU64,
+    /// Files that become segments when there is need.
+    pub(crate) spares: Spares,
     reserve: Option<u64>,
     refresh: Duration,
 }
@@ -61,6 +64,7 @@ impl Space {
             cached: Mutex::new(cached),
             current_room: AtomicU64::new(0),
             prepared_room: AtomicU64::new(0),
+            spares: Spares::new(config.spare_segments, config.segment_bytes),
             reserve: config.reserve_bytes,
             refresh: config.space_refresh,
         })
@@ -85,7 +89,7 @@ impl Space {
     fn room(&self, space: disk::Space) -> u64 {
         let preallocated =
             self.current_room.load(Ordering::Relaxed) + self.prepared_room.load(Ordering::Relaxed);
-        (space.available + preallocated).saturating_sub(self.floor(space.total))
+        (space.available + preallocated + self.spares.bytes()).saturating_sub(self.floor(space.total))
     }
 
     /// See `BlockService::reserve`.

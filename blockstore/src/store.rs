@@ -57,6 +57,7 @@ impl BlockStore {
         for number in opening.empty {
             shared.disk.remove(&path_of(number))?;
         }
+        shared.space.spares.find(&*shared.disk, &opening.spares)?;
         let preparer = Preparer::start(shared.clone(), opening.next_segment)?;
         let mut writer = Writer::new(shared.clone(), preparer, opening.next_batch)?;
         writer.begin().map_err(|e| io::Error::other(e.to_string()))?;
@@ -144,6 +145,15 @@ impl BlockStore {
         self.0.compactor.step(&self.0.shared, budget, |op| {
             self.0.submit(op, None)?.blocking_recv().unwrap_or_else(|_| Err(closed()))
         })
+    }
+
+    /// Gives the disk back a little of what was kept of segments that went, and was not used for `age`. Whether there was any. As [`BlockStore::compact_step`].
+    pub fn trim_step(&self, age: Duration) -> Result<bool, BlockError> {
+        let shared = &self.0.shared;
+        shared.check_writable()?;
+        let given = shared.space.spares.give_back(&*shared.disk, age);
+        shared.space.invalidate();
+        given.map_err(|e| BlockError::Io { id: BlockId(0), detail: format!("a spare file: {e}").into() })
     }
 
     /// Verifies blocks against their checksums, from the disk, beginning at `cursor` (`None`: at the first block)

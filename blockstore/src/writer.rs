@@ -21,6 +21,7 @@ use crate::space::Purpose;
 use crate::staging::{Staging, align};
 use crate::state::SegmentState;
 use atoll_base::block::{BlockError, BlockId};
+use atoll_base::disk::DIRECT_ALIGN;
 use bytes::Bytes;
 use std::collections::HashSet;
 use std::io::{self, IoSlice};
@@ -28,8 +29,8 @@ use std::iter::once;
 use std::sync::{Arc, mpsc};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
-/// Zeros to pad payloads with.
-static ZEROS: [u8; UNIT as usize] = [0; UNIT as usize];
+/// Zeros to pad payloads with, and what lies before an aligned position.
+static ZEROS: [u8; DIRECT_ALIGN] = [0; DIRECT_ALIGN];
 
 /// A block ready to be written.
 pub(crate) struct Ready {
@@ -395,7 +396,15 @@ impl Writer {
         add(&self.shared.counters.writes, 1);
         let file = &active.fresh.file;
         let written = if large {
-            self.staging.write(file, begin, frame.records.iter())
+            // Former records would pass for damaged ones there.
+            let left_out = (begin - active.tail) as usize;
+            let cleared = match left_out {
+                some @ 1.. if active.fresh.is_reused => {
+                    file.write_at(&[IoSlice::new(&ZEROS[..some])], active.tail)
+                }
+                _ => Ok(()),
+            };
+            cleared.and_then(|()| self.staging.write(file, begin, frame.records.iter()))
         } else {
             let areas: Vec<_> = frame.records.iter().map(Record::area).collect();
             let parts = areas.iter().zip(&frame.records).flat_map(|(area, r)| {

@@ -6,14 +6,15 @@ use atoll_base::block::{BlockError, BlockId, BlockService};
 use atoll_base::disk::sim::SimDisk;
 use atoll_base::id::Epoch;
 use atoll_blockstore::{
-    BlockStore, CompactStep, Config, Prepare, SITE_APPEND, SITE_CREATE, SITE_REMOVE, SITE_RESEAL, SITE_ROOT,
-    SITE_SEAL, check,
+    BlockStore, CompactStep, Config, Prepare, SITE_APPEND, SITE_CREATE, SITE_REMOVE, SITE_RESEAL, SITE_REUSE,
+    SITE_ROOT, SITE_SEAL, check,
 };
 use bytes::Bytes;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::runtime::Runtime;
 
 const STORE: u128 = 77;
@@ -97,6 +98,13 @@ fn operate(rt: &Runtime, store: &BlockStore, model: &mut Model, rng: &mut SmallR
                 };
             }
         }
+        _ if rng.random_bool(0.1) => match store.trim_step(Duration::ZERO) {
+            Ok(_) => {}
+            // The power is off, as the next step is told.
+            Err(BlockError::Io { .. }) => {}
+            Err(BlockError::Failed(_)) => return Ok(false),
+            Err(e) => return Err(format!("giving room back: {e}")),
+        },
         _ => match store.compact_step(rng.random_range(1..20_000)) {
             Ok(CompactStep::Stuck(segment, id)) => return Err(format!("damage in {segment}: {id:?}")),
             Ok(_) => {}
@@ -226,6 +234,11 @@ fn the_sync_of_a_full_segment_is_needed() {
 #[test]
 fn the_sync_of_a_recovered_segment_is_needed() {
     fails_without(SITE_RESEAL);
+}
+
+#[test]
+fn the_sync_of_a_spare_file_is_needed() {
+    fails_without(SITE_REUSE);
 }
 
 #[test]

@@ -60,6 +60,9 @@ impl BlockIds {
 /// Blocks kept in memory because they were read repeatedly go when nobody read them for so long.
 const UNUSED: Duration = Duration::from_secs(60);
 
+/// For so long the file of a segment that went stays for another.
+const SPARE_AGE: Duration = Duration::from_secs(5);
+
 /// Runs until `stop`.
 pub async fn run(
     meta: Arc<LocalMetadata>,
@@ -96,7 +99,8 @@ async fn round(meta: &LocalMetadata, blocks: &BlockStore, repacker: &mut Repacke
     let collected = note("collecting blocks", collect(meta, blocks).await.map(|n| n > 0));
     let compacted = note("compaction", compact(blocks).await);
     let repacked = note("repacking", repacker.round(meta, blocks).await.map(|r| r.rewritten > 0));
-    collected || compacted || repacked
+    let busy = collected || compacted || repacked;
+    busy || note("giving room back", trim(blocks).await)
 }
 
 fn note(what: &str, result: Result<bool, MaintenanceError>) -> bool {
@@ -120,6 +124,18 @@ async fn compact(blocks: &BlockStore) -> Result<bool, MaintenanceError> {
         }),
         Err(error) => {
             tracing::error!(%error, "a step of compaction died");
+            Ok(false)
+        }
+    }
+}
+
+/// Gives room back that the store keeps for segments to come, when there is nothing else to do.
+async fn trim(blocks: &BlockStore) -> Result<bool, MaintenanceError> {
+    let store = blocks.clone();
+    match tokio::task::spawn_blocking(move || store.trim_step(SPARE_AGE)).await {
+        Ok(step) => Ok(step?),
+        Err(error) => {
+            tracing::error!(%error, "a step of giving room back died");
             Ok(false)
         }
     }
