@@ -8,9 +8,6 @@
 //! leaves, and so no wake-up is lost ([`Wakeup`]). A caller runs them for a bounded number of rounds and leaves the rest to the
 //! group's thread.
 //!
-//! When the caller's call is answered ([`through`]), it leaves what the tasks still have to do for themselves, and gets a [`Rest`], to be run once its answer is
-//! on its way.
-//!
 //! The caller's thread is one of a runtime whose other tasks it keeps waiting. What it may wait for is another's business
 //! ([`atoll_base::leave`]). If it waits long nevertheless, the group's thread calls another thread of the caller's
 //! runtime, if it has more, to take its place ([`Executor::watch`]).
@@ -18,7 +15,7 @@
 use futures_util::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use futures_util::task::AtomicWaker;
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::future::poll_fn;
 use std::panic::AssertUnwindSafe;
 use std::pin::{Pin, pin};
@@ -46,38 +43,13 @@ thread_local! {
 /// A thread runs tasks.
 struct Here {
     executor: Arc<Executor>,
-    by: By,
-    /// A caller's call is answered.
-    is_through: Cell<bool>,
-}
-
-/// Who runs tasks.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum By {
-    /// The group's thread.
-    Thread,
-    /// A caller, for its call.
-    Caller,
-    /// A caller's thread, for what it left.
-    Rest,
+    /// It is a caller's, not the group's own.
+    is_caller: bool,
 }
 
 /// Whether it is a caller's thread that runs what runs here.
 pub(super) fn is_caller() -> bool {
-    HERE.with_borrow(|here| here.last().is_some_and(|here| here.by != By::Thread))
-}
-
-/// Says that calls are answered. If a caller runs this here, it stops when the task that says so waits.
-pub(super) fn through() {
-    HERE.with_borrow(|here| {
-        if let Some(here) = here.last() {
-            here.is_through.set(here.by == By::Caller);
-        }
-    });
-}
-
-fn is_through() -> bool {
-    HERE.with_borrow(|here| here.last().is_some_and(|here| here.is_through.get()))
+    HERE.with_borrow(|here| here.last().is_some_and(|here| here.is_caller))
 }
 
 /// Why a task gave no result.
@@ -119,16 +91,7 @@ pub(super) fn spawn<T: Send + 'static>(future: impl Future<Output = T> + Send + 
 fn task<T: Send + 'static>(future: impl Future<Output = T> + Send + 'static) -> (Task, JoinHandle<T>) {
     let (tx, rx) = oneshot::channel();
     let task = async move {
-        let mut future = pin!(AssertUnwindSafe(future).catch_unwind());
-        let result = poll_fn(|cx| {
-            if is_through() {
-                // Still ready, for who comes next.
-                cx.waker().wake_by_ref();
-                return Poll::Pending;
-            }
-            future.as_mut().poll(cx)
-        })
-        .await;
+        let result = AssertUnwindSafe(future).catch_unwind().await;
         // Nobody may be interested.
         let _ = tx.send(result.map_err(|_| JoinError::Panicked));
     };
@@ -150,13 +113,6 @@ impl Wakeup {
     fn note(&self) {
         self.noted.store(true, Ordering::SeqCst);
         if !self.running.load(Ordering::SeqCst) {
-            self.thread.wake();
-        }
-    }
-
-    /// For who leaves.
-    fn look(&self) {
-        if self.noted.load(Ordering::SeqCst) {
             self.thread.wake();
         }
     }
@@ -227,7 +183,7 @@ impl Executor {
     pub(super) async fn run(self: &Arc<Self>) {
         poll_fn(|cx| {
             self.wakeup.thread.register(cx.waker());
-            if let Some(mut running) = Running::begin(self, By::Thread) {
+            if let Some(running) = Running::begin(self, false) {
                 running.rounds();
             }
             Poll::Pending
@@ -235,23 +191,19 @@ impl Executor {
         .await
     }
 
-    /// The part of a caller: runs `begin`, which gives the tasks something to do, and then the tasks, until all of them wait, it
-    /// has done its share, or its call is answered. Only `begin` if another thread runs them just now.
-    pub(super) fn run_here(self: &Arc<Self>, begin: impl FnOnce()) -> Option<Rest> {
-        let Some(mut running) = Running::begin(self, By::Caller) else {
-            begin();
-            return None;
-        };
+    /// The part of a caller: runs `begin`, which gives the tasks something to do, and then the tasks, until all of them wait or it
+    /// has done its share. Only `begin` if another thread runs them just now.
+    pub(super) fn run_here(self: &Arc<Self>, begin: impl FnOnce()) {
+        let Some(running) = Running::begin(self, true) else { return begin() };
         begin();
         running.rounds();
-        running.is_left.then(|| Rest(self.clone()))
     }
 
     /// Polls what is ready, until nothing is.
     fn rounds(&self, tasks: &mut FuturesUnordered<Task>) {
         let cx = &mut Context::from_waker(&self.waker);
         for _ in 0..ROUNDS {
-            if is_through() || !self.wakeup.noted.swap(false, Ordering::SeqCst) {
+            if !self.wakeup.noted.swap(false, Ordering::SeqCst) {
                 return;
             }
             tasks.extend(lock(&self.spawned).as_mut().map(std::mem::take).unwrap_or_default());
@@ -290,53 +242,32 @@ impl Executor {
     }
 }
 
-/// What a caller that is through left of the tasks' work. Dropped, it is the group's thread's.
-pub(super) struct Rest(Arc<Executor>);
-
-impl Rest {
-    /// Runs the tasks until all of them wait, unless another thread does.
-    pub(super) fn run(self) {
-        if let Some(mut running) = Running::begin(&self.0, By::Rest) {
-            running.rounds();
-        }
-    }
-}
-
-impl Drop for Rest {
-    fn drop(&mut self) {
-        self.0.wakeup.look();
-    }
-}
-
 /// Held by the one thread that runs the tasks.
 struct Running<'a> {
     executor: &'a Arc<Executor>,
-    by: By,
-    /// Somebody comes back for what is ready.
-    is_left: bool,
+    is_caller: bool,
 }
 
 impl<'a> Running<'a> {
-    fn begin(executor: &'a Arc<Executor>, by: By) -> Option<Self> {
+    fn begin(executor: &'a Arc<Executor>, is_caller: bool) -> Option<Self> {
         if executor.wakeup.running.swap(true, Ordering::SeqCst) {
             return None;
         }
-        let running = Self { executor, by, is_left: false };
+        let running = Self { executor, is_caller };
         running.count();
         Some(running)
     }
 
     fn count(&self) {
-        if self.by != By::Thread {
+        if self.is_caller {
             self.executor.visits.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    fn rounds(&mut self) {
+    fn rounds(&self) {
         let executor = self.executor;
         let _in_runtime = executor.runtime.enter();
-        let _entered =
-            Entered::new(Here { executor: executor.clone(), by: self.by, is_through: Cell::new(false) });
+        let _entered = Entered::new(Here { executor: executor.clone(), is_caller: self.is_caller });
         let mut tasks = lock(&executor.tasks);
         let Some(tasks) = tasks.as_mut() else { return };
         // tokio's budget is for one task: shared by all of these, they would stop half-way. Here are bounds of our own.
@@ -345,7 +276,6 @@ impl<'a> Running<'a> {
             Poll::Ready(())
         })));
         let _ready = rounds.as_mut().poll(&mut Context::from_waker(Waker::noop()));
-        self.is_left = is_through();
     }
 }
 
@@ -354,8 +284,8 @@ impl Drop for Running<'_> {
         self.count();
         let wakeup = &self.executor.wakeup;
         wakeup.running.store(false, Ordering::SeqCst);
-        if !self.is_left {
-            wakeup.look();
+        if wakeup.noted.load(Ordering::SeqCst) {
+            wakeup.thread.wake();
         }
     }
 }

@@ -50,13 +50,9 @@ impl Thread {
         self.executor.spawn(future)
     }
 
-    /// See [`Executor::run_here`]. What it leaves is for the same thread, when what calls this has had its turn.
+    /// See [`Executor::run_here`].
     pub(super) fn run_here(&self, begin: impl FnOnce()) {
-        if let Some(rest) = self.executor.run_here(begin)
-            && let Ok(runtime) = Handle::try_current()
-        {
-            runtime.spawn(async move { rest.run() });
-        }
+        self.executor.run_here(begin);
     }
 
     /// Ends it, and waits for that.

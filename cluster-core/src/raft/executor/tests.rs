@@ -219,59 +219,13 @@ async fn a_task_knows_whose_thread_it_is_on() {
     for n in 0..1000 {
         let begin = || ask.send(tx.clone()).unwrap();
         if n % 2 == 0 {
-            let rest = executor.run_here(begin);
-            assert!(rest.is_none(), "nobody is through");
+            executor.run_here(begin)
         } else {
-            begin();
+            begin()
         }
         let (on, by_caller) = rx.recv_timeout(PATIENCE).unwrap();
         assert_eq!(by_caller, on == current().id());
         assert!(!is_caller());
-    }
-}
-
-/// Who does what is left when a caller is through: the caller later, or the group's thread.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_caller_leaves_is_done_when_it_comes_back_or_by_the_thread() {
-    let bare = Bare::start();
-    let executor = &bare.executor;
-    let (ask, mut asked) = unbounded_channel::<mpsc::Sender<ThreadId>>();
-    let (behind, mut left) = unbounded_channel::<mpsc::Sender<ThreadId>>();
-    drop(executor.spawn(async move {
-        while let Some(answer) = asked.recv().await {
-            let _ = answer.send(current().id());
-            through();
-            // Ready before this task waits.
-            let _ = behind.send(answer);
-        }
-    }));
-    drop(executor.spawn(async move {
-        while let Some(answer) = left.recv().await {
-            let _ = answer.send(current().id());
-        }
-    }));
-    let (mut came_back, mut dropped) = (0, 0);
-    let begin = Instant::now();
-    while came_back < 100 || dropped < 100 {
-        assert!(begin.elapsed() < PATIENCE);
-        let (tx, rx) = mpsc::channel();
-        let rest = executor.run_here(|| ask.send(tx).unwrap());
-        let Some(rest) = rest else {
-            // The thread was there first, and does both.
-            assert_eq!(rx.recv_timeout(PATIENCE), rx.recv_timeout(PATIENCE));
-            continue;
-        };
-        assert_eq!(rx.recv_timeout(PATIENCE), Ok(current().id()));
-        if came_back <= dropped {
-            rest.run();
-            assert_eq!(rx.try_recv(), Ok(current().id()));
-            came_back += 1;
-        } else {
-            assert_eq!(rx.try_recv(), Err(mpsc::TryRecvError::Empty));
-            drop(rest);
-            assert_ne!(rx.recv_timeout(PATIENCE), Ok(current().id()));
-            dropped += 1;
-        }
     }
 }
 
