@@ -1,6 +1,7 @@
 //! Making the next segment before it is needed.
 
 use crate::config::Prepare;
+use crate::format::UNIT;
 use crate::lock::lock;
 use crate::segment::{self, Fresh, SEGMENT_MIN};
 use crate::shared::Shared;
@@ -38,7 +39,11 @@ pub(crate) fn put_room(capacity: u64) -> u64 {
 
 fn make(shared: &Shared, number: u32, purpose: Purpose, least: u64) -> Result<Fresh, BlockError> {
     let wanted = shared.config.segment_bytes.max(least);
-    let disk = &*shared.disk;
+    let (disk, spares) = (&*shared.disk, &shared.space.spares);
+    let size = |wanted, least| {
+        let size = shared.space.segment_size(disk, purpose, wanted, least);
+        size.map_err(|e| shared.fail("asking the disk for its room", &e))
+    };
     let store_id = shared.config.store_id;
     let made = |fresh: io::Result<Fresh>| {
         shared.space.invalidate();
@@ -46,15 +51,24 @@ fn make(shared: &Shared, number: u32, purpose: Purpose, least: u64) -> Result<Fr
             if segment::is_full(&e) { BlockError::NoSpace } else { shared.fail("making a segment", &e) }
         })
     };
-    if let Some(spare) = shared.space.spares.take(wanted)
-        && let Some(fresh) = segment::reuse(disk, store_id, number, spare, wanted, least).transpose()
-    {
-        return made(fresh);
+    if let Some(spare) = spares.take() {
+        // What it lacks is asked for as if it were a segment.
+        let more = size(wanted.saturating_sub(spare.len), 0)?.unwrap_or(0) / UNIT * UNIT;
+        let fresh = segment::reuse(disk, store_id, number, spare, spare.len + more, least);
+        if let Some(fresh) = fresh.transpose() {
+            return made(fresh);
+        }
     }
-    let size = shared.space.segment_size(disk, purpose, wanted, least);
-    let size =
-        size.map_err(|e| shared.fail("asking the disk for its room", &e))?.ok_or(BlockError::NoSpace)?;
-    made(segment::create(disk, store_id, number, size, least))
+    loop {
+        let fresh = match size(wanted, least)? {
+            Some(size) => made(segment::create(disk, store_id, number, size, least)),
+            None => Err(BlockError::NoSpace),
+        };
+        let is_full = matches!(fresh, Err(BlockError::NoSpace));
+        if !is_full || !spares.remove_all(disk).map_err(|e| shared.fail("removing a spare file", &e))? {
+            return fresh;
+        }
+    }
 }
 
 fn least(config_segment: u64) -> u64 {

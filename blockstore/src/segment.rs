@@ -10,7 +10,7 @@ use crate::format::{
 };
 use crate::spare::{self, Spare};
 use atoll_base::block::BlockId;
-use atoll_base::disk::{Disk, File, Open, read_exact_at};
+use atoll_base::disk::{DIRECT_ALIGN, Disk, File, Open, read_exact_at};
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -23,8 +23,8 @@ pub const SITE_ROOT: &str = "blocks.root";
 /// Makes a new segment's entry durable, before the first batch in it is acknowledged. At open it also covers the
 /// removal of segments that hold torn records only: with a newer batch about, these would pass for old, damaged ones.
 pub const SITE_CREATE: &str = "blocks.create";
-/// Makes the header of a segment durable in a spare file, and that it no longer ends as the former one did, before the file gets the segment's name: else it would
-/// be taken for the former one, and its records for blocks.
+/// Makes the header of a segment durable in a spare file, and its copy, which lies where the former segment's trailer was, before the file gets the segment's name: else it
+/// would be taken for the former one.
 pub const SITE_REUSE: &str = "blocks.reuse";
 /// Makes a batch durable; the acknowledgement of puts and deletes waits for it.
 pub const SITE_APPEND: &str = "blocks.append";
@@ -69,7 +69,7 @@ pub(crate) struct Fresh {
     pub(crate) file: Arc<dyn File>,
     /// Bytes reserved.
     pub(crate) capacity: u64,
-    /// The file was another segment: what is not written are not zeros.
+    /// The file was another segment: what is not written are not zeros, but for what lies before an aligned position behind what is.
     pub(crate) is_reused: bool,
 }
 
@@ -79,7 +79,7 @@ fn new_header(store_id: u128, segment: u32) -> io::Result<SegmentHeader> {
     Ok(SegmentHeader { store_id, segment, salt: u64::from_le_bytes(salt) })
 }
 
-/// Makes a segment of a spare file, of `wanted` bytes, or of what the file has if there is no room for more; if that is less than `least` the file is given back.
+/// Makes a segment of `wanted` bytes of a spare file, or of those that it has if the disk has no more. `None`, and the file is gone, if these are fewer than `least`.
 pub(crate) fn reuse(
     disk: &dyn Disk,
     store_id: u128,
@@ -88,25 +88,43 @@ pub(crate) fn reuse(
     wanted: u64,
     least: u64,
 ) -> io::Result<Option<Fresh>> {
-    let header = new_header(store_id, segment)?;
     let (from, to) = (spare::path_of(spare.number), path_of(segment));
-    let file = disk.open(&from, Open::ReadWrite)?;
-    let capacity = match file.allocate(0, wanted) {
-        Ok(()) => wanted.max(spare.len),
-        Err(e) if is_full(&e) && spare.len >= least => spare.len,
-        Err(e) if is_full(&e) => return disk.remove(&from).map(|()| None),
-        Err(e) => return Err(e),
-    };
-    file.write_at(&[IoSlice::new(&header.encode())], 0)?;
-    // The former trailer.
-    file.write_at(&[IoSlice::new(&[0; UNIT as usize])], spare.len - UNIT)?;
-    file.sync(SITE_REUSE)?;
-    // Whoever opens it may keep its name.
-    drop(file);
-    disk.rename(&from, &to)?;
-    let file = disk.open(&to, Open::ReadWrite)?;
-    disk.sync_dir(Path::new(DIR), SITE_CREATE)?;
-    Ok(Some(Fresh { header, file, capacity, is_reused: true }))
+    let result = new_header(store_id, segment).and_then(|header| {
+        let file = disk.open(&from, Open::ReadWrite)?;
+        let capacity = extend(&*file, spare.len, wanted)?;
+        if capacity < least {
+            return Ok(None);
+        }
+        let unit = header.encode();
+        // With zeros up to where an aligned batch may begin, and a whole page, lest it is read before it is written.
+        let mut front = unit.clone();
+        front.resize(DIRECT_ALIGN.min((capacity - UNIT) as usize), 0);
+        file.write_at(&[IoSlice::new(&front)], 0)?;
+        file.write_at(&[IoSlice::new(&unit)], capacity - UNIT)?;
+        file.sync(SITE_REUSE)?;
+        disk.rename(&from, &to)?;
+        disk.sync_dir(Path::new(DIR), SITE_CREATE)?;
+        Ok(Some(Fresh { header, file, capacity, is_reused: true }))
+    });
+    if !matches!(result, Ok(Some(_))) {
+        // Nothing is in it; if this fails too, the next open finds it.
+        let _ = disk.remove(&from);
+        let _ = disk.remove(&to);
+    }
+    result
+}
+
+/// Reserves storage up to `wanted` bytes in a file of `len`, if the disk has it; how many it has then.
+fn extend(file: &dyn File, len: u64, wanted: u64) -> io::Result<u64> {
+    if wanted <= len {
+        return Ok(len);
+    }
+    match file.allocate(0, wanted) {
+        Ok(()) => Ok(wanted),
+        // A part may have been reserved: others need it more.
+        Err(e) if is_full(&e) => file.set_len(len).map(|()| len),
+        Err(e) => Err(e),
+    }
 }
 
 /// Makes a segment of `wanted` bytes; of fewer, but at least `least`, when there is not enough room.
@@ -193,7 +211,7 @@ pub(crate) struct Opened {
     pub(crate) number: u32,
     pub(crate) file: Arc<dyn File>,
     pub(crate) len: u64,
-    /// `None`: the first unit is unreadable and no trailer replaces it.
+    /// `None`: the first unit is unreadable and nothing at the end replaces it.
     pub(crate) header: Option<SegmentHeader>,
     /// Whether the first unit itself was good.
     pub(crate) header_good: bool,
@@ -217,7 +235,7 @@ pub(crate) fn open(disk: &dyn Disk, number: u32, store_id: u128, how: Open) -> R
     let len = file.len()?;
     let mut unit = vec![0; UNIT as usize];
     let mut first = None;
-    let mut trailer = None;
+    let (mut trailer, mut copy) = (None, None);
     if len >= UNIT {
         read_exact_at(&*file, &mut unit, 0)?;
         first = match SegmentHeader::decode(&unit) {
@@ -229,13 +247,15 @@ pub(crate) fn open(disk: &dyn Disk, number: u32, store_id: u128, how: Open) -> R
     if len >= 2 * UNIT && len.is_multiple_of(UNIT) {
         read_exact_at(&*file, &mut unit, len - UNIT)?;
         trailer = Trailer::decode(&unit).ok();
+        // Of a segment that was made of a spare file.
+        copy = SegmentHeader::decode(&unit).ok();
     }
     if let (Some(h), Some(t)) = (first, trailer)
         && h != t.header
     {
         trailer = None;
     }
-    let header = first.or(trailer.map(|t| t.header));
+    let header = first.or(trailer.map(|t| t.header)).or(copy);
     if let Some(h) = header {
         if h.store_id != store_id {
             return Err(LoadError::Foreign(h.store_id));

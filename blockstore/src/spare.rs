@@ -7,8 +7,10 @@
 //! A spare file has a name of its own: for the store its segment is gone, durably, before anything is written into it. It gets the header of the new segment, and that is
 //! synced, before it gets its name ([`crate::segment::reuse`]). What else is in it belongs to a former salt, and passes for no record.
 //!
-//! Bounds: [`Config::spare_segments`](crate::Config::spare_segments) files, and none while less than a tenth of the disk is free.
+//! Bounds: [`Config::spare_segments`](crate::Config::spare_segments) files. While less than a tenth of the disk is free there come no more, and those that are there go; who
+//! finds no room for a segment has them removed at once.
 
+use crate::format::UNIT;
 use crate::lock::lock;
 use crate::segment::DIR;
 use atoll_base::disk::{Disk, Open};
@@ -19,8 +21,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// Bytes that are given back in one step: some 10 ms of the disk's time.
-const STEP: u64 = 8 << 20;
+/// A file is given back in so many steps: of 256 MiB 8, some 10 ms of the disk's time.
+const STEPS: u64 = 32;
 
 /// One part of the disk that is left alone, of so many.
 const FREE_SHARE: u64 = 10;
@@ -38,6 +40,10 @@ pub(crate) fn number_of(name: &str) -> Option<u32> {
     if digits.len() == 10 { digits.parse().ok() } else { None }
 }
 
+fn is_pressed(disk: &dyn Disk) -> bool {
+    !disk.space().is_ok_and(|space| space.available >= space.total / FREE_SHARE)
+}
+
 /// A spare file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Spare {
@@ -48,9 +54,10 @@ pub(crate) struct Spare {
     since: Instant,
 }
 
-/// The spare files of a store, the oldest first.
+/// The spare files of a store, the oldest first. Whoever changes one of them holds the lock.
 pub(crate) struct Spares {
-    files: Mutex<VecDeque<Spare>>,
+    /// None when the store is closed.
+    files: Mutex<Option<VecDeque<Spare>>>,
     most: usize,
     /// Bytes of a segment as a rule.
     usual: u64,
@@ -59,15 +66,15 @@ pub(crate) struct Spares {
 
 impl Spares {
     pub(crate) fn new(most: usize, usual: u64) -> Self {
-        Self { files: Mutex::default(), most, usual, bytes: AtomicU64::new(0) }
+        Self { files: Mutex::new(Some(VecDeque::new())), most, usual, bytes: AtomicU64::new(0) }
     }
 
-    /// What has a good part of what a segment needs. To make the rest, or to remove less, is quick.
-    fn fits(&self, len: u64, most: u64) -> bool {
-        (self.usual / 2..=most).contains(&len)
+    /// Whether a file has a good part of what a segment needs. To make the rest, or to remove less, is quick.
+    fn fits(&self, len: u64) -> bool {
+        len >= self.usual / 2
     }
 
-    /// Takes over those that lie there when a store is opened.
+    /// Takes over those that lie there when a store is opened. That they do must be durable.
     pub(crate) fn find(&self, disk: &dyn Disk, numbers: &[u32]) -> io::Result<()> {
         for &number in numbers {
             let path = path_of(number);
@@ -83,24 +90,25 @@ impl Spares {
 
     /// Whether the file of a segment that goes, of `len` bytes, may become one.
     pub(crate) fn wants(&self, disk: &dyn Disk, len: u64) -> bool {
-        self.fits(len, self.usual)
-            && lock(&self.files).len() < self.most
-            && disk.space().is_ok_and(|space| space.available >= space.total / FREE_SHARE)
+        let has_place = lock(&self.files).as_ref().is_some_and(|files| files.len() < self.most);
+        has_place && self.fits(len) && len <= self.usual && !is_pressed(disk)
     }
 
     /// The file of a segment that is gone, durably, is spare.
     pub(crate) fn keep(&self, number: u32, len: u64) {
-        let mut files = lock(&self.files);
-        files.push_back(Spare { number, len, since: Instant::now() });
-        self.show(&files);
+        if let Some(files) = &mut *lock(&self.files) {
+            files.push_back(Spare { number, len: len / UNIT * UNIT, since: Instant::now() });
+            self.show(files);
+        }
     }
 
-    /// A file for a segment of at most so many bytes.
-    pub(crate) fn take(&self, most: u64) -> Option<Spare> {
+    /// A file for a segment.
+    pub(crate) fn take(&self) -> Option<Spare> {
         let mut files = lock(&self.files);
-        let at = files.iter().position(|spare| self.fits(spare.len, most))?;
+        let files = files.as_mut()?;
+        let at = files.iter().position(|spare| self.fits(spare.len))?;
         let spare = files.remove(at);
-        self.show(&files);
+        self.show(files);
         spare
     }
 
@@ -113,28 +121,46 @@ impl Spares {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// Gives a part of a file back that has been spare for `age`. Whether there was any.
+    /// Gives a part of a file back that has been spare for `age`, or for however long if the disk has little room. Whether there was any.
     pub(crate) fn give_back(&self, disk: &dyn Disk, age: Duration) -> io::Result<bool> {
-        let Some(mut spare) = self.take_old(age) else { return Ok(false) };
-        let path = path_of(spare.number);
-        spare.len = spare.len.saturating_sub(STEP);
-        if spare.len == 0 {
+        let mut files = lock(&self.files);
+        let Some(files) = &mut *files else { return Ok(false) };
+        let Some(oldest) = files.front_mut() else { return Ok(false) };
+        if oldest.since.elapsed() < age && !is_pressed(disk) {
+            return Ok(false);
+        }
+        let (path, left) = (
+            path_of(oldest.number),
+            oldest.len.saturating_sub((self.usual / STEPS).next_multiple_of(UNIT).max(UNIT)),
+        );
+        if left == 0 {
             // If a crash brings it back, the next open finds it.
             disk.remove(&path)?;
-            return Ok(true);
+            files.pop_front();
+        } else {
+            disk.open(&path, Open::ReadWrite)?.set_len(left)?;
+            oldest.len = left;
         }
-        disk.open(&path, Open::ReadWrite)?.set_len(spare.len)?;
-        let mut files = lock(&self.files);
-        files.push_front(spare);
-        self.show(&files);
+        self.show(files);
         Ok(true)
     }
 
-    fn take_old(&self, age: Duration) -> Option<Spare> {
+    /// Removes all of them at once. Whether there was any.
+    pub(crate) fn remove_all(&self, disk: &dyn Disk) -> io::Result<bool> {
         let mut files = lock(&self.files);
-        files.front().filter(|spare| spare.since.elapsed() >= age)?;
-        let spare = files.pop_front();
-        self.show(&files);
-        spare
+        let Some(files) = &mut *files else { return Ok(false) };
+        let any = !files.is_empty();
+        while let Some(spare) = files.front() {
+            disk.remove(&path_of(spare.number))?;
+            files.pop_front();
+            self.show(files);
+        }
+        Ok(any)
+    }
+
+    /// From now on nothing is done to the files: they may be another store's.
+    pub(crate) fn close(&self) {
+        *lock(&self.files) = None;
+        self.bytes.store(0, Ordering::Relaxed);
     }
 }

@@ -9,7 +9,7 @@ use crate::metrics::{Metrics, add, get};
 use crate::prepare::Preparer;
 use crate::read::Readers;
 use crate::recover::{OpenError, Recovery, recover};
-use crate::segment::path_of;
+use crate::segment::{DIR, SITE_REMOVE, path_of};
 use crate::shared::Shared;
 use crate::space::Space;
 use crate::writer::{Op, Ready, Request, Writer};
@@ -19,6 +19,7 @@ use atoll_base::id::Epoch;
 use atoll_base::limits::BLOCK_MAX;
 use bytes::Bytes;
 use std::io;
+use std::path::Path;
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -57,7 +58,11 @@ impl BlockStore {
         for number in opening.empty {
             shared.disk.remove(&path_of(number))?;
         }
-        shared.space.spares.find(&*shared.disk, &opening.spares)?;
+        if !opening.spares.is_empty() {
+            // A process may have died before it was durable that they are no segments.
+            shared.disk.sync_dir(Path::new(DIR), SITE_REMOVE)?;
+            shared.space.spares.find(&*shared.disk, &opening.spares)?;
+        }
         let preparer = Preparer::start(shared.clone(), opening.next_segment)?;
         let mut writer = Writer::new(shared.clone(), preparer, opening.next_batch)?;
         writer.begin().map_err(|e| io::Error::other(e.to_string()))?;
@@ -242,6 +247,7 @@ impl Inner {
         if let Some(thread) = lock(&self.thread).take() {
             let _ = thread.join();
         }
+        self.shared.space.spares.close();
         self.readers.stop();
     }
 }

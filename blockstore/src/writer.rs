@@ -29,7 +29,7 @@ use std::iter::once;
 use std::sync::{Arc, mpsc};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
-/// Zeros to pad payloads with, and what lies before an aligned position.
+/// Zeros to pad payloads and pages with.
 static ZEROS: [u8; DIRECT_ALIGN] = [0; DIRECT_ALIGN];
 
 /// A block ready to be written.
@@ -396,21 +396,16 @@ impl Writer {
         add(&self.shared.counters.writes, 1);
         let file = &active.fresh.file;
         let written = if large {
-            // Former records would pass for damaged ones there.
-            let left_out = (begin - active.tail) as usize;
-            let cleared = match left_out {
-                some @ 1.. if active.fresh.is_reused => {
-                    file.write_at(&[IoSlice::new(&ZEROS[..some])], active.tail)
-                }
-                _ => Ok(()),
-            };
-            cleared.and_then(|()| self.staging.write(file, begin, frame.records.iter()))
+            self.staging.write(file, begin, frame.records.iter())
         } else {
+            // Former records would pass for damaged ones before an aligned batch, and of a page that is written in part the rest would be read.
+            let behind = if active.fresh.is_reused { align(end).min(capacity) - end } else { 0 };
             let areas: Vec<_> = frame.records.iter().map(Record::area).collect();
             let parts = areas.iter().zip(&frame.records).flat_map(|(area, r)| {
                 let data = r.data.iter().map(|part| &part[..]);
                 once(&area[..]).chain(data).chain(once(&ZEROS[..format::padding(r.header.len)]))
             });
+            let parts = parts.chain(once(&ZEROS[..behind as usize]));
             file.write_at(&parts.filter(|p| !p.is_empty()).map(IoSlice::new).collect::<Vec<_>>(), begin)
         };
         if let Err(e) = written {

@@ -100,7 +100,10 @@ async fn round(meta: &LocalMetadata, blocks: &BlockStore, repacker: &mut Repacke
     let compacted = note("compaction", compact(blocks).await);
     let repacked = note("repacking", repacker.round(meta, blocks).await.map(|r| r.rewritten > 0));
     let busy = collected || compacted || repacked;
-    busy || note("giving room back", trim(blocks).await)
+    // While there is something to do, only what the disk needs soon.
+    let age = if busy { Duration::MAX } else { SPARE_AGE };
+    let trimmed = note("giving room back", trim(blocks, age).await);
+    busy || trimmed
 }
 
 fn note(what: &str, result: Result<bool, MaintenanceError>) -> bool {
@@ -129,10 +132,10 @@ async fn compact(blocks: &BlockStore) -> Result<bool, MaintenanceError> {
     }
 }
 
-/// Gives room back that the store keeps for segments to come, when there is nothing else to do.
-async fn trim(blocks: &BlockStore) -> Result<bool, MaintenanceError> {
+/// Gives back a little of the room that the store keeps for segments to come.
+async fn trim(blocks: &BlockStore, age: Duration) -> Result<bool, MaintenanceError> {
     let store = blocks.clone();
-    match tokio::task::spawn_blocking(move || store.trim_step(SPARE_AGE)).await {
+    match tokio::task::spawn_blocking(move || store.trim_step(age)).await {
         Ok(step) => Ok(step?),
         Err(error) => {
             tracing::error!(%error, "a step of giving room back died");
