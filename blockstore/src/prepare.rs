@@ -54,18 +54,25 @@ fn make(shared: &Shared, number: u32, purpose: Purpose, least: u64) -> Result<Fr
     if let Some(spare) = spares.take() {
         // What it lacks is asked for as if it were a segment.
         let more = size(wanted.saturating_sub(spare.len), 0)?.unwrap_or(0) / UNIT * UNIT;
-        let fresh = segment::reuse(disk, store_id, number, spare, spare.len + more, least);
-        if let Some(fresh) = fresh.transpose() {
-            return made(fresh);
+        match segment::reuse(disk, store_id, number, spare, spare.len + more, least) {
+            Ok(Some(fresh)) => return made(Ok(fresh)),
+            // It is gone, and makes room for another.
+            Ok(None) => {}
+            Err(e) if segment::is_full(&e) => {}
+            Err(e) => return made(Err(e)),
         }
     }
     loop {
         let fresh = match size(wanted, least)? {
-            Some(size) => made(segment::create(disk, store_id, number, size, least)),
-            None => Err(BlockError::NoSpace),
+            // Rather a whole one than many small ones beside what nobody can take.
+            Some(size) if size >= wanted || spares.bytes() == 0 => {
+                made(segment::create(disk, store_id, number, size, least))
+            }
+            _ => Err(BlockError::NoSpace),
         };
-        let is_full = matches!(fresh, Err(BlockError::NoSpace));
-        if !is_full || !spares.remove_all(disk).map_err(|e| shared.fail("removing a spare file", &e))? {
+        let removed = matches!(fresh, Err(BlockError::NoSpace)) && spares.remove_all(disk);
+        shared.space.invalidate();
+        if !removed {
             return fresh;
         }
     }

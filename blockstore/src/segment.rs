@@ -100,6 +100,7 @@ pub(crate) fn reuse(
         let mut front = unit.clone();
         front.resize(DIRECT_ALIGN.min((capacity - UNIT) as usize), 0);
         file.write_at(&[IoSlice::new(&front)], 0)?;
+        file.write_at(&[IoSlice::new(&[0; UNIT as usize])], spare.len - UNIT)?;
         file.write_at(&[IoSlice::new(&unit)], capacity - UNIT)?;
         file.sync(SITE_REUSE)?;
         disk.rename(&from, &to)?;
@@ -248,7 +249,7 @@ pub(crate) fn open(disk: &dyn Disk, number: u32, store_id: u128, how: Open) -> R
         read_exact_at(&*file, &mut unit, len - UNIT)?;
         trailer = Trailer::decode(&unit).ok();
         // Of a segment that was made of a spare file.
-        copy = SegmentHeader::decode(&unit).ok();
+        copy = SegmentHeader::decode(&unit).ok().filter(|h| h.store_id == store_id && h.segment == number);
     }
     if let (Some(h), Some(t)) = (first, trailer)
         && h != t.header

@@ -121,41 +121,45 @@ impl Spares {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// Gives a part of a file back that has been spare for `age`, or for however long if the disk has little room. Whether there was any.
+    /// Gives a part of a file back that has been spare for `age`, or for however long if the disk has little room. Whether there was any. A file that cannot be changed
+    /// is left to the next open.
     pub(crate) fn give_back(&self, disk: &dyn Disk, age: Duration) -> io::Result<bool> {
         let mut files = lock(&self.files);
         let Some(files) = &mut *files else { return Ok(false) };
-        let Some(oldest) = files.front_mut() else { return Ok(false) };
-        if oldest.since.elapsed() < age && !is_pressed(disk) {
+        let is_due = |spare: &Spare| spare.since.elapsed() >= age || is_pressed(disk);
+        if !files.front().is_some_and(is_due) {
             return Ok(false);
         }
-        let (path, left) = (
-            path_of(oldest.number),
-            oldest.len.saturating_sub((self.usual / STEPS).next_multiple_of(UNIT).max(UNIT)),
-        );
-        if left == 0 {
+        let Some(mut spare) = files.pop_front() else { return Ok(false) };
+        // What is given back is not counted before the disk has it.
+        let (path, step) = (path_of(spare.number), (self.usual / STEPS).next_multiple_of(UNIT).max(UNIT));
+        spare.len = spare.len.saturating_sub(step);
+        self.bytes.fetch_sub(step.min(self.bytes()), Ordering::Relaxed);
+        let done = if spare.len == 0 {
             // If a crash brings it back, the next open finds it.
-            disk.remove(&path)?;
-            files.pop_front();
+            disk.remove(&path)
         } else {
-            disk.open(&path, Open::ReadWrite)?.set_len(left)?;
-            oldest.len = left;
+            disk.open(&path, Open::ReadWrite).and_then(|file| file.set_len(spare.len))
+        };
+        if done.is_ok() && spare.len > 0 {
+            files.push_front(spare);
         }
         self.show(files);
-        Ok(true)
+        done.map(|()| true)
     }
 
-    /// Removes all of them at once. Whether there was any.
-    pub(crate) fn remove_all(&self, disk: &dyn Disk) -> io::Result<bool> {
+    /// Removes all of them at once; one that cannot be removed is left to the next open. Whether there was any.
+    pub(crate) fn remove_all(&self, disk: &dyn Disk) -> bool {
         let mut files = lock(&self.files);
-        let Some(files) = &mut *files else { return Ok(false) };
+        let Some(files) = &mut *files else { return false };
         let any = !files.is_empty();
-        while let Some(spare) = files.front() {
-            disk.remove(&path_of(spare.number))?;
-            files.pop_front();
+        while let Some(spare) = files.pop_front() {
             self.show(files);
+            if let Err(error) = disk.remove(&path_of(spare.number)) {
+                tracing::warn!(segment = spare.number, %error, "a spare file cannot be removed");
+            }
         }
-        Ok(any)
+        any
     }
 
     /// From now on nothing is done to the files: they may be another store's.

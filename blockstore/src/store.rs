@@ -155,9 +155,13 @@ impl BlockStore {
     /// Gives the disk back a little of what was kept of segments that went, and was not used for `age`. Whether there was any. As [`BlockStore::compact_step`].
     pub fn trim_step(&self, age: Duration) -> Result<bool, BlockError> {
         let shared = &self.0.shared;
-        shared.check_writable()?;
+        if shared.failure().is_some() {
+            return Ok(false);
+        }
         let given = shared.space.spares.give_back(&*shared.disk, age);
-        shared.space.invalidate();
+        if !matches!(given, Ok(false)) {
+            shared.space.invalidate();
+        }
         given.map_err(|e| BlockError::Io { id: BlockId(0), detail: format!("a spare file: {e}").into() })
     }
 

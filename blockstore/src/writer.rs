@@ -399,7 +399,10 @@ impl Writer {
             self.staging.write(file, begin, frame.records.iter())
         } else {
             // Former records would pass for damaged ones before an aligned batch, and of a page that is written in part the rest would be read.
-            let behind = if active.fresh.is_reused { align(end).min(capacity) - end } else { 0 };
+            let behind = match active.fresh.is_reused {
+                true => align(end).min(capacity - UNIT).saturating_sub(end),
+                false => 0,
+            };
             let areas: Vec<_> = frame.records.iter().map(Record::area).collect();
             let parts = areas.iter().zip(&frame.records).flat_map(|(area, r)| {
                 let data = r.data.iter().map(|part| &part[..]);

@@ -197,6 +197,7 @@ impl Rig {
         let store = self.node.blocks.clone();
         tokio::task::spawn_blocking(move || {
             while !matches!(store.compact_step(16 << 20).unwrap(), CompactStep::Idle) {}
+            while store.trim_step(Duration::ZERO).unwrap() {}
         })
         .await
         .unwrap();
