@@ -70,19 +70,18 @@ fn plan(site: &str) -> Plan {
             mix: Mix { large: 35, ..Mix::default() },
             ..any
         },
-        // A segment went, its file became another, and the power goes before anything is synced in that.
-        "blocks.reuse" => Plan {
+        // A segment went, its file became another, and the power goes before that is synced, or anything in it: the file has one name and the other's header.
+        "blocks.remove" => Plan {
             lives: 12,
-            ends: vec![(When::Site("blocks.create", 1, 6), How::Power)],
+            // In between all goes as it should, and there is more that can go.
+            ends: vec![(When::Site("blocks.create", 1, 6), How::Power), (When::Rest, How::Power)],
             malice,
             mix: Mix { large: 35, ..Mix::default() },
             ..any
         },
-        // Blocks were deleted, their segment was removed, then the one with their tombstones, then the power went: if only the
-        // first comes back, so do they.
-        "blocks.remove" => Plan {
+        "blocks.reuse" => Plan {
             lives: 12,
-            ends: vec![(When::Rest, How::Power)],
+            ends: vec![(When::Site("blocks.create", 1, 6), How::Power)],
             malice,
             mix: Mix { large: 35, ..Mix::default() },
             ..any
