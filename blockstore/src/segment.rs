@@ -45,13 +45,25 @@ const WINDOW_MIN: usize = 8 << 10;
 /// What scanning reads at once, at most: where records are small.
 const WINDOW_MAX: usize = 1 << 20;
 
+const SUFFIX: &str = ".seg";
+
+/// The path of a file that is named for a segment.
+pub(crate) fn path_with(segment: u32, suffix: &str) -> PathBuf {
+    Path::new(DIR).join(format!("{segment:010}{suffix}"))
+}
+
+/// For which segment a file is named.
+pub(crate) fn number_in(name: &str, suffix: &str) -> Option<u32> {
+    let digits = name.strip_suffix(suffix)?;
+    if digits.len() == 10 { digits.parse().ok() } else { None }
+}
+
 pub(crate) fn path_of(segment: u32) -> PathBuf {
-    Path::new(DIR).join(format!("{segment:010}.seg"))
+    path_with(segment, SUFFIX)
 }
 
 pub(crate) fn number_of(name: &str) -> Option<u32> {
-    let digits = name.strip_suffix(".seg")?;
-    if digits.len() == 10 { digits.parse().ok() } else { None }
+    number_in(name, SUFFIX)
 }
 
 /// Whether an error means that the disk has no room.

@@ -12,11 +12,11 @@
 
 use crate::format::UNIT;
 use crate::lock::lock;
-use crate::segment::DIR;
+use crate::segment::{number_in, path_with};
 use atoll_base::disk::{Disk, Open};
 use std::collections::VecDeque;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -31,13 +31,12 @@ const SUFFIX: &str = ".spare";
 
 /// The name of the spare file that was a segment's.
 pub(crate) fn path_of(segment: u32) -> PathBuf {
-    Path::new(DIR).join(format!("{segment:010}{SUFFIX}"))
+    path_with(segment, SUFFIX)
 }
 
 /// Of which segment a spare file was.
 pub(crate) fn number_of(name: &str) -> Option<u32> {
-    let digits = name.strip_suffix(SUFFIX)?;
-    if digits.len() == 10 { digits.parse().ok() } else { None }
+    number_in(name, SUFFIX)
 }
 
 fn is_pressed(disk: &dyn Disk) -> bool {

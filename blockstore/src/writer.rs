@@ -340,7 +340,7 @@ impl Writer {
         let size = match sealed {
             Ok(end) => end,
             // Without a footer the segment is scanned at the next open; that is enough if all behind the tail is
-            // zeros or a torn footer.
+            // zeros, another salt's records or a torn footer.
             Err(e) if segment::is_full(&e) && clean => a.fresh.capacity,
             Err(e) => return Err(self.shared.fail("sealing a segment", &e)),
         };

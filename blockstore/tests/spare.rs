@@ -44,6 +44,15 @@ impl Rig {
         Self { rt, store: open(&disk), disk }
     }
 
+    /// Blocks 0 to 39 were there, and the files of their segments are spare.
+    fn with_spares() -> Self {
+        let rig = Self::new();
+        rig.put(0..40).unwrap();
+        rig.delete(0..40);
+        rig.compact();
+        rig
+    }
+
     fn content(n: u128) -> Bytes {
         vec![n as u8; LEN].into()
     }
@@ -88,10 +97,7 @@ impl Rig {
 
 #[test]
 fn segments_are_made_of_spare_files_and_the_rest_is_given_back() {
-    let rig = Rig::new();
-    rig.put(0..40).unwrap();
-    rig.delete(0..40);
-    rig.compact();
+    let rig = Rig::with_spares();
     assert_eq!(rig.spares(), 4);
     let before = rig.disk.used();
     rig.put(100..112).unwrap();
@@ -117,10 +123,7 @@ fn segments_are_made_of_spare_files_and_the_rest_is_given_back() {
 
 #[test]
 fn spare_files_outlast_a_restart() {
-    let rig = Rig::new();
-    rig.put(0..40).unwrap();
-    rig.delete(0..40);
-    rig.compact();
+    let rig = Rig::with_spares();
     rig.store.close().unwrap();
     let disk = rig.disk.crash(3);
     let rig = rig.reopen(disk);
@@ -133,20 +136,14 @@ fn spare_files_outlast_a_restart() {
 
 #[test]
 fn their_room_is_room() {
-    let rig = Rig::new();
-    rig.put(0..40).unwrap();
-    rig.delete(0..40);
-    rig.compact();
+    let rig = Rig::with_spares();
     rig.disk.set_capacity(rig.disk.used());
     // The disk has nothing left beside them. In segments as small as these a good part is lost at their ends.
     let room = rig.store.space().available;
     assert!(room > 100 << 10, "{room}");
     rig.put(100..100 + u128::from(room) * 3 / 4 / LEN as u128).unwrap();
     // One that was cut is too short for a segment, but it makes room for one.
-    let rig = Rig::new();
-    rig.put(0..40).unwrap();
-    rig.delete(0..40);
-    rig.compact();
+    let rig = Rig::with_spares();
     for _ in 0..20 {
         assert!(rig.store.trim_step(Duration::ZERO).unwrap());
     }
@@ -157,10 +154,7 @@ fn their_room_is_room() {
 /// The first unit of a segment rots, in which nothing of its own was written: what the file was before does not count.
 #[test]
 fn a_rotten_header_brings_nothing_back() {
-    let rig = Rig::new();
-    rig.put(0..40).unwrap();
-    rig.delete(0..40);
-    rig.compact();
+    let rig = Rig::with_spares();
     rig.store.close().unwrap();
     let rig = {
         let disk = rig.disk.clone();

@@ -115,31 +115,34 @@ fn note(what: &str, result: Result<bool, MaintenanceError>) -> bool {
 
 /// One step of compaction; whether there is more to do.
 async fn compact(blocks: &BlockStore) -> Result<bool, MaintenanceError> {
-    let store = blocks.clone();
-    match tokio::task::spawn_blocking(move || store.compact_step(COMPACT_BYTES)).await {
-        Ok(step) => Ok(match step? {
-            CompactStep::Idle => false,
-            CompactStep::Copied(_) | CompactStep::Removed(_) => true,
-            CompactStep::Stuck(segment, id) => {
-                tracing::error!(segment, block = ?id, "a segment with a damaged block is not compacted; run `atoll scrub`");
-                true
-            }
-        }),
-        Err(error) => {
-            tracing::error!(%error, "a step of compaction died");
-            Ok(false)
+    let step = blocking("compaction", blocks, |store| store.compact_step(COMPACT_BYTES));
+    Ok(match step.await? {
+        None | Some(CompactStep::Idle) => false,
+        Some(CompactStep::Copied(_) | CompactStep::Removed(_)) => true,
+        Some(CompactStep::Stuck(segment, id)) => {
+            tracing::error!(segment, block = ?id, "a segment with a damaged block is not compacted; run `atoll scrub`");
+            true
         }
-    }
+    })
 }
 
 /// Gives back a little of the room that the store keeps for segments to come.
 async fn trim(blocks: &BlockStore, age: Duration) -> Result<bool, MaintenanceError> {
+    Ok(blocking("giving room back", blocks, move |store| store.trim_step(age)).await?.unwrap_or(false))
+}
+
+/// One step of the block store, which blocks; `None` if it died.
+async fn blocking<T: Send + 'static>(
+    what: &str,
+    blocks: &BlockStore,
+    step: impl FnOnce(BlockStore) -> Result<T, BlockError> + Send + 'static,
+) -> Result<Option<T>, MaintenanceError> {
     let store = blocks.clone();
-    match tokio::task::spawn_blocking(move || store.trim_step(age)).await {
-        Ok(step) => Ok(step?),
+    match tokio::task::spawn_blocking(move || step(store)).await {
+        Ok(step) => Ok(Some(step?)),
         Err(error) => {
-            tracing::error!(%error, "a step of giving room back died");
-            Ok(false)
+            tracing::error!(%error, "a step of {what} died");
+            Ok(None)
         }
     }
 }
