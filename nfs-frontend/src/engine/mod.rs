@@ -121,7 +121,7 @@ pub struct Engine<M, B> {
     dirty: Arc<dirty::Table>,
     budget: dirty::Budget,
     /// Flushes that put a batch at the same time.
-    putting: tokio::sync::Semaphore,
+    putting: Arc<tokio::sync::Semaphore>,
     recent: dirty::Recent,
     touches: touch::Touches,
     mounts: mount::Mounts,
@@ -201,7 +201,7 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
             once: once::InProgress::default(),
             dirty: dirty::Table::new(),
             budget: dirty::Budget::new(config.dirty_max),
-            putting: tokio::sync::Semaphore::new(config.flushes.max(1)),
+            putting: Arc::new(tokio::sync::Semaphore::new(config.flushes.max(1))),
             recent: dirty::Recent::new(),
             touches: touch::Touches::default(),
             mounts: mount::Mounts::default(),

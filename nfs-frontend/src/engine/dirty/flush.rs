@@ -1,30 +1,24 @@
-//! From the dirty map into the store, or, for good, into the loss epoch.
+//! From the dirty map into the store, or, for good, into the loss epoch: when, and who. How is in [`super::parts`].
 
-use super::file::{Covered, File, Flushed, Shown, Work};
-use super::plan::{Batch, TARGET, plan};
+use super::file::{Covered, File};
+use super::plan::TARGET;
 use super::room::Kind;
 use super::table::Pin;
-use crate::engine::{Engine, status};
+use crate::engine::Engine;
 use crate::pause::Pause;
 use atoll_base::access::Cred;
-use atoll_base::block::{BlockId, BlockService};
+use atoll_base::block::BlockService;
 use atoll_base::id::Epoch;
-use atoll_meta::{Call, Flush, FsError, MetadataService, OnceKey, Op, Origin, Response};
+use atoll_meta::{Call, FsError, MetadataService, OnceKey, Op, Origin, Response};
 use std::sync::Arc;
 use tracing::{error, warn};
 
-/// Outcomes that go along with one command; the state machine takes 4096.
-const COVERED_PER_COMMAND: usize = 2048;
-
-/// How often a refused batch is looked at for what of it is to be refused. More may be damaged meanwhile; or nothing, and reading failed.
-const LOOKS_MAX: usize = 4;
-
 /// An operation of the frontend itself that failed for good.
 #[derive(Clone, Copy, Debug)]
-struct Failed {
-    error: FsError,
+pub(super) struct Failed {
+    pub(super) error: FsError,
     /// Whether it certainly has no effect, nor ever will.
-    without_effect: bool,
+    pub(super) without_effect: bool,
 }
 
 /// Whether the one who flushes is in the file's room as a stable operation.
@@ -36,7 +30,7 @@ pub(crate) enum InRoom {
 
 /// What a flush leaves behind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Lease {
+pub(super) enum Lease {
     /// Ends, if nothing has come meanwhile.
     Ends,
     /// Stays: more is coming.
@@ -63,9 +57,9 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
     /// Puts the whole blocks of a stream into the store while more of it is coming, so that the disk is not idle until
     /// COMMIT, and COMMIT finds little left. A loss is told by COMMIT.
     pub(crate) async fn flush_early(&self, file: &Pin) {
-        let Ok(_turn) = file.flush.try_lock() else { return };
         let unit = (self.config.early_bytes / 8).clamp(1, TARGET);
-        loop {
+        // The turn is given up each time: a COMMIT does not wait for the end of a stream.
+        while let Ok(_turn) = file.flush.try_lock() {
             let work = file.state().begin_early_flush(unit, self.config.early_bytes / 2);
             let Some(work) = work else { return };
             if self.flush_work(file, work, InRoom::No, Lease::Stays).await.is_err() {
@@ -82,162 +76,8 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
         }
     }
 
-    async fn flush_work(
-        &self,
-        file: &File,
-        mut work: Work,
-        in_room: InRoom,
-        lease: Lease,
-    ) -> Result<(), FsError> {
-        let origin = Origin { frontend: self.frontend, epoch: work.epoch };
-        let mut plan = plan(std::mem::take(&mut work.segments));
-        let mut left = std::mem::take(&mut work.covered);
-        left.sort_unstable_by_key(|c| std::cmp::Reverse(c.end));
-        // Outcomes follow the batch that holds the end of their data, as far as one command takes them; surplus ones
-        // have commands without data behind.
-        loop {
-            // One large flush does not fill the store's queue before others.
-            let slot = self.putting.acquire().await;
-            let mut batch = plan.next(|| BlockId::new(origin.epoch, self.next_block()));
-            let more_data = plan.has_more();
-            let mut covered = Vec::new();
-            while covered.len() < COVERED_PER_COMMAND
-                && let Some(next) = left.last()
-                && (!more_data || next.end <= batch.end())
-            {
-                covered.extend(left.pop());
-            }
-            let last = !more_data && left.is_empty();
-            let mut ids: Vec<BlockId> = batch.blocks.iter().map(|(id, _)| *id).collect();
-            let stored = match std::mem::take(&mut batch.blocks) {
-                none if none.is_empty() => Ok(()),
-                blocks => self.blocks.put_parts(blocks).await,
-            };
-            drop(slot);
-            if let Err(e) = stored {
-                error!(ino = %file.ino, error = %e, "UNSTABLE data could not be stored");
-                covered.append(&mut left);
-                return self.lose(file, origin.epoch, status::of_blocks(&e), covered, in_room).await;
-            }
-            let (release, room) = match in_room {
-                _ if !last || lease == Lease::Stays => (false, None),
-                InRoom::Yes => (true, None),
-                InRoom::No if file.state().has_fresh() => (false, None),
-                InRoom::No => {
-                    let room = file.room.enter_first(Kind::Stable).await;
-                    (!file.state().has_fresh(), Some(room))
-                }
-            };
-            let mut looks = 0;
-            let sent = loop {
-                let flush = Flush {
-                    mtime: work.shown.mtime,
-                    ctime: work.shown.ctime,
-                    change: work.shown.change,
-                    size: work.shown.size,
-                    release,
-                    covered: covered.iter().map(|c| (c.key, c.response.clone())).collect(),
-                };
-                let sent = self.send_flush(file, &work, origin, &batch, flush).await;
-                let may_be_damaged = matches!(sent, Err(Failed { error: FsError::Io, without_effect: true }));
-                looks += 1;
-                if !may_be_damaged || looks > LOOKS_MAX {
-                    break sent;
-                }
-                let Ok(shown) = self.set_aside(file, origin, &mut batch, &mut ids).await else { break sent };
-                work.shown = shown;
-            };
-            match sent {
-                Ok(response) => {
-                    let after = response.change_of(file.ino).map(|c| c.after.clone());
-                    let ranges = batch.ranges();
-                    ranges
-                        .iter()
-                        .for_each(|(start, end)| self.dirty.refused.overwritten(file.ino, &(*start..*end)));
-                    let part = Flushed {
-                        epoch: origin.epoch,
-                        ranges: &ranges,
-                        covered: covered.len(),
-                        after,
-                        released: release,
-                    };
-                    let (back, ended) = file.state().flushed(part, &self.budget);
-                    if ended {
-                        self.dirty.lease_ended();
-                    }
-                    self.blocks.release(back);
-                    covered.iter().for_each(|covered| self.dirty.forget(covered));
-                    if last {
-                        return Ok(());
-                    }
-                }
-                Err(Failed { error, without_effect }) => {
-                    if error == FsError::Stale || error == FsError::Io && without_effect {
-                        // The file was removed meanwhile, or is damaged, and nothing points at the blocks.
-                        self.delete_blocks(ids).await;
-                    }
-                    covered.append(&mut left);
-                    let in_room = if room.is_some() { InRoom::Yes } else { in_room };
-                    return self.lose(file, origin.epoch, error, covered, in_room).await;
-                }
-            }
-        }
-    }
-
-    /// Takes out of a refused batch what needs damaged bytes, and says how the file is shown without it. `Err` if it cannot be helped: then everything is
-    /// lost.
-    async fn set_aside(
-        &self,
-        file: &File,
-        origin: Origin,
-        batch: &mut Batch,
-        blocks: &mut Vec<BlockId>,
-    ) -> Result<Shown, ()> {
-        let refused = self.meta.refused_bytes(file.ino, &batch.pieces).await.map_err(drop)?;
-        if refused.is_empty() {
-            // It could be read this time.
-            return file.state().shown().ok_or(());
-        }
-        // Before anything is dropped: a life to come knows of nothing else.
-        self.surely(origin, Op::DataRefused).await.map_err(drop)?;
-        if !self.dirty.refused.add(file.ino, self.meta.verifier(), &refused) {
-            return Err(());
-        }
-        let shown = file.state().refuse(origin.epoch, &refused, &self.budget).ok_or(())?;
-        let bytes: u64 = refused.iter().map(|range| range.end - range.start).sum();
-        error!(ino = %file.ino, bytes, "UNSTABLE data that overwrite damaged ones in part are refused; COMMIT will say so");
-        batch.without(&refused);
-        let unused = blocks.extract_if(.., |id| !batch.uses(*id)).collect();
-        self.delete_blocks(unused).await;
-        Ok(shown)
-    }
-
-    /// Deletes blocks that nothing points at, nor ever will. If this fails the collector finds them after the next start.
-    async fn delete_blocks(&self, ids: Vec<BlockId>) {
-        if !ids.is_empty() {
-            let _collected_later = self.blocks.delete(ids).await;
-        }
-    }
-
-    async fn send_flush(
-        &self,
-        file: &File,
-        work: &Work,
-        origin: Origin,
-        batch: &Batch,
-        flush: Flush,
-    ) -> Result<Response, Failed> {
-        let op = Op::Write {
-            ino: file.ino,
-            generation: work.generation,
-            pieces: batch.pieces.clone(),
-            flush: Some(flush),
-        };
-        self.surely(origin, op).await
-    }
-
     /// Runs an operation of the frontend itself, again and again until its outcome is known.
-    async fn surely(&self, origin: Origin, op: Op) -> Result<Response, Failed> {
+    pub(super) async fn surely(&self, origin: Origin, op: Op) -> Result<Response, Failed> {
         // Whether an answer was missed: a copy may still be executed, or was.
         let mut missed = false;
         let mut pause = Pause::of_calls();
@@ -280,7 +120,7 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
     ///
     /// `covered` are the requests whose outcomes the flush had taken on. Another life may have begun since the flush did: `epoch` is that of the flush,
     /// and what the file holds of a later one stays.
-    async fn lose(
+    pub(super) async fn lose(
         &self,
         file: &File,
         epoch: Epoch,

@@ -12,7 +12,7 @@
 //!
 //! The file's flush lock is taken → what is fresh becomes what is being flushed (still laid over every read) → it is
 //! cut into blocks and commands ([`plan`]) → blocks are put, then `Op::Write{flush}` points at them and brings the
-//! outcomes along → what is in the store is forgotten here. With the last command the lease ends, if nothing fresh has
+//! outcomes along → what is in the store is forgotten here ([`parts`]). With the last command the lease ends, if nothing fresh has
 //! come meanwhile; to decide that, the flush enters the room as a stable operation, so that no write slips between the
 //! decision and its execution.
 //!
@@ -47,6 +47,7 @@
 pub(crate) mod budget;
 pub(crate) mod file;
 mod flush;
+mod parts;
 pub(crate) mod plan;
 pub(crate) mod ranges;
 pub(crate) mod recent;

@@ -12,6 +12,8 @@ struct State {
     blocks: HashMap<BlockId, (Bytes, u64)>,
     reserved: u64,
     failing_puts: usize,
+    /// Puts that succeed before one fails.
+    puts_left: Option<usize>,
     no_space: bool,
     /// Blocks that are not there for so many reads.
     missing: HashMap<BlockId, usize>,
@@ -37,6 +39,11 @@ impl Blocks {
     /// Lets the next puts fail as a disk does.
     pub(crate) fn fail_puts(&self, count: usize) {
         self.lock().failing_puts = count;
+    }
+
+    /// Lets one put fail, after so many others.
+    pub(crate) fn fail_put(&self, others: usize) {
+        self.lock().puts_left = Some(others);
     }
 
     /// No more room for puts.
@@ -90,6 +97,12 @@ impl BlockService for Blocks {
         if state.failing_puts > 0 {
             state.failing_puts -= 1;
             return Err(BlockError::Failed("injected".into()));
+        }
+        if let Some(left) = state.puts_left {
+            state.puts_left = left.checked_sub(1);
+            if left == 0 {
+                return Err(BlockError::Failed("injected".into()));
+            }
         }
         if state.no_space {
             return Err(BlockError::NoSpace);

@@ -22,6 +22,7 @@ mod listing;
 mod nfs4;
 mod offloads;
 mod once;
+mod parts;
 mod slot_recalls;
 mod told;
 mod unstable;
