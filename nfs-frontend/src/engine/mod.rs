@@ -120,7 +120,7 @@ pub struct Engine<M, B> {
     once: once::InProgress,
     dirty: Arc<dirty::Table>,
     budget: dirty::Budget,
-    /// Flushes that put a batch at the same time.
+    /// For each batch that a flush puts.
     putting: Arc<tokio::sync::Semaphore>,
     recent: dirty::Recent,
     touches: touch::Touches,

@@ -78,8 +78,8 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
 
     /// Runs an operation of the frontend itself, again and again until its outcome is known.
     pub(super) async fn surely(&self, origin: Origin, op: Op) -> Result<Response, Failed> {
-        // Whether an answer was missed: a copy may still be executed, or was.
-        let mut missed = false;
+        // Whether an answer was missed: a copy may still be executed, or was. Under the present key, and under a former one.
+        let (mut missed, mut missed_before) = (false, false);
         let mut pause = Pause::of_calls();
         let mut once = self.own_key(origin.epoch);
         loop {
@@ -93,15 +93,20 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
             match self.meta.execute(call).await {
                 Ok(response) => match response.result {
                     // Refused without effect: a new request.
-                    Err(FsError::Delay) => once = self.own_key(origin.epoch),
+                    Err(FsError::Delay) => {
+                        missed_before |= std::mem::take(&mut missed);
+                        once = self.own_key(origin.epoch);
+                    }
                     // Who is fenced is not asked for his key.
-                    Err(error @ FsError::Fenced) => return Err(Failed { error, without_effect: !missed }),
-                    // Stored under the key: no other copy is executed.
-                    Err(error) => return Err(Failed { error, without_effect: true }),
+                    Err(error @ FsError::Fenced) => {
+                        return Err(Failed { error, without_effect: !missed && !missed_before });
+                    }
+                    // Stored under the key: no other copy with it is executed.
+                    Err(error) => return Err(Failed { error, without_effect: !missed_before }),
                     Ok(_) => return Ok(response),
                 },
                 Err(FsError::Delay) => missed = true,
-                Err(error) => return Err(Failed { error, without_effect: !missed }),
+                Err(error) => return Err(Failed { error, without_effect: !missed && !missed_before }),
             }
             pause.rest().await;
         }
@@ -215,7 +220,10 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
                 running.join_next().await;
             }
             let engine = self.clone();
-            running.spawn(async move { engine.flush_if_idle(&file).await });
+            running.spawn(async move {
+                // What is old takes its turn, also between the pieces of a stream.
+                if old { engine.flush(&file, InRoom::No).await } else { engine.flush_if_idle(&file).await }
+            });
         }
         while running.join_next().await.is_some() {}
     }

@@ -12,6 +12,7 @@ use atoll_base::block::{BlockError, BlockId, BlockService};
 use atoll_meta::{Flush, FsError, MetadataService, Op, Origin, Response};
 use futures_util::future::{OptionFuture, join};
 use std::collections::VecDeque;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinHandle;
 use tracing::error;
 
@@ -49,12 +50,9 @@ impl Rest {
         Self { plan: plan(std::mem::take(&mut work.segments)), covered, is_over: false }
     }
 
-    /// The next part; of nothing, too, there is one. Outcomes follow the batch that holds the end of their data, as far as one command takes
+    /// The next part, if it is not over; of nothing, too, there is one. Outcomes follow the batch that holds the end of their data, as far as one command takes
     /// them; surplus ones have commands without data behind.
-    fn next(&mut self, next_id: impl FnMut() -> BlockId) -> Option<Part> {
-        if self.is_over {
-            return None;
-        }
+    fn next(&mut self, next_id: impl FnMut() -> BlockId) -> Part {
         let batch = self.plan.next(next_id);
         let more_data = self.plan.has_more();
         let mut covered = Vec::new();
@@ -66,7 +64,7 @@ impl Rest {
         }
         self.is_over = !more_data && self.covered.is_empty();
         let ids = batch.blocks.iter().map(|(id, _)| *id).collect();
-        Some(Part { batch, ids, covered, is_last: self.is_over })
+        Part { batch, ids, covered, is_last: self.is_over }
     }
 }
 
@@ -124,16 +122,22 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
         let mut puts = VecDeque::new();
         let mut ready = None;
         let (undone, next) = loop {
-            while puts.len() < AHEAD
-                && let Some(part) = rest.next(|| BlockId::new(origin.epoch, self.next_block()))
-            {
-                puts.push_back(self.put(part));
+            while puts.len() < AHEAD && !rest.is_over {
+                // One large flush does not fill the store's queue before others; nor does a command wait for a place in it.
+                let slot = match puts.is_empty() && ready.is_none() {
+                    true => Some(self.putting.clone().acquire_owned().await.expect("nobody closes it")),
+                    false => self.putting.clone().try_acquire_owned().ok(),
+                };
+                let Some(slot) = slot else { break };
+                let part = rest.next(|| BlockId::new(origin.epoch, self.next_block()));
+                puts.push_back(self.put(part, slot));
             }
             let command = ready.take().map(|part| self.command(file, &mut work, &way, part));
             let put = puts.pop_front().map(|put| put.end(file));
             let (sent, put) = join(OptionFuture::from(command), OptionFuture::from(put)).await;
             match (sent.unwrap_or(Ok(())), put) {
-                (Ok(()), None) => return Ok(()),
+                (Ok(()), None) if rest.is_over => return Ok(()),
+                (Ok(()), None) => {}
                 (Ok(()), Some(Ok(part))) => ready = Some(part),
                 (Ok(()), Some(Err(undone))) => break (undone, None),
                 (Err(undone), put) => break (undone, put),
@@ -158,17 +162,17 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
     }
 
     /// Begins to put the blocks of a part.
-    fn put(&self, mut part: Part) -> Put {
+    fn put(&self, mut part: Part, slot: OwnedSemaphorePermit) -> Put {
         let blocks = std::mem::take(&mut part.batch.blocks);
         if blocks.is_empty() {
             return Put { part, done: None };
         }
-        let (store, putting) = (self.blocks.clone(), self.putting.clone());
+        let store = self.blocks.clone();
         // As a task: it goes on whatever the flush waits for.
         let done = tokio::spawn(async move {
-            // One large flush does not fill the store's queue before others.
-            let _slot = putting.acquire().await;
-            store.put_parts(blocks).await
+            let stored = store.put_parts(blocks).await;
+            drop(slot);
+            stored
         });
         Put { part, done: Some(done) }
     }
@@ -190,10 +194,8 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
                 Ok(())
             }
             Err(Failed { error, without_effect }) => {
-                // The file was removed meanwhile, or is damaged.
-                let is_refused = error == FsError::Stale || error == FsError::Io && without_effect;
-                if !is_refused {
-                    // Something may point at them.
+                // A file that was removed points at nothing.
+                if !(without_effect || error == FsError::Stale) {
                     part.ids.clear();
                 }
                 Err(Undone { part, error, room })

@@ -101,6 +101,19 @@ async fn behind_a_command_that_is_refused_nothing_stays() {
     is_clean(&w);
 }
 
+/// The first copy of the command may still be executed, and then points at the blocks, whatever becomes of a later request.
+#[tokio::test(start_paused = true)]
+async fn blocks_that_a_missed_command_points_at_are_not_deleted() {
+    let w = World::with(config(), None).await;
+    let (file, _) = dirty(&w, 1).await;
+    let is_flush = |op: &Op| matches!(op, Op::Write { flush: Some(_), .. });
+    w.meta.fail_next(is_flush, Fault::LostBefore);
+    w.meta.fail_next(is_flush, Fault::Refused(FsError::Delay));
+    w.meta.fail_next(is_flush, Fault::Refused(FsError::Io));
+    assert_eq!(w.commit(file).await.unwrap_err().status, NfsStat3::Io);
+    assert_eq!((w.meta.faults(), w.blocks.count()), (0, PART));
+}
+
 #[tokio::test(start_paused = true)]
 async fn behind_a_put_that_fails_nothing_stays() {
     for n in 0..5 {
