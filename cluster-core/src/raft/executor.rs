@@ -8,6 +8,11 @@
 //! leaves, and so no wake-up is lost ([`Wakeup`]). A caller runs them for a bounded number of rounds and leaves the rest to the
 //! group's thread.
 //!
+//! When the caller's call is answered ([`through`]), it leaves what the tasks still have to do for themselves, and gets a [`Rest`], to be run once its answer is
+//! on its way. Until somebody polls again, the tasks' wakers reach nobody: those of the tasks that are left were used, and what all of them wake was told.
+//! Therefore whoever brings calls says so ([`Executor::brought`]): a caller stays if that happened since it came, and the group's thread takes over if it happens
+//! after it left. Anything else (ticks, changes of membership) waits for the `Rest`, which comes next on the caller's thread, or until the group's thread looks ([`Executor::watch`]).
+//!
 //! The caller's thread is one of a runtime whose other tasks it keeps waiting. What it may wait for is another's business
 //! ([`atoll_base::leave`]). If it waits long nevertheless, the group's thread calls another thread of the caller's
 //! runtime, if it has more, to take its place ([`Executor::watch`]).
@@ -15,7 +20,7 @@
 use futures_util::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use futures_util::task::AtomicWaker;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::panic::AssertUnwindSafe;
 use std::pin::{Pin, pin};
@@ -43,13 +48,42 @@ thread_local! {
 /// A thread runs tasks.
 struct Here {
     executor: Arc<Executor>,
-    /// It is a caller's, not the group's own.
-    is_caller: bool,
+    by: By,
+    /// What the caller brings itself is still to come.
+    begins: Cell<bool>,
+    /// How often others had brought something before this thread came.
+    others: u64,
+    /// The call is answered, and what is left is left.
+    is_through: Cell<bool>,
+}
+
+/// Who runs tasks.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum By {
+    /// The group's thread.
+    Thread,
+    /// A caller, for its call.
+    Caller,
+    /// A caller's thread, for what it left.
+    Rest,
 }
 
 /// Whether it is a caller's thread that runs what runs here.
 pub(super) fn is_caller() -> bool {
-    HERE.with_borrow(|here| here.last().is_some_and(|here| here.is_caller))
+    HERE.with_borrow(|here| here.last().is_some_and(|here| here.by != By::Thread))
+}
+
+/// Says that calls are answered. If a caller runs this here, and nobody else has brought anything, it leaves when the task that says so waits.
+pub(super) fn through() {
+    HERE.with_borrow(|here| {
+        if let Some(here) = here.last().filter(|here| here.by == By::Caller) {
+            here.is_through.set(here.executor.wakeup.leave(here.others));
+        }
+    });
+}
+
+fn is_through() -> bool {
+    HERE.with_borrow(|here| here.last().is_some_and(|here| here.is_through.get()))
 }
 
 /// Why a task gave no result.
@@ -91,7 +125,18 @@ pub(super) fn spawn<T: Send + 'static>(future: impl Future<Output = T> + Send + 
 fn task<T: Send + 'static>(future: impl Future<Output = T> + Send + 'static) -> (Task, JoinHandle<T>) {
     let (tx, rx) = oneshot::channel();
     let task = async move {
-        let result = AssertUnwindSafe(future).catch_unwind().await;
+        let result = {
+            let mut future = pin!(AssertUnwindSafe(future).catch_unwind());
+            poll_fn(|cx| {
+                if is_through() {
+                    // Still ready, for who comes next.
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                future.as_mut().poll(cx)
+            })
+            .await
+        };
         // Nobody may be interested.
         let _ = tx.send(result.map_err(|_| JoinError::Panicked));
     };
@@ -102,10 +147,17 @@ fn task<T: Send + 'static>(future: impl Future<Output = T> + Send + 'static) -> 
 ///
 /// `noted` is set before `running` is read, and `running` cleared before `noted` is read, all in one order (SeqCst). So either who notes
 /// sees that nobody runs them, and wakes the thread; or who leaves sees the note, and wakes the thread.
+///
+/// In the same way `left` is set before `others` is read, and `others` counted before `left` is read: either who is through sees that others came, and stays; or
+/// they see that ready tasks were left, and wake the thread.
 #[derive(Default)]
 struct Wakeup {
     noted: AtomicBool,
     running: AtomicBool,
+    /// Ready tasks were left to a [`Rest`].
+    left: AtomicBool,
+    /// How often something was brought by others than who runs the tasks for it.
+    others: AtomicU64,
     thread: AtomicWaker,
 }
 
@@ -113,6 +165,38 @@ impl Wakeup {
     fn note(&self) {
         self.noted.store(true, Ordering::SeqCst);
         if !self.running.load(Ordering::SeqCst) {
+            self.thread.wake();
+        }
+    }
+
+    /// For who brings something to do.
+    fn brought(&self) {
+        self.others.fetch_add(1, Ordering::SeqCst);
+        if self.left.swap(false, Ordering::SeqCst) {
+            self.thread.wake();
+        }
+    }
+
+    /// Whether ready tasks may be left: nobody came since there were so many `others`.
+    fn leave(&self, others: u64) -> bool {
+        self.left.store(true, Ordering::SeqCst);
+        let may = self.others.load(Ordering::SeqCst) == others;
+        if !may {
+            self.left.store(false, Ordering::SeqCst);
+        }
+        may
+    }
+
+    /// Nobody runs them any more. `is_left`: a [`Rest`] comes for what is ready, unless others came.
+    fn end(&self, is_left: bool) {
+        self.running.store(false, Ordering::SeqCst);
+        if !(is_left && self.left.load(Ordering::SeqCst)) {
+            self.look();
+        }
+    }
+
+    fn look(&self) {
+        if self.noted.load(Ordering::SeqCst) {
             self.thread.wake();
         }
     }
@@ -183,27 +267,40 @@ impl Executor {
     pub(super) async fn run(self: &Arc<Self>) {
         poll_fn(|cx| {
             self.wakeup.thread.register(cx.waker());
-            if let Some(running) = Running::begin(self, false) {
-                running.rounds();
+            if let Some(mut running) = Running::begin(self, By::Thread) {
+                running.run(|| ());
             }
             Poll::Pending
         })
         .await
     }
 
-    /// The part of a caller: runs `begin`, which gives the tasks something to do, and then the tasks, until all of them wait or it
-    /// has done its share. Only `begin` if another thread runs them just now.
-    pub(super) fn run_here(self: &Arc<Self>, begin: impl FnOnce()) {
-        let Some(running) = Running::begin(self, true) else { return begin() };
-        begin();
-        running.rounds();
+    /// The part of a caller: runs `begin`, which gives the tasks something to do, and then the tasks, until all of them wait, it
+    /// has done its share, or its call is answered. Only `begin` if another thread runs them just now.
+    pub(super) fn run_here(self: &Arc<Self>, begin: impl FnOnce()) -> Option<Rest> {
+        let Some(mut running) = Running::begin(self, By::Caller) else {
+            begin();
+            return None;
+        };
+        running.run(begin);
+        running.is_left.then(|| Rest(self.clone()))
+    }
+
+    /// Must be told when something was sent to a task that somebody waits for.
+    pub(super) fn brought(&self) {
+        let is_own = HERE.with_borrow(|here| {
+            here.last().is_some_and(|here| std::ptr::eq(&*here.executor, self) && here.begins.take())
+        });
+        if !is_own {
+            self.wakeup.brought();
+        }
     }
 
     /// Polls what is ready, until nothing is.
     fn rounds(&self, tasks: &mut FuturesUnordered<Task>) {
         let cx = &mut Context::from_waker(&self.waker);
         for _ in 0..ROUNDS {
-            if !self.wakeup.noted.swap(false, Ordering::SeqCst) {
+            if is_through() || !self.wakeup.noted.swap(false, Ordering::SeqCst) {
                 return;
             }
             tasks.extend(lock(&self.spawned).as_mut().map(std::mem::take).unwrap_or_default());
@@ -211,8 +308,8 @@ impl Executor {
         }
     }
 
-    /// Looks now and then whether a caller is stuck, and if so has another thread of its `runtime` called, if there is one. Without
-    /// end; on the group's thread, beside [`Executor::run`].
+    /// Looks now and then whether something was left that nobody comes for, and whether a caller is stuck; if so has another thread of its `runtime` called, if
+    /// there is one. Without end; on the group's thread, beside [`Executor::run`].
     ///
     /// Of a runtime's idle threads one waits for sockets and timers. It may be the caller's, while the others sleep until they
     /// are told that there is work. (What the caller's thread itself woke just before cannot be taken from it: one task.)
@@ -220,6 +317,7 @@ impl Executor {
         let mut last = 0;
         loop {
             tokio::time::sleep(LOOK_EVERY).await;
+            self.wakeup.look();
             let now = self.visits.load(Ordering::Relaxed);
             if now % 2 == 1 && now == last {
                 runtime.spawn(std::future::ready(()));
@@ -242,32 +340,68 @@ impl Executor {
     }
 }
 
+/// What a caller that is through left of the tasks' work. Dropped, it is the group's thread's.
+pub(super) struct Rest(Arc<Executor>);
+
+impl Rest {
+    /// Runs the tasks until all of them wait, unless another thread does.
+    pub(super) fn run(self) {
+        if let Some(mut running) = Running::begin(&self.0, By::Rest) {
+            running.run(|| ());
+        }
+    }
+}
+
+impl Drop for Rest {
+    fn drop(&mut self) {
+        self.0.wakeup.look();
+    }
+}
+
 /// Held by the one thread that runs the tasks.
 struct Running<'a> {
     executor: &'a Arc<Executor>,
-    is_caller: bool,
+    by: By,
+    others: u64,
+    /// Somebody comes back for what is ready.
+    is_left: bool,
 }
 
 impl<'a> Running<'a> {
-    fn begin(executor: &'a Arc<Executor>, is_caller: bool) -> Option<Self> {
+    fn begin(executor: &'a Arc<Executor>, by: By) -> Option<Self> {
+        // Before anybody relies on this thread to run them.
+        let others = executor.wakeup.others.load(Ordering::SeqCst);
         if executor.wakeup.running.swap(true, Ordering::SeqCst) {
             return None;
         }
-        let running = Self { executor, is_caller };
+        executor.wakeup.left.store(false, Ordering::SeqCst);
+        let running = Self { executor, by, others, is_left: false };
         running.count();
         Some(running)
     }
 
     fn count(&self) {
-        if self.is_caller {
+        if self.by != By::Thread {
             self.executor.visits.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    fn rounds(&self) {
+    fn run(&mut self, begin: impl FnOnce()) {
         let executor = self.executor;
         let _in_runtime = executor.runtime.enter();
-        let _entered = Entered::new(Here { executor: executor.clone(), is_caller: self.is_caller });
+        let _entered = Entered::new(Here {
+            executor: executor.clone(),
+            by: self.by,
+            begins: Cell::new(self.by == By::Caller),
+            others: self.others,
+            is_through: Cell::new(false),
+        });
+        begin();
+        HERE.with_borrow(|here| {
+            if let Some(here) = here.last() {
+                here.begins.set(false);
+            }
+        });
         let mut tasks = lock(&executor.tasks);
         let Some(tasks) = tasks.as_mut() else { return };
         // tokio's budget is for one task: shared by all of these, they would stop half-way. Here are bounds of our own.
@@ -276,17 +410,14 @@ impl<'a> Running<'a> {
             Poll::Ready(())
         })));
         let _ready = rounds.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        self.is_left = is_through();
     }
 }
 
 impl Drop for Running<'_> {
     fn drop(&mut self) {
         self.count();
-        let wakeup = &self.executor.wakeup;
-        wakeup.running.store(false, Ordering::SeqCst);
-        if wakeup.noted.load(Ordering::SeqCst) {
-            wakeup.thread.wake();
-        }
+        self.executor.wakeup.end(self.is_left);
     }
 }
 

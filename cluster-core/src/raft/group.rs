@@ -258,6 +258,7 @@ impl<M: Machine> RaftGroup<M> {
         if (&mut send).now_or_never().is_none() {
             self.thread.spawn(send);
         }
+        self.thread.brought();
     }
 
     /// As [`RaftGroup::propose`], for a caller who is alone and has leave to wait for the disk ([`atoll_base::leave`]): it runs the tasks of the group on this

@@ -6,6 +6,7 @@
 //! A *snapshot* of this state machine costs nothing: it is the store itself once it was flushed to its file. It is
 //! turned into bytes ([`crate::state::Frames`]) only when a member has to be sent one.
 
+use super::executor;
 use super::log_store::Early;
 use super::types::{Batch, BatchOutcome, Entry, LogId, Snapshot, SnapshotMeta, StoredMembership, TypeConfig};
 use crate::state::{SnapshotData, StateError, StateStore, StateWriter, View};
@@ -133,6 +134,7 @@ impl<M: Machine> RaftStateMachine<TypeConfig> for StateMachine<M> {
                     responder.send(outcome);
                 }
             }
+            executor::through();
         }
     }
 

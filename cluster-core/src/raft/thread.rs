@@ -50,9 +50,18 @@ impl Thread {
         self.executor.spawn(future)
     }
 
-    /// See [`Executor::run_here`].
+    /// See [`Executor::run_here`]. What it leaves is for the same thread, when what calls this has had its turn.
     pub(super) fn run_here(&self, begin: impl FnOnce()) {
-        self.executor.run_here(begin);
+        if let Some(rest) = self.executor.run_here(begin)
+            && let Ok(runtime) = Handle::try_current()
+        {
+            runtime.spawn(async move { rest.run() });
+        }
+    }
+
+    /// See [`Executor::brought`].
+    pub(super) fn brought(&self) {
+        self.executor.brought();
     }
 
     /// Ends it, and waits for that.

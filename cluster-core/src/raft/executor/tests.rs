@@ -219,13 +219,146 @@ async fn a_task_knows_whose_thread_it_is_on() {
     for n in 0..1000 {
         let begin = || ask.send(tx.clone()).unwrap();
         if n % 2 == 0 {
-            executor.run_here(begin)
+            let rest = executor.run_here(begin);
+            assert!(rest.is_none(), "nobody is through");
         } else {
-            begin()
+            begin();
         }
         let (on, by_caller) = rx.recv_timeout(PATIENCE).unwrap();
         assert_eq!(by_caller, on == current().id());
         assert!(!is_caller());
+    }
+}
+
+type Asking = mpsc::Sender<ThreadId>;
+
+/// Two tasks that answer with the thread they are on: the first says that a caller is through, the second is behind it.
+struct Two {
+    bare: Bare,
+    first: UnboundedSender<Asking>,
+    second: UnboundedSender<Asking>,
+}
+
+impl Two {
+    fn start() -> Self {
+        let bare = Bare::start();
+        let (first, mut asked) = unbounded_channel::<Asking>();
+        let (second, mut left) = unbounded_channel::<Asking>();
+        let behind = second.clone();
+        drop(bare.executor.spawn(async move {
+            while let Some(answer) = asked.recv().await {
+                let _ = answer.send(current().id());
+                through();
+                // Ready before this task waits.
+                let _ = behind.send(answer);
+            }
+        }));
+        drop(bare.executor.spawn(async move {
+            while let Some(answer) = left.recv().await {
+                let _ = answer.send(current().id());
+            }
+        }));
+        Self { bare, first, second }
+    }
+
+    /// A caller's way through the first task, with what else it does when it has asked, until it was this thread that did so.
+    fn pass(&self, also: impl Fn()) -> (Option<Rest>, mpsc::Receiver<ThreadId>) {
+        let begin = Instant::now();
+        loop {
+            assert!(begin.elapsed() < PATIENCE);
+            let (tx, rx) = mpsc::channel();
+            let rest = self.bare.executor.run_here(|| {
+                self.first.send(tx).unwrap();
+                self.bare.executor.brought();
+                also();
+            });
+            if rx.recv_timeout(PATIENCE) == Ok(current().id()) {
+                return (rest, rx);
+            }
+            // The thread was there first, and does both.
+            rx.recv_timeout(PATIENCE).unwrap();
+        }
+    }
+
+    /// Another asks the second task.
+    fn ask(&self) -> mpsc::Receiver<ThreadId> {
+        let (tx, rx) = mpsc::channel();
+        let (second, executor) = (self.second.clone(), self.bare.executor.clone());
+        let other = std::thread::spawn(move || {
+            second.send(tx).unwrap();
+            executor.brought();
+        });
+        other.join().unwrap();
+        rx
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_caller_leaves_is_done_when_it_comes_back_or_by_the_thread() {
+    let two = Two::start();
+    let (mut came_back, mut dropped) = (0, 0);
+    let begin = Instant::now();
+    while came_back < 100 || dropped < 100 {
+        assert!(begin.elapsed() < PATIENCE);
+        let (rest, rx) = two.pass(|| ());
+        let rest = rest.expect("nobody else is there");
+        // The thread may come by in between, of an earlier wake-up.
+        if came_back <= dropped {
+            rest.run();
+            came_back += u64::from(rx.recv_timeout(PATIENCE).unwrap() == current().id());
+        } else {
+            drop(rest);
+            dropped += u64::from(rx.recv_timeout(PATIENCE).unwrap() != current().id());
+        }
+    }
+}
+
+/// The second task is ready already, and so does not hear that more has come for it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_comes_when_a_caller_has_left_does_not_wait_for_it() {
+    let two = Two::start();
+    for _ in 0..200 {
+        let (rest, rx) = two.pass(|| ());
+        let other = two.ask();
+        assert_ne!(other.recv_timeout(PATIENCE).unwrap(), current().id());
+        assert_ne!(rx.recv_timeout(PATIENCE).unwrap(), current().id());
+        rest.expect("nobody else was there").run();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_caller_leaves_nothing_of_who_came_meanwhile() {
+    let two = Two::start();
+    for _ in 0..200 {
+        let others = RefCell::new(Vec::new());
+        let (rest, rx) = two.pass(|| others.borrow_mut().push(two.ask()));
+        assert!(rest.is_none());
+        assert_eq!(rx.try_recv(), Ok(current().id()));
+        for other in others.take() {
+            other.recv_timeout(PATIENCE).unwrap();
+        }
+    }
+}
+
+/// As a completion does that proposes what waits.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_caller_leaves_nothing_that_its_own_tasks_bring() {
+    let two = Two::start();
+    let (first, mut asked) = unbounded_channel::<Asking>();
+    let (executor, second) = (Arc::downgrade(&two.bare.executor), two.second.clone());
+    drop(two.bare.executor.spawn(async move {
+        while let (Some(answer), Some(executor)) = (asked.recv().await, executor.upgrade()) {
+            let _ = answer.send(current().id());
+            let _ = second.send(answer);
+            executor.brought();
+            through();
+        }
+    }));
+    let two = Two { first, ..two };
+    for _ in 0..200 {
+        let (rest, rx) = two.pass(|| ());
+        assert!(rest.is_none());
+        assert_eq!(rx.try_recv(), Ok(current().id()));
     }
 }
 
