@@ -70,7 +70,7 @@ impl Scale {
             stream_bytes: 128 * MIB,
             entries: 10_000,
             overwrite_bytes: 64 * MIB,
-            settle: Duration::from_secs(2),
+            settle: Duration::from_secs(5),
             ..Self::full()
         }
     }

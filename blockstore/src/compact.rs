@@ -18,6 +18,7 @@ use atoll_base::block::{BlockError, BlockId};
 use atoll_base::disk::Open;
 use std::path::Path;
 use std::sync::Mutex;
+use std::time::{Duration, Instant};
 
 /// What one step did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +36,9 @@ pub enum CompactStep {
 /// So many small segments (left by restarts) are merged into one.
 const SMALL_SEGMENTS: usize = 8;
 
+/// So many segments are left alone at most because blocks of them are being deleted just now.
+const DYING_MAX: usize = 4;
+
 /// Tombstones carried over by one request.
 const BURY_MAX: usize = 4096;
 
@@ -51,18 +55,19 @@ struct Work {
 pub(crate) struct Compactor(Mutex<Option<Work>>);
 
 impl Compactor {
-    /// Copies up to about `budget` bytes, or removes one segment. `submit` hands an op to the writer and waits.
+    /// Copies up to about `budget` bytes, or removes one segment. `submit` hands an op to the writer and waits. For `quiet` see [`choose`].
     pub(crate) fn step(
         &self,
         shared: &Shared,
         budget: u64,
+        quiet: Duration,
         submit: impl Fn(Op) -> Result<(), BlockError>,
     ) -> Result<CompactStep, BlockError> {
         shared.check_writable()?;
         let mut slot = lock(&self.0);
         let mut work = match slot.take() {
             Some(work) => work,
-            None => match choose(shared) {
+            None => match choose(shared, quiet) {
                 Some(segment) => begin(shared, segment)?,
                 None => return Ok(CompactStep::Idle),
             },
@@ -77,12 +82,18 @@ impl Compactor {
 }
 
 /// The segment that gives back most for what it costs, if any is worth it.
-fn choose(shared: &Shared) -> Option<u32> {
+///
+/// Where a large file is removed, or written over, the segments of its blocks die one after the other, and what lives in one now is dead a moment later.
+/// So a few of which something was deleted within `quiet` are left alone. Where more are dying, at random, waiting does not help.
+fn choose(shared: &Shared, quiet: Duration) -> Option<u32> {
+    let now = Instant::now();
     let state = read(&shared.state);
     let sealed = || state.segments.iter().filter(|(_, s)| s.sealed && !s.pinned);
     let percent = u64::from(shared.config.compact_below_percent);
-    let best = sealed()
-        .filter(|(_, s)| s.blocks == 0 || s.needed() * 100 < s.size * percent)
+    let worth = || sealed().filter(|(_, s)| s.blocks == 0 || s.needed() * 100 < s.size * percent);
+    let waits = worth().filter(|(_, s)| s.is_dying(quiet, now)).count() <= DYING_MAX;
+    let best = worth()
+        .filter(|(_, s)| !(waits && s.is_dying(quiet, now)))
         .min_by_key(|(_, s)| s.needed() * 1000 / s.size.max(1));
     if let Some((number, _)) = best {
         return Some(*number);

@@ -8,6 +8,7 @@ use crate::format::{ENTRY, Tombstone, record_len};
 use crate::index::{Index, Place};
 use atoll_base::block::BlockId;
 use std::collections::{BTreeMap, HashMap};
+use std::time::{Duration, Instant};
 
 /// Accounts of one segment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -22,6 +23,8 @@ pub(crate) struct SegmentState {
     /// Tombstones in this segment by the segment whose records they bury. Those of a segment that is gone count
     /// no more.
     pub(crate) buries: BTreeMap<u32, u64>,
+    /// When a block in it was deleted last, if one was since the store was opened.
+    pub(crate) deleted: Option<Instant>,
     pub(crate) sealed: bool,
     /// A live block in it is damaged and cannot be copied: compaction leaves the segment alone.
     pub(crate) pinned: bool,
@@ -31,6 +34,11 @@ impl SegmentState {
     /// Bytes that compaction would have to copy.
     pub(crate) fn needed(&self) -> u64 {
         self.live + self.buries.values().sum::<u64>() * ENTRY as u64
+    }
+
+    /// Whether some of it lives, and a block of it was deleted within `quiet` before `now`: then more of them may soon be.
+    pub(crate) fn is_dying(&self, quiet: Duration, now: Instant) -> bool {
+        self.blocks > 0 && self.deleted.is_some_and(|at| now.saturating_duration_since(at) < quiet)
     }
 }
 
@@ -49,10 +57,11 @@ impl State {
         segment.blocks += 1;
     }
 
-    fn lose(&mut self, place: Place) {
+    fn lose(&mut self, place: Place) -> &mut SegmentState {
         let segment = self.segments.get_mut(&place.segment).expect("a block's segment is known");
         segment.live -= record_len(place.len);
         segment.blocks -= 1;
+        segment
     }
 
     /// The block is now at `place`; a copy elsewhere becomes a shadow.
@@ -80,9 +89,9 @@ impl State {
     }
 
     /// The block is dead.
-    pub(crate) fn delete(&mut self, id: BlockId) {
+    pub(crate) fn delete(&mut self, id: BlockId, now: Instant) {
         if let Some(place) = self.index.remove(id) {
-            self.lose(place);
+            self.lose(place).deleted = Some(now);
         }
         self.shadows.remove(&id);
     }

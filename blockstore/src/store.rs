@@ -145,9 +145,10 @@ impl BlockStore {
 
     /// Compacts a little: copies up to about `budget` bytes, or removes one segment. For a maintenance thread, which
     /// sets the rate by how often it calls; blocks, and must not be called from async code. Reads and writes go
-    /// on meanwhile.
-    pub fn compact_step(&self, budget: u64) -> Result<CompactStep, BlockError> {
-        self.0.compactor.step(&self.0.shared, budget, |op| {
+    /// on meanwhile. A few segments of which blocks were deleted within `quiet` are left alone: if all of them die, nothing
+    /// need be copied.
+    pub fn compact_step(&self, budget: u64, quiet: Duration) -> Result<CompactStep, BlockError> {
+        self.0.compactor.step(&self.0.shared, budget, quiet, |op| {
             self.0.submit(op, None)?.blocking_recv().unwrap_or_else(|_| Err(closed()))
         })
     }

@@ -27,6 +27,7 @@ use std::collections::HashSet;
 use std::io::{self, IoSlice};
 use std::iter::once;
 use std::sync::{Arc, mpsc};
+use std::time::Instant;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 /// Zeros to pad payloads and pages with.
@@ -423,12 +424,13 @@ impl Writer {
         active.tail = end;
         active.blocks.extend_from_slice(&frame.blocks);
         active.tombstones.extend_from_slice(&frame.tombstones);
+        let now = Instant::now();
         let mut state = write(&self.shared.state);
         for effect in frame.effects {
             match effect {
                 Effect::Put(id, place) => state.put(id, place),
                 Effect::Delete(id) => {
-                    state.delete(id);
+                    state.delete(id, now);
                     add(&self.shared.counters.deleted_blocks, 1);
                 }
             }

@@ -11,6 +11,7 @@ use rand::rngs::SmallRng;
 use rand::{RngCore, SeedableRng};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 const LEN: u32 = 256 << 10;
 
@@ -116,7 +117,7 @@ async fn nobody_waits_for_ever() {
     let streams: Vec<_> = streams.collect();
     let compaction = tokio::task::spawn_blocking({
         let store = store.clone();
-        move || (0..40).for_each(|_| _ = store.compact_step(1 << 20).unwrap())
+        move || (0..40).for_each(|_| _ = store.compact_step(1 << 20, Duration::ZERO).unwrap())
     });
     for n in (0..120).step_by(5) {
         store.delete(vec![id(n)]).await.unwrap();

@@ -105,7 +105,7 @@ fn operate(rt: &Runtime, store: &BlockStore, model: &mut Model, rng: &mut SmallR
             Err(BlockError::Failed(_)) => return Ok(false),
             Err(e) => return Err(format!("giving room back: {e}")),
         },
-        _ => match store.compact_step(rng.random_range(1..20_000)) {
+        _ => match store.compact_step(rng.random_range(1..20_000), Duration::ZERO) {
             Ok(CompactStep::Stuck(segment, id)) => return Err(format!("damage in {segment}: {id:?}")),
             Ok(_) => {}
             Err(BlockError::Failed(_)) => return Ok(false),

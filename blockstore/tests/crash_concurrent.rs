@@ -16,6 +16,7 @@ use std::io::{self, IoSlice};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 const STORE: u128 = 77;
 
@@ -146,7 +147,7 @@ fn campaign(seed: u64, one_in: u32) -> u64 {
             let (store, stop) = (store.clone(), stop.clone());
             move || {
                 while !stop.load(Ordering::Relaxed)
-                    && !matches!(store.compact_step(20_000), Err(BlockError::Failed(_)))
+                    && !matches!(store.compact_step(20_000, Duration::ZERO), Err(BlockError::Failed(_)))
                 {
                     std::thread::yield_now();
                 }

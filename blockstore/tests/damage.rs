@@ -10,6 +10,7 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::runtime::Runtime;
 
 const STORE: u128 = 5;
@@ -162,7 +163,7 @@ fn compaction_leaves_a_damaged_block_where_it_is() {
     disk.rot(&segment(1), record_of(&disk, 1, BlockId(1)) + 600, 1).unwrap();
     let mut stuck = 0;
     loop {
-        match store.compact_step(1 << 20).unwrap() {
+        match store.compact_step(1 << 20, Duration::ZERO).unwrap() {
             CompactStep::Idle => break,
             CompactStep::Stuck(segment, id) => {
                 assert_eq!((segment, id), (1, BlockId(1)));

@@ -13,6 +13,7 @@ use rand::{Rng, SeedableRng};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 const STORE: u128 = 5;
 
@@ -97,7 +98,7 @@ fn run(disk: Arc<dyn Disk>, ops: Vec<Op>) {
                 rt.block_on(store.delete(ids.iter().map(|n| id(*n)).collect())).unwrap();
                 ids.iter().for_each(|n| drop(model.remove(&id(*n))));
             }
-            Op::Compact(budget) => drop(store.compact_step(budget).unwrap()),
+            Op::Compact(budget) => drop(store.compact_step(budget, Duration::ZERO).unwrap()),
             Op::Reopen { clean } => {
                 if clean {
                     store.close().unwrap();
@@ -123,7 +124,7 @@ fn run(disk: Arc<dyn Disk>, ops: Vec<Op>) {
     let old = model.range(..BlockId::new(Epoch(2), 0));
     assert_eq!(seen, old.map(|(id, data)| (*id, data.len() as u32)).collect::<Vec<_>>());
     let mut left = 10_000;
-    while store.compact_step(1 << 20).unwrap() != CompactStep::Idle {
+    while store.compact_step(1 << 20, Duration::ZERO).unwrap() != CompactStep::Idle {
         left -= 1;
         assert!(left > 0, "compaction comes to an end");
     }
@@ -201,7 +202,7 @@ fn many_callers_at_once() {
         move || {
             let mut removed = 0;
             while !stop.load(Ordering::Relaxed) {
-                match store.compact_step(64 << 10).unwrap() {
+                match store.compact_step(64 << 10, Duration::ZERO).unwrap() {
                     CompactStep::Removed(_) => removed += 1,
                     CompactStep::Idle => std::thread::yield_now(),
                     _ => {}

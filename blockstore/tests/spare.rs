@@ -72,7 +72,7 @@ impl Rig {
     }
 
     fn compact(&self) {
-        while self.store.compact_step(1 << 20).unwrap() != CompactStep::Idle {}
+        while self.store.compact_step(1 << 20, Duration::ZERO).unwrap() != CompactStep::Idle {}
     }
 
     fn reopen(self, disk: SimDisk) -> Self {
@@ -178,7 +178,7 @@ fn what_is_not_durably_spare_is_not_written() {
         rig.put(0..40).unwrap();
         rig.delete(0..40);
         rig.disk.fail_next_sync(SITE_REMOVE);
-        while rig.store.compact_step(1 << 20).is_ok() {}
+        while rig.store.compact_step(1 << 20, Duration::ZERO).is_ok() {}
         assert_eq!(rig.spares(), 1);
         rig.disk.cut_power_after(1 + seed % 40);
         let disk = rig.disk.clone();

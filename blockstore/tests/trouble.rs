@@ -69,7 +69,7 @@ fn a_full_disk_refuses_puts_and_goes_on() {
         for some in dead.chunks(10) {
             rt.block_on(store.delete(some.to_vec())).unwrap();
         }
-        while store.compact_step(1 << 20).unwrap() != CompactStep::Idle {}
+        while store.compact_step(1 << 20, Duration::ZERO).unwrap() != CompactStep::Idle {}
         let more = fill(&rt, &store, next, 8000);
         assert!(more > 100, "{more}");
         next += more;
@@ -103,7 +103,10 @@ fn a_disk_filled_by_others_leaves_reads_and_deletions() {
     let store = open(&disk.crash(3));
     assert_eq!(rt.block_on(store.get(BlockId(40), 0, 8000)).unwrap(), content(40, 8000));
     assert!(matches!(rt.block_on(store.get(BlockId(1), 0, 8000)), Err(BlockError::Missing(_))));
-    while !matches!(store.compact_step(1 << 20), Ok(CompactStep::Idle) | Err(BlockError::NoSpace)) {}
+    while !matches!(
+        store.compact_step(1 << 20, Duration::ZERO),
+        Ok(CompactStep::Idle) | Err(BlockError::NoSpace)
+    ) {}
     rt.block_on(store.put_unreserved(vec![(BlockId(300), content(300, 8000))])).unwrap();
 }
 
@@ -176,7 +179,7 @@ fn a_failed_write_or_sync_ends_all_writing() {
         // The disk is well again; the store does not pretend that nothing happened.
         assert!(is_failed(rt.block_on(store.put(vec![(BlockId(3), content(3, 9000))]))));
         assert!(is_failed(rt.block_on(store.delete(vec![BlockId(1)]))));
-        assert!(is_failed(store.compact_step(1 << 20).map(|_| ())));
+        assert!(is_failed(store.compact_step(1 << 20, Duration::ZERO).map(|_| ())));
         assert!(is_failed(store.reserve(1)));
         assert!(is_failed(store.close()));
         assert!(store.metrics().failed.is_some());

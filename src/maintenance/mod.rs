@@ -8,7 +8,7 @@ pub use collector::{collect, collect_orphans};
 pub use repacker::{Pace, Repacker, Round};
 
 use atoll_base::access::Cred;
-use atoll_base::block::BlockError;
+use atoll_base::block::{BlockError, BlockService};
 use atoll_blockstore::{BlockStore, CompactStep};
 use atoll_core::service::LocalMetadata;
 use atoll_meta::call::Origin;
@@ -21,6 +21,12 @@ use tokio_util::sync::CancellationToken;
 
 /// Bytes that one step of compaction may copy.
 const COMPACT_BYTES: u64 = 16 << 20;
+
+/// Segments of which blocks are being deleted are compacted when they have been quiet for so long, or when less than one in [`ROOM_SHARE`] bytes is free.
+const QUIET: Duration = Duration::from_secs(2);
+
+/// See [`QUIET`].
+const ROOM_SHARE: u64 = 8;
 
 /// Why a step of maintenance was not done. It is tried again later.
 #[derive(Debug, thiserror::Error)]
@@ -115,7 +121,9 @@ fn note(what: &str, result: Result<bool, MaintenanceError>) -> bool {
 
 /// One step of compaction; whether there is more to do.
 async fn compact(blocks: &BlockStore) -> Result<bool, MaintenanceError> {
-    let step = blocking("compaction", blocks, |store| store.compact_step(COMPACT_BYTES));
+    let space = blocks.space();
+    let quiet = if space.available < space.total / ROOM_SHARE { Duration::ZERO } else { QUIET };
+    let step = blocking("compaction", blocks, move |store| store.compact_step(COMPACT_BYTES, quiet));
     Ok(match step.await? {
         None | Some(CompactStep::Idle) => false,
         Some(CompactStep::Copied(_) | CompactStep::Removed(_)) => true,

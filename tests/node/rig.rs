@@ -196,7 +196,7 @@ impl Rig {
     pub(crate) async fn compact(&self) {
         let store = self.node.blocks.clone();
         tokio::task::spawn_blocking(move || {
-            while !matches!(store.compact_step(16 << 20).unwrap(), CompactStep::Idle) {}
+            while !matches!(store.compact_step(16 << 20, Duration::ZERO).unwrap(), CompactStep::Idle) {}
             while store.trim_step(Duration::ZERO).unwrap() {}
         })
         .await
