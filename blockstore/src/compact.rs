@@ -90,11 +90,11 @@ fn choose(shared: &Shared, quiet: Duration) -> Option<u32> {
     let state = read(&shared.state);
     let sealed = || state.segments.iter().filter(|(_, s)| s.sealed && !s.pinned);
     let percent = u64::from(shared.config.compact_below_percent);
-    let worth = || sealed().filter(|(_, s)| s.blocks == 0 || s.needed() * 100 < s.size * percent);
-    let waits = worth().filter(|(_, s)| s.is_dying(quiet, now)).count() <= DYING_MAX;
-    let best = worth()
-        .filter(|(_, s)| !(waits && s.is_dying(quiet, now)))
-        .min_by_key(|(_, s)| s.needed() * 1000 / s.size.max(1));
+    let is_worth = |s: &SegmentState| s.blocks == 0 || s.needed() * 100 < s.size * percent;
+    let dying = sealed().filter(|(_, s)| s.is_dying(quiet, now) && is_worth(s));
+    let waits = dying.take(DYING_MAX + 1).count() <= DYING_MAX;
+    let sealed = || sealed().filter(|(_, s)| !(waits && s.is_dying(quiet, now)));
+    let best = sealed().filter(|(_, s)| is_worth(s)).min_by_key(|(_, s)| s.needed() * 1000 / s.size.max(1));
     if let Some((number, _)) = best {
         return Some(*number);
     }

@@ -26,7 +26,7 @@ const COMPACT_BYTES: u64 = 16 << 20;
 const QUIET: Duration = Duration::from_secs(2);
 
 /// See [`QUIET`].
-const ROOM_SHARE: u64 = 8;
+const ROOM_SHARE: u64 = 4;
 
 /// Why a step of maintenance was not done. It is tried again later.
 #[derive(Debug, thiserror::Error)]

@@ -101,8 +101,12 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
                     Err(error @ FsError::Fenced) => {
                         return Err(Failed { error, without_effect: !missed && !missed_before });
                     }
-                    // Stored under the key: no other copy with it is executed.
-                    Err(error) => return Err(Failed { error, without_effect: !missed_before }),
+                    // A refusal for damage is stored under the key: no other copy with it is executed. Others may be because a copy was executed, long ago, and its
+                    // outcome is forgotten.
+                    Err(error) => {
+                        let is_first = !missed || error == FsError::Io;
+                        return Err(Failed { error, without_effect: is_first && !missed_before });
+                    }
                     Ok(_) => return Ok(response),
                 },
                 Err(FsError::Delay) => missed = true,
@@ -207,13 +211,14 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
             .map(|file| {
                 let (since, bytes) = file.state().age().unwrap_or_else(|| (tokio::time::Instant::now(), 0));
                 let idle = !file.state().has_fresh();
-                (file, since.elapsed() >= self.config.dirty_age, bytes, idle)
+                (file, since.elapsed(), bytes, idle)
             })
             .collect();
-        due.sort_by_key(|(_, old, bytes, _)| std::cmp::Reverse((*old, *bytes)));
+        let due_age = self.config.dirty_age;
+        due.sort_by_key(|(_, age, bytes, _)| std::cmp::Reverse((*age >= due_age, *bytes)));
         let mut running = tokio::task::JoinSet::new();
-        for (file, old, _, idle) in due {
-            if !old && !idle && !self.budget.is_high() {
+        for (file, age, _, idle) in due {
+            if age < due_age && !idle && !self.budget.is_high() {
                 continue;
             }
             if running.len() >= self.config.flushes {
@@ -221,8 +226,12 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
             }
             let engine = self.clone();
             running.spawn(async move {
-                // What is old takes its turn, also between the pieces of a stream.
-                if old { engine.flush(&file, InRoom::No).await } else { engine.flush_if_idle(&file).await }
+                // Who is flushing the file may be at a stream's whole blocks for long: what is overdue takes its turn between two of them.
+                if age >= due_age * 2 {
+                    engine.flush(&file, InRoom::No).await
+                } else {
+                    engine.flush_if_idle(&file).await
+                }
             });
         }
         while running.join_next().await.is_some() {}

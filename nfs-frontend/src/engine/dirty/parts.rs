@@ -123,12 +123,8 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
         let mut ready = None;
         let (undone, next) = loop {
             while puts.len() < AHEAD && !rest.is_over {
-                // One large flush does not fill the store's queue before others; nor does a command wait for a place in it.
-                let slot = match puts.is_empty() && ready.is_none() {
-                    true => Some(self.putting.clone().acquire_owned().await.expect("nobody closes it")),
-                    false => self.putting.clone().try_acquire_owned().ok(),
-                };
-                let Some(slot) = slot else { break };
+                let is_idle = puts.is_empty() && ready.is_none();
+                let Some(slot) = self.slot(&rest, is_idle).await else { break };
                 let part = rest.next(|| BlockId::new(origin.epoch, self.next_block()));
                 puts.push_back(self.put(part, slot));
             }
@@ -161,8 +157,20 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
         self.lose(file, origin.epoch, error, covered, in_room).await
     }
 
+    /// A place for the next part's blocks, if it has any: one large flush does not fill the store's queue before others. `None`: there is none now. Only
+    /// who is idle waits for one, so a command does not.
+    async fn slot(&self, rest: &Rest, is_idle: bool) -> Option<Option<OwnedSemaphorePermit>> {
+        if !rest.plan.needs_blocks() {
+            return Some(None);
+        }
+        let putting = self.putting.clone();
+        let slot =
+            if is_idle { putting.acquire_owned().await.ok() } else { putting.try_acquire_owned().ok() };
+        slot.map(Some)
+    }
+
     /// Begins to put the blocks of a part.
-    fn put(&self, mut part: Part, slot: OwnedSemaphorePermit) -> Put {
+    fn put(&self, mut part: Part, slot: Option<OwnedSemaphorePermit>) -> Put {
         let blocks = std::mem::take(&mut part.batch.blocks);
         if blocks.is_empty() {
             return Put { part, done: None };

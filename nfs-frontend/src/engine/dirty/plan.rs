@@ -149,6 +149,11 @@ impl Plan {
         !self.runs.as_slice().is_empty()
     }
 
+    /// Whether the next batch has blocks.
+    pub(crate) fn needs_blocks(&self) -> bool {
+        !self.inline && self.has_more()
+    }
+
     /// The next batch; empty if there is none. `next_id` names new blocks.
     pub(crate) fn next(&mut self, mut next_id: impl FnMut() -> BlockId) -> Batch {
         let mut batch = Batch::default();

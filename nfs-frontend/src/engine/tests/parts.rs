@@ -101,6 +101,19 @@ async fn behind_a_command_that_is_refused_nothing_stays() {
     is_clean(&w);
 }
 
+/// A copy that was executed and missed points at the blocks, whatever is said of another when its outcome is forgotten.
+#[tokio::test(start_paused = true)]
+async fn blocks_of_a_command_that_was_executed_and_missed_are_not_deleted() {
+    let w = World::with(config(), None).await;
+    let (file, _) = dirty(&w, 1).await;
+    let is_flush = |op: &Op| matches!(op, Op::Write { flush: Some(_), .. });
+    w.meta.fail_next(is_flush, Fault::LostAfter);
+    w.meta.fail_next(is_flush, Fault::Refused(FsError::Conflict));
+    w.commit(file).await.unwrap_err();
+    assert_eq!((w.meta.faults(), w.blocks.count()), (0, PART));
+    assert!(has_part(&w, file, 0).await);
+}
+
 /// The first copy of the command may still be executed, and then points at the blocks, whatever becomes of a later request.
 #[tokio::test(start_paused = true)]
 async fn blocks_that_a_missed_command_points_at_are_not_deleted() {
@@ -128,6 +141,24 @@ async fn behind_a_put_that_fails_nothing_stays() {
         assert_ne!(w.commit(file).await.unwrap().verf, verf);
         is_clean(&w);
     }
+}
+
+/// What needs no blocks waits for nobody's blocks.
+#[tokio::test(start_paused = true)]
+async fn little_data_do_not_wait_for_a_place_in_the_stores_queue() {
+    let w = World::with(config(), None).await;
+    let (large, _) = dirty(&w, 1).await;
+    let file = w.create(w.root, "little").await;
+    let verf = w.write_dirty(file, 0, &[1; 4096]).await.verf;
+    let places = w.engine.putting.acquire_many(w.config.flushes as u32).await.unwrap();
+    assert_eq!(w.commit(file).await.unwrap().verf, verf);
+    let mut commit = Box::pin(w.commit(large));
+    tokio::select! {
+        _ = &mut commit => panic!("it has no place"),
+        () = tokio::time::sleep(Duration::from_secs(1)) => {}
+    }
+    drop(places);
+    assert_eq!(commit.await.unwrap().verf, verf);
 }
 
 /// Of somebody who writes on and on, the early flush does not keep COMMIT waiting.
