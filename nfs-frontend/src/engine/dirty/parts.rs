@@ -164,9 +164,10 @@ impl<M: MetadataService, B: BlockService> Engine<M, B> {
             return Some(None);
         }
         let putting = self.putting.clone();
-        let slot =
-            if is_idle { putting.acquire_owned().await.ok() } else { putting.try_acquire_owned().ok() };
-        slot.map(Some)
+        if is_idle {
+            return Some(Some(putting.acquire_owned().await.expect("nobody closes it")));
+        }
+        putting.try_acquire_owned().ok().map(Some)
     }
 
     /// Begins to put the blocks of a part.
