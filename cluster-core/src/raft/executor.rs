@@ -57,6 +57,12 @@ struct Here {
     is_through: Cell<bool>,
 }
 
+impl Here {
+    fn others_came(&self) -> bool {
+        self.executor.wakeup.others.load(Ordering::SeqCst) != self.others
+    }
+}
+
 /// Who runs tasks.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum By {
@@ -84,6 +90,14 @@ pub(super) fn through() {
 
 fn is_through() -> bool {
     HERE.with_borrow(|here| here.last().is_some_and(|here| here.is_through.get()))
+}
+
+/// Whether this thread has done its part: a caller that is through, or one that came back for its [`Rest`] when others have come. Theirs is the group's thread's,
+/// which may wait for the disk.
+fn stops() -> bool {
+    HERE.with_borrow(|here| {
+        here.last().is_some_and(|here| here.is_through.get() || here.by == By::Rest && here.others_came())
+    })
 }
 
 /// Why a task gave no result.
@@ -128,7 +142,7 @@ fn task<T: Send + 'static>(future: impl Future<Output = T> + Send + 'static) -> 
         let result = {
             let mut future = pin!(AssertUnwindSafe(future).catch_unwind());
             poll_fn(|cx| {
-                if is_through() {
+                if stops() {
                     // Still ready, for who comes next.
                     cx.waker().wake_by_ref();
                     return Poll::Pending;
@@ -300,7 +314,7 @@ impl Executor {
     fn rounds(&self, tasks: &mut FuturesUnordered<Task>) {
         let cx = &mut Context::from_waker(&self.waker);
         for _ in 0..ROUNDS {
-            if is_through() || !self.wakeup.noted.swap(false, Ordering::SeqCst) {
+            if stops() || !self.wakeup.noted.swap(false, Ordering::SeqCst) {
                 return;
             }
             tasks.extend(lock(&self.spawned).as_mut().map(std::mem::take).unwrap_or_default());
@@ -344,7 +358,7 @@ impl Executor {
 pub(super) struct Rest(Arc<Executor>);
 
 impl Rest {
-    /// Runs the tasks until all of them wait, unless another thread does.
+    /// Runs the tasks until all of them wait or others come, unless another thread does.
     pub(super) fn run(self) {
         if let Some(mut running) = Running::begin(&self.0, By::Rest) {
             running.run(|| ());
