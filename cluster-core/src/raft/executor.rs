@@ -35,7 +35,7 @@ use tokio::task::unconstrained;
 /// How many times at most it is looked, in one go, whether a task is ready. A change takes few.
 const ROUNDS: usize = 32;
 
-/// How often the group's thread looks whether a caller is stuck.
+/// How often the group's thread looks whether a caller is stuck, or something was left that nobody comes for.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
