@@ -31,11 +31,6 @@ async fn cut(w: &World, file: FileHandle, size: u64) {
     w.call::<call::SetAttr>(SetAttr3Args { object: file, new_attributes, guard: None }).await.unwrap();
 }
 
-fn is_clean(w: &World) {
-    let stats = w.engine.stats();
-    assert_eq!((stats.dirty_bytes, stats.dirty_files, w.blocks.reserved()), (0, 0, 0));
-}
-
 #[tokio::test]
 async fn only_what_needs_damaged_bytes_is_refused() {
     // In the command itself, and in blocks.
@@ -60,7 +55,7 @@ async fn only_what_needs_damaged_bytes_is_refused() {
         // Nobody else is disturbed.
         assert_eq!(w.commit(other).await.unwrap().verf, elsewhere.verf);
         assert_eq!(elsewhere.verf, written.verf);
-        is_clean(&w);
+        w.is_clean();
         // Once the row was written over, nobody misses anything.
         w.write(file, 0, &[5; 8192], StableHow::FileSync).await.unwrap();
         assert_eq!(w.commit(file).await.unwrap().verf, written.verf);
@@ -87,7 +82,7 @@ async fn blocks_of_refused_data_alone_are_deleted() {
     w.write(file, 65_636, &[3; 65_000], StableHow::Unstable).await.unwrap();
     assert_eq!(w.commit(file).await.unwrap_err().status, NfsStat3::Io);
     assert_eq!(w.blocks.count(), blocks + 1);
-    is_clean(&w);
+    w.is_clean();
 }
 
 #[tokio::test]
@@ -114,7 +109,7 @@ async fn a_life_to_come_moves_the_verifier() {
     let file = damaged(&w, "f").await;
     let written = w.write_dirty(file, 100, &[3; 70_000]).await;
     assert_eq!(w.engine.flush_all().await, 0);
-    is_clean(&w);
+    w.is_clean();
     w.crash().await;
     let moved = w.commit(file).await.unwrap();
     assert_ne!(moved.verf, written.verf);
@@ -229,7 +224,7 @@ async fn histories_on_a_rotting_disk() {
             }
         }
         w.engine.flush_all().await;
-        is_clean(&w);
+        w.is_clean();
     }
     assert!(refusals > 30 && moved > 1000, "{refusals} {moved}");
 }

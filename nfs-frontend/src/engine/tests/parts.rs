@@ -30,9 +30,8 @@ async fn dirty(w: &World, parts: u64) -> (FileHandle, WriteVerf3) {
     (file, verf)
 }
 
-fn is_clean(w: &World) {
-    let stats = w.engine.stats();
-    assert_eq!((stats.dirty_bytes, stats.dirty_files, w.blocks.reserved()), (0, 0, 0));
+fn is_flush(op: &Op) -> bool {
+    matches!(op, Op::Write { flush: Some(_), .. })
 }
 
 /// The n-th part alone is in the store.
@@ -55,7 +54,7 @@ async fn remove(w: &World) {
 async fn two_parts_are_put_while_a_command_is_on_its_way() {
     let w = World::with(config(), None).await;
     let (file, verf) = dirty(&w, 5).await;
-    w.meta.fail_next(|op| matches!(op, Op::Write { flush: Some(_), .. }), Fault::LostBefore);
+    w.meta.fail_next(is_flush, Fault::LostBefore);
     let w = Arc::new(w);
     let commit = tokio::spawn({
         let w = w.clone();
@@ -71,7 +70,7 @@ async fn two_parts_are_put_while_a_command_is_on_its_way() {
     for n in 0..5 {
         assert!(has_part(&w, file, n).await);
     }
-    is_clean(&w);
+    w.is_clean();
 }
 
 #[tokio::test(start_paused = true)]
@@ -81,7 +80,7 @@ async fn of_a_file_that_is_gone_nothing_stays() {
     remove(&w).await;
     w.commit(file).await.unwrap_err();
     assert_eq!(w.blocks.count(), 0);
-    is_clean(&w);
+    w.is_clean();
 }
 
 #[tokio::test(start_paused = true)]
@@ -98,7 +97,7 @@ async fn behind_a_command_that_is_refused_nothing_stays() {
     assert_eq!(w.blocks.count(), PART, "what the first command points at");
     assert!(has_part(&w, file, 0).await && !has_part(&w, file, 1).await);
     assert_ne!(w.commit(file).await.unwrap().verf, verf);
-    is_clean(&w);
+    w.is_clean();
 }
 
 /// A copy that was executed and missed points at the blocks, whatever is said of another when its outcome is forgotten.
@@ -106,7 +105,6 @@ async fn behind_a_command_that_is_refused_nothing_stays() {
 async fn blocks_of_a_command_that_was_executed_and_missed_are_not_deleted() {
     let w = World::with(config(), None).await;
     let (file, _) = dirty(&w, 1).await;
-    let is_flush = |op: &Op| matches!(op, Op::Write { flush: Some(_), .. });
     w.meta.fail_next(is_flush, Fault::LostAfter);
     w.meta.fail_next(is_flush, Fault::Refused(FsError::Conflict));
     w.commit(file).await.unwrap_err();
@@ -119,7 +117,6 @@ async fn blocks_of_a_command_that_was_executed_and_missed_are_not_deleted() {
 async fn blocks_that_a_missed_command_points_at_are_not_deleted() {
     let w = World::with(config(), None).await;
     let (file, _) = dirty(&w, 1).await;
-    let is_flush = |op: &Op| matches!(op, Op::Write { flush: Some(_), .. });
     w.meta.fail_next(is_flush, Fault::LostBefore);
     w.meta.fail_next(is_flush, Fault::Refused(FsError::Delay));
     w.meta.fail_next(is_flush, Fault::Refused(FsError::Io));
@@ -139,7 +136,7 @@ async fn behind_a_put_that_fails_nothing_stays() {
             assert_eq!(has_part(&w, file, part).await, part < n as u64, "{part} of {n}");
         }
         assert_ne!(w.commit(file).await.unwrap().verf, verf);
-        is_clean(&w);
+        w.is_clean();
     }
 }
 

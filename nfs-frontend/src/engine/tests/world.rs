@@ -125,6 +125,12 @@ impl World {
         self.meta.tell_again();
     }
 
+    /// Nothing is dirty, nor reserved for what was.
+    pub(crate) fn is_clean(&self) {
+        let stats = self.engine.stats();
+        assert_eq!((stats.dirty_bytes, stats.dirty_files, self.blocks.reserved()), (0, 0, 0));
+    }
+
     pub(crate) fn as_user(&mut self, uid: u32, gid: u32) {
         self.who = sys(uid, gid, &[]);
     }
